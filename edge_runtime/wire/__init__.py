@@ -1,0 +1,1 @@
+"""What crosses a wire between device and cloud. Standard library only; shared by both sides."""

@@ -1,0 +1,97 @@
+"""Event: the one envelope for anything worth telling, and the acknowledgement that answers it.
+
+An Event is identified by (device, stream, seq): `seq` counts 1, 2, 3 … without gaps within a stream and never repeats,
+across restarts and reboots. The cloud drops what it has already committed, so delivery may repeat and effect may not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+SCHEMA = 1
+BATCH_LIMIT_BYTES = 256 * 1024
+
+#: stream → (priority 0 = most urgent … 9 = bulk, fsync before the call returns)
+STREAMS: dict[str, tuple[int, bool]] = {
+    "alarm": (0, True),
+    "fault": (1, True),
+    "decision": (2, True),
+    "command": (2, True),
+    "health": (4, False),
+    "link": (4, False),
+    "metric": (8, False),
+}
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing worth telling.
+
+    `kind` names what happened within the stream (decision stream: ``decision`` or ``unrecorded``; fault stream:
+    the fault's name). `mono_ns` is the boot's monotonic clock, `wall_ns` Unix time in ns with
+    `wall_uncertainty_ns` (None: unknown, the clock was never set). `body` is JSON data.
+    """
+
+    device: str
+    stream: str
+    seq: int
+    boot_id: str
+    kind: str
+    mono_ns: int
+    wall_ns: int
+    wall_uncertainty_ns: int | None
+    body: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**vars(self), "body": dict(self.body)}
+
+
+def event_from_dict(value: Any) -> Event:
+    """Check and build an Event; ValueError names the field that is wrong."""
+    if not isinstance(value, dict):
+        raise ValueError(f"event: expected an object, found {type(value).__name__}")
+    for name, kind in (
+        ("device", str), ("stream", str), ("seq", int), ("boot_id", str),
+        ("kind", str), ("mono_ns", int), ("wall_ns", int), ("body", dict),
+    ):  # fmt: skip
+        if not isinstance(value.get(name), kind) or isinstance(value.get(name), bool):
+            raise ValueError(f"event: {name} must be {kind.__name__}, found {value.get(name)!r}")
+    uncertainty = value.get("wall_uncertainty_ns")
+    if uncertainty is not None and not isinstance(uncertainty, int):
+        raise ValueError(f"event: wall_uncertainty_ns must be int or null, found {uncertainty!r}")
+    if value["seq"] < 1:
+        raise ValueError(f"event: seq must be >= 1, found {value['seq']}")
+    if value["stream"] not in STREAMS:
+        raise ValueError(f"event: unknown stream {value['stream']!r}, expected one of {', '.join(STREAMS)}")
+    names = ("device", "stream", "seq", "boot_id", "kind", "mono_ns", "wall_ns", "wall_uncertainty_ns", "body")
+    return Event(**{name: value.get(name) for name in names})  # type: ignore[arg-type]
+
+
+def encode_batch(events: Iterable[Event]) -> bytes:
+    return json.dumps({"v": SCHEMA, "events": [e.to_dict() for e in events]}, separators=(",", ":")).encode()
+
+
+def decode_batch(payload: bytes) -> list[Event]:
+    """Events of one message; ValueError if it is too large, not JSON, or not our schema."""
+    if len(payload) > 4 * BATCH_LIMIT_BYTES:
+        raise ValueError(f"batch of {len(payload)} bytes is over the limit of {4 * BATCH_LIMIT_BYTES}")
+    data = json.loads(payload)
+    if not isinstance(data, dict) or data.get("v") != SCHEMA or not isinstance(data.get("events"), list):
+        raise ValueError(f'batch: expected {{"v": {SCHEMA}, "events": […]}}')
+    return [event_from_dict(item) for item in data["events"]]
+
+
+def encode_ack(committed: Mapping[str, int]) -> bytes:
+    """Acknowledge every event of each stream up to and including the given sequence number (contiguous prefix)."""
+    return json.dumps({"v": SCHEMA, "committed": dict(committed)}, separators=(",", ":")).encode()
+
+
+def decode_ack(payload: bytes) -> dict[str, int]:
+    data = json.loads(payload)
+    committed = data.get("committed") if isinstance(data, dict) and data.get("v") == SCHEMA else None
+    if not isinstance(committed, dict) or not all(isinstance(seq, int) for seq in committed.values()):
+        raise ValueError(f'ack: expected {{"v": {SCHEMA}, "committed": {{stream: seq}}}}')
+    return committed

@@ -1,0 +1,53 @@
+"""The MQTT topics, one table.
+
+    v1/<enterprise>/<site>/<area>/<line>/<cell>/<device>/<leaf>
+
+    leaf      direction        retained  payload
+    events    device → cloud   no        a batch of Events (`envelope.encode_batch`)
+    ack       cloud → device   no        `Ack`: highest committed sequence of each stream
+    status    device → cloud   yes       {"online": bool, "boot_id": str}; also the last will
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+VERSION = "v1"
+LEAVES = ("events", "ack", "status")
+SEGMENT = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a device stands in the unified namespace (ISA-95 levels), one segment each: 1–64 of ``A-Za-z0-9_.-``."""
+
+    enterprise: str
+    site: str
+    area: str
+    line: str
+    cell: str
+    device: str
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not SEGMENT.fullmatch(value):
+                raise ValueError(f"{name} = {value!r}: expected 1 to 64 characters of A-Z a-z 0-9 _ . -")
+
+    def topic(self, leaf: str) -> str:
+        if leaf not in LEAVES:
+            raise ValueError(f"unknown topic leaf {leaf!r}: expected one of {', '.join(LEAVES)}")
+        return "/".join((VERSION, self.enterprise, self.site, self.area, self.line, self.cell, self.device, leaf))
+
+
+def subscription(leaf: str) -> str:
+    """The filter that matches `leaf` of every device."""
+    return f"{VERSION}/+/+/+/+/+/+/{leaf}"
+
+
+def parse(topic: str) -> tuple[Place, str]:
+    """Split a topic into its place and leaf; ValueError if it is not one of ours."""
+    parts = topic.split("/")
+    if len(parts) != 8 or parts[0] != VERSION or parts[7] not in LEAVES:
+        raise ValueError(f"topic {topic!r} is not {VERSION}/<enterprise>/<site>/<area>/<line>/<cell>/<device>/<leaf>")
+    return Place(*parts[1:7]), parts[7]
