@@ -1,11 +1,11 @@
 """The MQTT topics, one table.
 
-    v1/<enterprise>/<site>/<area>/<line>/<cell>/<device>/<leaf>
+v1/<enterprise>/<site>/<area>/<line>/<cell>/<device>/<leaf>
 
-    leaf      direction        retained  payload
-    events    device → cloud   no        a batch of Events (`envelope.encode_batch`)
-    ack       cloud → device   no        `Ack`: highest committed sequence of each stream
-    status    device → cloud   yes       {"online": bool, "boot_id": str}; also the last will
+leaf      direction        retained  payload
+events    device → cloud   no        a batch of Events (`envelope.encode_batch`)
+ack       cloud → device   no        `Ack`: highest committed sequence of each stream
+status    device → cloud   yes       {"online": bool, "boot_id": str}; also the last will
 """
 
 from __future__ import annotations

@@ -1,0 +1,85 @@
+"""The command `gudgeon`: one table of commands, each loaded on demand.
+
+A command function takes the arguments after its name and returns an exit code. What it needs beyond the standard
+library is named by its extra, so that a missing dependency is told with the line that installs it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import NamedTuple
+
+from edge_runtime import __version__
+from edge_runtime.errors import GudgeonError
+
+
+class Command(NamedTuple):
+    target: str
+    extra: str
+    help: str
+
+
+COMMANDS: dict[str, Command] = {
+    "demo": Command("tools.demo.main:main", "edge,cloud,sim,tools", "the whole line on this machine, with a live page"),
+    "run": Command("edge_runtime.supervisor:main", "edge", "the device: control and link under the supervisor"),
+    "install": Command("edge_runtime.update.install:main", "edge", "stage, try and activate a signed bundle"),
+    "sim": Command("firmware_sim.cli:main", "sim", "the simulated plant: line, images"),
+    "cloud": Command("cloud.main:main", "cloud", "the cloud companion: broker, ingest, store, page"),
+    "train": Command("tools.pipeline.launch:train", "tools", "train, quantise, pack and sign a bundle"),
+    "evaluate": Command("tools.pipeline.evaluate:main", "edge,tools", "score a packed bundle on labelled images"),
+    "sign": Command("edge_runtime.update.sign:main", "edge", "sign a bundle with the local developer key"),
+    "bench": Command("tools.bench.main:main", "edge,tools", "measure against a floor: loop, infer, outbox"),
+    "doctor": Command("edge_runtime.doctor:main", "edge", "what is installed and what this board can do"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = sys.argv[1:] if argv is None else argv
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if args[0] == "--version":
+        print(f"gudgeon {__version__}")
+        return 0
+    name, rest = args[0], args[1:]
+    if name not in COMMANDS:
+        import difflib
+
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else "; see gudgeon --help"
+        print(f"gudgeon: unknown command {name!r}{hint}", file=sys.stderr)
+        return 2
+    return run(name, rest)
+
+
+def run(name: str, rest: list[str]) -> int:
+    command = COMMANDS[name]
+    module, function = command.target.split(":")
+    try:
+        entry = getattr(importlib.import_module(module), function)
+        return int(entry(rest) or 0)
+    except ModuleNotFoundError as error:
+        print(
+            f"gudgeon {name}: needs the Python package {error.name!r}, which is not installed; "
+            f"install it with: pip install 'gudgeon[{command.extra}]'",
+            file=sys.stderr,
+        )
+        return 7
+    except GudgeonError as error:
+        print(f"gudgeon {name}: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def usage() -> str:
+    width = max(map(len, COMMANDS))
+    rows = "\n".join(f"  {name:<{width}}  {c.help}" for name, c in COMMANDS.items())
+    return f"usage: gudgeon COMMAND [ARGS…]\n\n{rows}\n\ngudgeon COMMAND --help tells more; exit codes: docs/reference/exit-codes.md"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,184 @@
+"""Device configuration: `device.toml` to frozen dataclasses. Unknown keys are refused and the nearest key is named.
+
+Relative paths are taken from the folder that the file is in.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from edge_runtime.errors import ConfigError
+from edge_runtime.wire.topics import Place
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class DeviceSection:
+    id: str
+    state_dir: Path
+    enterprise: str = "acme"
+    site: str = "site1"
+    area: str = "area1"
+    line: str = "line1"
+    cell: str = "cell1"
+
+
+@dataclass(frozen=True)
+class PlcMap:
+    """Zero-based addresses of the handshake (docs/reference/plc-handshake.md); the defaults are the simulator's.
+    `recipe`, `lot` and `serial` are optional inputs: -1 means that the PLC has none."""
+
+    line_state: int = 0
+    part_seq: int = 1
+    encoder: int = 2
+    belt_speed: int = 4
+    recipe: int = -1
+    lot: int = -1
+    serial: int = -1
+    result_seq: int = 100
+    result: int = 101
+    score: int = 102
+    heartbeat: int = 103
+    health: int = 104
+    reject_coil: int = 100
+
+
+@dataclass(frozen=True)
+class PlcSection:
+    protocol: Literal["modbus", "opcua"] = "modbus"
+    host: str = "127.0.0.1"
+    port: int = 502
+    unit_id: int = 1
+    timeout_ms: int = 500
+    poll_ms: float = 1.0
+    pulse_ms: int = 0
+    map: PlcMap = field(default_factory=PlcMap)
+
+
+@dataclass(frozen=True)
+class CameraSection:
+    """`folder`: one image per trigger, cycling by file name. `socket`: the frame protocol of docs/reference/frames.md.
+    `v4l2`: a `/dev/video*` device."""
+
+    driver: Literal["folder", "socket", "v4l2"] = "folder"
+    path: Path = Path()
+    host: str = "127.0.0.1"
+    port: int = 0
+    width: int = 640
+    height: int = 480
+
+
+@dataclass(frozen=True)
+class BundleSection:
+    """`path` is installed at start if it is not yet active (the same as `gudgeon install`). `shadow` is a second bundle
+    that runs off the critical path. `recipes` maps a PLC recipe code (as text) to further bundles; `path` serves the
+    codes that are not listed."""
+
+    path: Path | None = None
+    shadow: Path | None = None
+    recipes: Mapping[str, str] = field(default_factory=dict)
+    engine: Literal["auto", "onnxruntime", "litert", "reference"] = "auto"
+
+
+@dataclass(frozen=True)
+class ControlSection:
+    deadline_ms: float = 20.0
+    frame_timeout_ms: float = 15.0
+    heartbeat_ms: int = 250
+    realtime: bool = True
+    review_max_bytes: int = 64 * 1024 * 1024
+    share_review_frames: bool = False
+
+
+@dataclass(frozen=True)
+class BrokerSection:
+    host: str = "127.0.0.1"
+    port: int = 1883
+    keepalive_s: int = 30
+
+
+@dataclass(frozen=True)
+class LinkSection:
+    debug_hog: bool = False
+
+
+@dataclass(frozen=True)
+class DeviceConfig:
+    device: DeviceSection
+    plc: PlcSection = field(default_factory=PlcSection)
+    camera: CameraSection = field(default_factory=CameraSection)
+    bundle: BundleSection = field(default_factory=BundleSection)
+    control: ControlSection = field(default_factory=ControlSection)
+    broker: BrokerSection = field(default_factory=BrokerSection)
+    link: LinkSection = field(default_factory=LinkSection)
+
+    @property
+    def place(self) -> Place:
+        d = self.device
+        return Place(d.enterprise, d.site, d.area, d.line, d.cell, d.id)
+
+
+def load(path: Path, kind: type[T] = DeviceConfig) -> T:  # type: ignore[assignment]
+    """Read a TOML file into `kind`; ConfigError names the file, the key, what was expected and the nearest key."""
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file; see docs/reference for a minimal one") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    return _build(kind, data, path, "")
+
+
+def _build(kind: type[T], data: Mapping[str, Any], path: Path, where: str) -> T:
+    hints = typing.get_type_hints(kind)
+    for name in data:
+        if name not in hints:
+            near = difflib.get_close_matches(name, hints, n=1)
+            hint = f"; did you mean {where}{near[0]}?" if near else f"; known keys: {', '.join(hints)}"
+            raise ConfigError(f"{path}: unknown key {where}{name}{hint}")
+    values = {}
+    for f in fields(kind):  # type: ignore[arg-type]
+        if f.name in data:
+            values[f.name] = _convert(hints[f.name], data[f.name], path, f"{where}{f.name}")
+        elif f.default is MISSING and f.default_factory is MISSING:
+            raise ConfigError(f"{path}: missing key {where}{f.name}")
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise ConfigError(f"{path}: {where.rstrip('.') or 'file'}: {error}") from error
+
+
+def _convert(hint: Any, value: Any, path: Path, where: str) -> Any:
+    origin = typing.get_origin(hint)
+    if is_dataclass(hint) and isinstance(hint, type):
+        if not isinstance(value, dict):
+            raise ConfigError(f"{path}: {where} must be a table, found {value!r}")
+        return _build(hint, value, path, f"{where}.")
+    if origin is Literal:
+        if value not in typing.get_args(hint):
+            raise ConfigError(
+                f"{path}: {where} is {value!r}, expected one of {', '.join(map(str, typing.get_args(hint)))}"
+            )
+        return value
+    if origin in (types.UnionType, typing.Union):
+        inner = next(a for a in typing.get_args(hint) if a is not type(None))
+        return _convert(inner, value, path, where)
+    if hint is Path and isinstance(value, str):
+        return (path.parent / value).resolve()
+    if origin is not None and isinstance(value, dict):
+        return {str(k): v for k, v in value.items()}
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+        return value
+    raise ConfigError(f"{path}: {where} must be {getattr(hint, '__name__', hint)}, found {value!r}")

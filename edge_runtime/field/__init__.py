@@ -1,0 +1,1 @@
+"""The field side: tags, drivers and cameras."""

@@ -1,0 +1,32 @@
+"""Camera: delivers the frame that belongs to a trigger. One seam; the drivers are in `camera_*.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """`trigger` is the PLC's `part_seq`; `pixels` is uint8, (height, width) grey or (height, width, 3) RGB."""
+
+    trigger: int
+    timestamp_ns: int
+    pixels: NDArray[np.uint8]
+    source: str = ""
+
+
+class Camera(Protocol):
+    """Raises `errors.EndpointError` when the camera is gone; after that `open` may be called again."""
+
+    def open(self) -> None: ...
+
+    def frame(self, trigger: int, timeout_s: float) -> Frame | None:
+        """The frame of this trigger; frames of earlier triggers are thrown away. None if it does not come in time."""
+
+    def close(self) -> None: ...
+
+    def describe(self) -> dict[str, Any]: ...

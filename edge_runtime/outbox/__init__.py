@@ -1,0 +1,1 @@
+"""The durable queue between `control` and `link`."""

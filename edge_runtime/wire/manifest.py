@@ -1,0 +1,197 @@
+"""Manifest: what a bundle says of itself. `manifest.toml` in the bundle folder; its SHA-256 is the bundle's digest.
+
+<bundle>/
+  manifest.toml       this document; names every other file with its SHA-256
+  manifest.sig        JSON {"key_id", "signature"}: Ed25519 over the bytes of manifest.toml
+  model.fp32.onnx     variants; at least one
+  model.int8.onnx
+  model.int8.tflite   optional
+  golden.npz          `frames_0…n` uint8 raw frames, `logits` float32 (n, classes) of the fp32 variant
+  CARD.md             optional, for people
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+SCHEMA = 1
+MANIFEST = "manifest.toml"
+SIGNATURE = "manifest.sig"
+GOLDEN = "golden.npz"
+ENGINES = ("onnxruntime", "litert", "reference")
+PRECISIONS = ("fp32", "int8")
+AUDIT = ("answer_first", "required")
+LIMIT_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What `infer.pre.preprocess` makes of a raw frame. `resize`: how the frame is fitted into height × width."""
+
+    height: int
+    width: int
+    channels: int = 1
+    resize: str = "area"
+    normalise: str = "mean_std"
+    mean: float = 0.0
+    std: float = 1.0
+
+
+@dataclass(frozen=True)
+class FrameLimits:
+    """What a frame must look like to be judged at all; outside of it the answer is `review` with a fault Event.
+    Calibrated on the training images (`infer.frame_check.measure`)."""
+
+    mean_min: float = 0.0
+    mean_max: float = 255.0
+    dark_fraction_max: float = 1.0
+    bright_fraction_max: float = 1.0
+    sharpness_min: float = 0.0
+    flat_fraction_max: float = 1.0
+    min_height: int = 16
+    min_width: int = 16
+    max_height: int = 4096
+    max_width: int = 4096
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Defect score ≥ `reject` is a reject; ≥ `review` a review; below it a pass. `class_min` maps a class to the
+    probability above which it is a reject by itself."""
+
+    reject: float
+    review: float
+    class_min: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class GuardLimits:
+    """What `decide.guard` allows this bundle to do."""
+
+    max_answer_age_ms: int = 100
+    max_answers_per_s: float = 100.0
+    run_states: tuple[int, ...] = (6,)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """`tolerance` is the largest allowed |logit − golden logit| on the golden vectors; `min_agreement` the smallest
+    share of golden vectors whose decision (arg max) is equal."""
+
+    name: str
+    engine: str
+    precision: str
+    file: str
+    tolerance: float
+    min_agreement: float = 1.0
+
+
+@dataclass(frozen=True)
+class Manifest:
+    name: str
+    version: str
+    created: str
+    classes: tuple[str, ...]
+    ok_class: str
+    temperature: float
+    input: InputSpec
+    frame_limits: FrameLimits
+    thresholds: Thresholds
+    guard: GuardLimits
+    variants: tuple[Variant, ...]
+    files: Mapping[str, str]
+    audit: str = "answer_first"
+    training: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, ready for a TOML writer; `parse` of its TOML gives an equal Manifest."""
+        return _plain(self)  # type: ignore[no-any-return]
+
+
+def digest(manifest_bytes: bytes) -> str:
+    return hashlib.sha256(manifest_bytes).hexdigest()
+
+
+def parse(manifest_bytes: bytes) -> Manifest:
+    """Read `manifest.toml`; ValueError says which field is wrong and what was expected."""
+    if len(manifest_bytes) > LIMIT_BYTES:
+        raise ValueError(f"manifest of {len(manifest_bytes)} bytes is over the limit of {LIMIT_BYTES}")
+    try:
+        data = tomllib.loads(manifest_bytes.decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"not TOML: {error}") from error
+    if data.get("schema") != SCHEMA:
+        raise ValueError(f"schema is {data.get('schema')!r}, expected {SCHEMA}")
+    sections = {"input": InputSpec, "frame_limits": FrameLimits, "thresholds": Thresholds, "guard": GuardLimits}
+    values: dict[str, Any] = {**data, "variants": data.get("variants", [])}
+    for name, kind in sections.items():
+        values[name] = _build(kind, data.get(name, {}), name)
+    variants = values["variants"]
+    if not isinstance(variants, list) or not variants:
+        raise ValueError("variants: expected at least one [[variants]] table")
+    values["variants"] = tuple(_build(Variant, item, f"variants[{i}]") for i, item in enumerate(variants))
+    manifest: Manifest = _build(Manifest, values, "manifest")
+    _check(manifest)
+    return manifest
+
+
+def _check(m: Manifest) -> None:
+    if m.ok_class not in m.classes:
+        raise ValueError(f"ok_class {m.ok_class!r} is not one of classes {', '.join(m.classes)}")
+    if m.audit not in AUDIT:
+        raise ValueError(f"audit is {m.audit!r}, expected one of {', '.join(AUDIT)}")
+    if not 0.0 <= m.thresholds.review <= m.thresholds.reject <= 1.0:
+        raise ValueError(
+            f"thresholds: expected 0 <= review <= reject <= 1, found {m.thresholds.review} and {m.thresholds.reject}"
+        )
+    if not m.temperature > 0:
+        raise ValueError(f"temperature is {m.temperature}, expected > 0")
+    if unknown := set(m.thresholds.class_min) - set(m.classes):
+        raise ValueError(f"thresholds.class_min names unknown classes: {', '.join(sorted(unknown))}")
+    for v in m.variants:
+        if v.engine not in ENGINES or v.precision not in PRECISIONS:
+            raise ValueError(f"variant {v.name!r}: engine {v.engine!r} or precision {v.precision!r} is not known")
+        if v.file not in m.files:
+            raise ValueError(f"variant {v.name!r}: its file {v.file!r} has no digest in [files]")
+    for name in m.files:
+        if not name or name.startswith(".") or "/" in name or "\\" in name:
+            raise ValueError(f"files: {name!r} is not a plain file name")
+
+
+def _build(kind: type, data: Any, where: str) -> Any:
+    if not isinstance(data, dict):
+        raise ValueError(f"{where}: expected a table, found {type(data).__name__}")
+    known = {f.name: f for f in fields(kind)}
+    if unknown := set(data) - set(known):
+        raise ValueError(f"{where}: unknown key {sorted(unknown)[0]!r}, expected one of {', '.join(known)}")
+    values = {}
+    for name, value in data.items():
+        expected = str(known[name].type)
+        if isinstance(value, list):
+            value = tuple(value)
+        if expected == "float" and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        python = {"str": str, "int": int, "float": float}.get(expected)
+        if python and (not isinstance(value, python) or isinstance(value, bool)):
+            raise ValueError(f"{where}: {name} must be {expected}, found {value!r}")
+        values[name] = value
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ValueError(f"{where}: {str(error).split(') ', 1)[-1]}") from error
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "__dataclass_fields__"):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(v) for v in value]
+    return value
