@@ -78,7 +78,7 @@ def run(name: str, rest: list[str]) -> int:
 def usage() -> str:
     width = max(map(len, COMMANDS))
     rows = "\n".join(f"  {name:<{width}}  {c.help}" for name, c in COMMANDS.items())
-    return f"usage: gudgeon COMMAND [ARGS…]\n\n{rows}\n\ngudgeon COMMAND --help tells more; exit codes: docs/reference/exit-codes.md"
+    return f"usage: gudgeon COMMAND [ARGS…]\n\n{rows}\n\ngudgeon COMMAND --help tells more."
 
 
 if __name__ == "__main__":

@@ -1,0 +1,69 @@
+# Gudgeon. `make` lists the targets; `make demo` and `make test` do everything on a fresh Debian machine with Python 3.11.
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+GUDGEON := $(BIN)/gudgeon
+SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
+APT := command -v apt-get >/dev/null && { [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-train setup-convert setup-browser demo test check format smoke ci-faults kill-test hog-test bench model clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.done ## make .venv with everything but the training environment
+$(VENV)/.done: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make setup: needs Python 3.11 or newer (set PYTHON=…)"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { $(APT) && $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq python3-venv; } || \
+	  { echo "make setup: python3-venv is missing; install it with: apt-get install python3-venv"; exit 1; }
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	@echo "installing Gudgeon into $(VENV) (a minute or two)"
+	@$(BIN)/pip install -q --disable-pip-version-check -e '.[edge,opcua,cloud,sim,tools,dev]' 2>&1 | grep -v '^WARNING' || true
+	@$(BIN)/python -c 'import onnxruntime, fastapi, asyncua, pytest' && touch $@
+
+setup-train: .venv-train/.done ## make .venv-train (PyTorch, CPU) that `gudgeon train` calls
+.venv-train/.done: pyproject.toml | setup
+	@[ -x .venv-train/bin/python ] || $(PYTHON) -m venv .venv-train
+	@echo "installing the training environment into .venv-train (a few minutes)"
+	@.venv-train/bin/pip install -q --disable-pip-version-check -e '.[train]' 2>&1 | grep -v '^WARNING' || true
+	@rm -f .venv-train/bin/gudgeon
+	@.venv-train/bin/python -c 'import torch, onnx, onnxruntime' && touch $@
+
+setup-browser: ## install headless Chromium for the page test (Debian, root or sudo); skipped elsewhere
+	@command -v chromium >/dev/null || { $(APT) && $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive \
+	  apt-get install -y -qq --no-install-recommends chromium chromium-driver >/dev/null; } || echo "no Chromium: the page test will be skipped"
+
+demo: setup ## the whole line on this machine with a live page (ARGS="--parts 500 --serve …")
+	@$(GUDGEON) demo $(ARGS)
+
+test: setup setup-browser ## the default tests, about two minutes (ARGS="-k name …")
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: setup ## format, lint, types, import contracts
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+format: setup ## format and fix what can be fixed
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+smoke: ## the bare `edge` extra in an empty environment, one simulated minute
+	@bash tools/check/smoke_edge.sh
+
+ci-faults: setup setup-train check smoke ## quick faults and a tiny training run
+	@$(BIN)/python -m pytest -m slow hil_tests tools $(ARGS)
+
+kill-test: setup ## 1000 parts at 20/s with 20 kill -9 of control and link
+	@$(GUDGEON) demo --parts 1000 --parts-per-s 20 --kills 20 $(ARGS)
+
+hog-test: setup ## the same line twice, without and with a busy loop in link
+	@$(GUDGEON) demo --parts 600 --parts-per-s 20 $(ARGS) && $(GUDGEON) demo --parts 600 --parts-per-s 20 --hog $(ARGS)
+
+bench: setup ## loop, infer and outbox against their floors
+	@$(GUDGEON) bench loop && $(GUDGEON) bench infer && $(GUDGEON) bench outbox
+
+model: setup setup-train ## train the shipped bundle models/surface again from rendered images
+	@$(BIN)/python -m tools.pipeline.default_model $(ARGS)
+
+clean: ## remove environments and run files
+	@rm -rf $(VENV) .venv-train .venv-convert var build dist *.egg-info
