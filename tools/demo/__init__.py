@@ -1,0 +1,1 @@
+"""`gudgeon demo`: the whole line on one machine."""
