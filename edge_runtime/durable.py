@@ -1,0 +1,46 @@
+"""Files that survive a power cut: write, fsync, rename, fsync the folder. OSErrors become one clear line."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edge_runtime.errors import ResourceError
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError on `path` into a ResourceError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        what = {
+            errno.ENOSPC: "the disk is full; free some space",
+            errno.EDQUOT: "the disk quota is used up; free some space",
+            errno.EACCES: "permission denied; run as a user who may write there",
+            errno.EROFS: "the file system is read-only; remount it or choose another state_dir",
+        }.get(error.errno or 0, str(error))
+        raise ResourceError(f"{path}: {what}") from error
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Put `data` at `path` so that after a power cut either the old or the new content is there, whole."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with disk_errors(path):
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,101 @@
+"""Bundle: an immutable folder, read and verified as a whole or refused with one line.
+
+Every file is named with its SHA-256 in `manifest.toml`; a file that is missing, changed, not named or not a plain file is a
+refusal. Verifying a signature is `update.trust`'s business.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_runtime.errors import BundleError
+from edge_runtime.wire import manifest as wire
+from edge_runtime.wire.manifest import Manifest, Variant
+
+FILE_LIMIT_BYTES = 512 * 1024 * 1024
+GOLDEN_LIMIT = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Golden:
+    """`frames`: raw uint8 frames; `logits`: float32 (n, classes), what the FP32 variant answered where it was trained."""
+
+    frames: tuple[NDArray[np.uint8], ...]
+    logits: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    path: Path
+    manifest: Manifest
+    digest: str
+    golden: Golden
+
+    def variant(self, name: str) -> Variant:
+        for v in self.manifest.variants:
+            if v.name == name:
+                return v
+        raise BundleError(f"bundle {self.path}: no variant {name!r}; it has {', '.join(v.name for v in self.manifest.variants)}")
+
+
+def load(path: Path) -> Bundle:
+    """Read and verify a bundle folder; BundleError says which file is wrong and what was expected."""
+    data = read_manifest_bytes(path)
+    try:
+        manifest = wire.parse(data)
+    except ValueError as error:
+        raise BundleError(f"bundle {path}: {wire.MANIFEST}: {error}") from error
+    verify_files(path, manifest)
+    return Bundle(path, manifest, wire.digest(data), load_golden(path, len(manifest.classes)))
+
+
+def read_manifest_bytes(path: Path) -> bytes:
+    if not path.is_dir():
+        raise BundleError(f"bundle {path}: no such folder; make one with `gudgeon train surface`")
+    file = path / wire.MANIFEST
+    if not file.is_file():
+        raise BundleError(f"bundle {path}: {wire.MANIFEST} is missing; this folder is not a bundle")
+    if file.stat().st_size > wire.LIMIT_BYTES:
+        raise BundleError(f"bundle {path}: {wire.MANIFEST} is larger than {wire.LIMIT_BYTES} bytes")
+    return file.read_bytes()
+
+
+def verify_files(path: Path, manifest: Manifest) -> None:
+    """Every named file is there, plain, and has its digest; nothing else is there."""
+    found = {p.name for p in path.iterdir()}
+    allowed = {wire.MANIFEST, wire.SIGNATURE, *manifest.files}
+    if extra := sorted(found - allowed):
+        raise BundleError(f"bundle {path}: file {extra[0]} is not named in {wire.MANIFEST}; remove it")
+    if wire.GOLDEN not in manifest.files:
+        raise BundleError(f"bundle {path}: {wire.GOLDEN} is not named in {wire.MANIFEST}; a bundle needs golden vectors")
+    for name, expected in manifest.files.items():
+        file = path / name
+        if file.is_symlink() or not file.is_file():
+            raise BundleError(f"bundle {path}: file {name} is missing or not a plain file")
+        if file.stat().st_size > FILE_LIMIT_BYTES:
+            raise BundleError(f"bundle {path}: file {name} is larger than {FILE_LIMIT_BYTES} bytes")
+        with file.open("rb") as stream:
+            actual = hashlib.file_digest(stream, "sha256").hexdigest()
+        if actual != expected:
+            raise BundleError(
+                f"bundle {path}: file {name} is corrupt: SHA-256 {actual[:12]}…, expected {expected[:12]}…; copy the bundle again"
+            )
+
+
+def load_golden(path: Path, classes: int) -> Golden:
+    try:
+        with np.load(path / wire.GOLDEN, allow_pickle=False) as file:
+            logits = np.asarray(file["logits"], np.float32)
+            if logits.ndim != 2 or logits.shape[1] != classes or not 0 < len(logits) <= GOLDEN_LIMIT:
+                raise ValueError(f"logits have shape {logits.shape}, expected (1…{GOLDEN_LIMIT}, {classes})")
+            frames = tuple(np.asarray(file[f"frames_{i}"]) for i in range(len(logits)))
+    except (KeyError, ValueError, OSError) as error:
+        raise BundleError(f"bundle {path}: {wire.GOLDEN}: {error}") from error
+    if any(frame.dtype != np.uint8 or frame.ndim not in (2, 3) for frame in frames):
+        raise BundleError(f"bundle {path}: {wire.GOLDEN}: frames must be uint8 with 2 or 3 dimensions")
+    return Golden(frames, logits)

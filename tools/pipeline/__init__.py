@@ -1,0 +1,1 @@
+"""From a labelled folder to a signed bundle: data → train → calibrate → quantise → pack → sign → evaluate."""
