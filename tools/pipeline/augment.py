@@ -68,7 +68,7 @@ def _feather(inside: NDArray[np.bool_]) -> NDArray[np.float32]:
 def batch_geometry(
     images: Tensor, masks: Tensor, side: tuple[int, int], settings: Augmentation, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Flip, rotate, scale and shift float (n, 1, S, S) images with masks (n, k, S, S), sampled to `side`."""
+    """Flip, rotate, scale and shift float (n, 1, S, S) images with masks (n, 1, S, S), sampled to `side`."""
     n = images.shape[0]
     angle = np.deg2rad(rng.uniform(-settings.rotate_deg, settings.rotate_deg, n))
     scale = rng.uniform(*settings.scale, n)

@@ -1,8 +1,8 @@
-"""The surface network: a small plain convolutional net with a per-cell defect map that training supervises with masks.
+"""The surface network: a small plain convolutional net with defect maps that training supervises with masks.
 
-Only Conv, Relu, means and maxima: it quantises to INT8 with little loss, and the NumPy reference can run it. The map
-(stride 8, one channel per defect class) is pooled by its maximum and joins the global averages and maxima before the
-linear head, so that one small hole in a large sound surface is enough to decide.
+Only Conv, Relu, means and maxima: it quantises to INT8 with little loss, and the NumPy reference can run it. The head sees
+nothing but the maxima and means of two defect maps (strides 8 and 16, one channel per defect class). That is the point: with
+a few hundred parts a head over general features learns the parts by heart, and one over maps has to find the defect.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def _stage(inputs: int, outputs: int, depth: int) -> nn.Sequential:
 
 
 class SurfaceNet(nn.Module):
-    """Input float32 (n, 1, h, w); `forward` gives logits (n, classes), `with_map` also the map (n, classes − 1, h/8, w/8)."""
+    """Input float32 (n, 1, h, w); `forward` gives logits (n, classes), `with_maps` also the two maps
+    (n, classes − 1, h/8, w/8) and (n, classes − 1, h/16, w/16), as logits of "this cell shows this defect"."""
 
     def __init__(self, classes: int, architecture: Architecture) -> None:
         super().__init__()
@@ -43,16 +44,17 @@ class SurfaceNet(nn.Module):
         self.stage2 = _stage(c1, c2, d2)
         self.stage3 = _stage(c2, c3, d3)
         self.stage4 = _stage(c3, c4, d4)
-        self.map = nn.Conv2d(c3, classes - 1, 1)
-        self.dropout = nn.Dropout(architecture.dropout)
-        self.head = nn.Linear(2 * c4 + classes - 1, classes)
+        self.dropout = nn.Dropout2d(architecture.dropout)
+        self.fine = nn.Conv2d(c3, classes - 1, 1)
+        self.coarse = nn.Conv2d(c4, classes - 1, 1)
+        self.head = nn.Linear(4 * (classes - 1), classes)
 
-    def with_map(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def with_maps(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         local = self.stage3(self.stage2(self.stem(x)))
         deep = self.stage4(local)
-        cells = self.map(local)
-        pooled = torch.cat([deep.mean((2, 3)), deep.amax((2, 3)), cells.amax((2, 3))], 1)
-        return self.head(self.dropout(pooled)), cells
+        fine, coarse = self.fine(self.dropout(local)), self.coarse(self.dropout(deep))
+        pooled = [fine.amax((2, 3)), coarse.amax((2, 3)), fine.relu().mean((2, 3)), coarse.relu().mean((2, 3))]
+        return self.head(torch.cat(pooled, 1)), fine, coarse
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.with_map(x)[0]
+        return self.with_maps(x)[0]

@@ -22,7 +22,7 @@ from tools.pipeline.augment import Augmentation, batch_geometry, batch_light, pa
 from tools.pipeline.model import Architecture, SurfaceNet
 
 CANVAS = 256
-MAP_STRIDE = 8
+MAP_STRIDES = (8, 16)
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Recipe:
     epochs: int = 120
     batch: int = 16
     learning_rate: float = 3e-3
-    weight_decay: float = 1e-2
+    weight_decay: float = 5e-2
     label_smoothing: float = 0.05
-    map_weight: float = 1.0
+    map_weight: float = 2.0
     average_decay: float = 0.99
     architecture: Architecture = field(default_factory=Architecture)
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -79,10 +79,10 @@ class _Canvas:
         return np.array_split(order, max(1, len(order) // self._recipe.batch))
 
     def batch(self, index: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Inputs (n, 1, h, w), labels (n,), map targets (n, classes − 1, h/8, w/8), and which of these are known (n,)."""
+        """Inputs (n, 1, h, w), labels (n,), masks (n, classes − 1, h, w), and which of these are known (n,)."""
         n = len(index)
         images = np.empty((n, 1, CANVAS, CANVAS), np.float32)
-        masks = np.zeros((n, self._classes - 1, CANVAS, CANVAS), np.float32)
+        masks = np.zeros((n, 1, CANVAS, CANVAS), np.float32)
         labels = self._labels[index].copy()
         known = np.ones(n, bool)
         for row, i in enumerate(index):
@@ -94,14 +94,14 @@ class _Canvas:
                 if mask is None:
                     known[row] = False
                 else:
-                    masks[row, labels[row] - 1] = mask
+                    masks[row, 0] = mask
         side = (self._recipe.height, self._recipe.width)
         x, warped = batch_geometry(
             torch.from_numpy(images), torch.from_numpy(masks), side, self._recipe.augmentation, self._rng
         )
         x = batch_light(x, self._recipe.augmentation, self._rng)
-        target = functional.max_pool2d(warped, MAP_STRIDE, ceil_mode=True)
-        return x, torch.from_numpy(labels), target, torch.from_numpy(known)
+        own = functional.one_hot(torch.from_numpy(labels), self._classes)[:, 1:, None, None]
+        return x, torch.from_numpy(labels), warped * own, torch.from_numpy(known)
 
     def _paste(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None, int]:
         source = int(self._rng.choice(self._local))
@@ -136,10 +136,12 @@ def fit(
         net.train()
         losses = []
         for index in canvas.batches():
-            x, labels, target, known = canvas.batch(index)
-            logits, cells = net.with_map(x)
+            x, labels, masks, known = canvas.batch(index)
+            logits, *maps = net.with_maps(x)
             loss = functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-            loss = loss + recipe.map_weight * _map_loss(cells, target, known)
+            for cells, stride in zip(maps, MAP_STRIDES, strict=True):
+                target = functional.max_pool2d(masks, stride, ceil_mode=True)
+                loss = loss + recipe.map_weight * _map_loss(cells, target, known)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(net.parameters(), 2.0)
@@ -153,12 +155,14 @@ def fit(
 
 
 def _map_loss(cells: Tensor, target: Tensor, known: Tensor) -> Tensor:
-    """Balanced binary cross-entropy: defect cells together weigh as much as sound ones."""
+    """Binary cross-entropy over cells, balanced within each class: its defect cells together weigh a quarter of its sound
+    ones, however small the defect is. Averaged over the classes that are present, and the sound cells of all."""
     loss = functional.binary_cross_entropy_with_logits(cells, target, reduction="none")[known]
-    positive = target[known]
-    share = positive.sum() / max(positive.numel(), 1)
-    weight = torch.where(positive > 0.3, 0.25 / share.clamp_min(1e-3), torch.ones_like(positive))
-    return (loss * weight).mean()
+    positive = (target[known] > 0.3).float()
+    found = positive.sum((0, 2, 3))
+    defect = (loss * positive).sum((0, 2, 3)) / found.clamp_min(1.0)
+    sound = (loss * (1.0 - positive)).sum((0, 2, 3)) / (1.0 - positive).sum((0, 2, 3)).clamp_min(1.0)
+    return 0.25 * defect.sum() / (found > 0).sum().clamp_min(1) + sound.mean()
 
 
 @torch.no_grad()

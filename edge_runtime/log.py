@@ -1,0 +1,55 @@
+"""JSON lines on standard error, one object a line; bounded files beside it where a folder is given."""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.handlers
+import sys
+from pathlib import Path
+from typing import Any
+
+FILE_LIMIT_BYTES = 2 * 1024 * 1024
+FILES_KEPT = 3
+
+
+class JsonFormatter(logging.Formatter):
+    """`log.info("event", extra={"fields": {...}})` → {"ts", "level", "process", "msg", …fields}."""
+
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self._process = process
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields: dict[str, Any] = getattr(record, "fields", {})
+        line = {"ts": round(record.created, 3), "level": record.levelname.lower(), "process": self._process}
+        line |= {"msg": record.getMessage(), **fields}
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def setup(process: str, folder: Path | None = None) -> logging.Logger:
+    """The process's logger. A folder that cannot be written is no reason to stop: standard error remains."""
+    logger = logging.getLogger("gudgeon")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.handlers = [logging.StreamHandler(sys.stderr)]
+    if folder is not None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            logger.addHandler(
+                logging.handlers.RotatingFileHandler(
+                    folder / f"{process}.log", maxBytes=FILE_LIMIT_BYTES, backupCount=FILES_KEPT
+                )
+            )
+        except OSError as error:
+            logger.warning("no log file in %s: %s", folder, error)
+    for handler in logger.handlers:
+        handler.setFormatter(JsonFormatter(process))
+    return logger
+
+
+def say(level: int, message: str, **fields: Any) -> None:
+    """Log with fields."""
+    logging.getLogger("gudgeon").log(level, message, extra={"fields": fields})
