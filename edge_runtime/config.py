@@ -126,7 +126,12 @@ class DeviceConfig:
         return Place(d.enterprise, d.site, d.area, d.line, d.cell, d.id)
 
 
-def load(path: Path, kind: type[T] = DeviceConfig) -> T:  # type: ignore[assignment]
+def load_device(path: Path) -> DeviceConfig:
+    """Read `device.toml`; ConfigError as in `load`."""
+    return load(path, DeviceConfig)
+
+
+def load(path: Path, kind: type[T]) -> T:
     """Read a TOML file into `kind`; ConfigError names the file, the key, what was expected and the nearest key."""
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))

@@ -20,12 +20,19 @@ class Frame:
 
 
 class Camera(Protocol):
-    """Raises `errors.EndpointError` when the camera is gone; after that `open` may be called again."""
+    """Raises `errors.EndpointError` when the camera is gone; after that `open` may be called again.
+
+    `repeats`: equal frames one after the other are no sign of a frozen camera (a folder that goes round)."""
+
+    repeats: bool
 
     def open(self) -> None: ...
 
     def frame(self, trigger: int, timeout_s: float) -> Frame | None:
         """The frame of this trigger; frames of earlier triggers are thrown away. None if it does not come in time."""
+
+    def idle(self) -> None:
+        """Called between parts: a short time in which the next frame may be prepared."""
 
     def close(self) -> None: ...
 

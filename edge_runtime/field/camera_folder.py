@@ -23,6 +23,8 @@ PIXELS_LIMIT = 64_000_000
 class FolderCamera:
     """`path` is searched with its subfolders; masks (`*_mask.*`) and hidden files are not images."""
 
+    repeats = True
+
     def __init__(self, path: Path) -> None:
         self._path = path
         self._files: list[Path] = []

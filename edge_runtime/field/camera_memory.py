@@ -15,6 +15,8 @@ from edge_runtime.field.camera import Frame
 class MemoryCamera:
     """`source(trigger)` gives the pixels of a trigger, or None where the frame never comes. `alive = False`: gone."""
 
+    repeats = False
+
     def __init__(self, source: Callable[[int], NDArray[np.uint8] | None]) -> None:
         self._source = source
         self.alive = True
@@ -28,6 +30,9 @@ class MemoryCamera:
             raise EndpointError("memory camera: switched off")
         pixels = self._source(trigger)
         return None if pixels is None else Frame(trigger, trigger, pixels)
+
+    def idle(self) -> None:
+        pass
 
     def close(self) -> None:
         pass

@@ -25,6 +25,8 @@ CONNECT_TIMEOUT_S = 1.0
 
 
 class SocketCamera:
+    repeats = False
+
     def __init__(self, host: str, port: int) -> None:
         self._address = (host, port)
         self._socket: socket.socket | None = None
@@ -53,6 +55,9 @@ class SocketCamera:
                 return None
             assert self._socket is not None
             select.select([self._socket], [], [], left)
+
+    def idle(self) -> None:
+        pass
 
     def close(self) -> None:
         if self._socket is not None:
@@ -89,7 +94,9 @@ class SocketCamera:
     def _take_one(self) -> bool:
         if len(self._buffer) < HEADER.size:
             return False
-        magic, version, header_bytes, trigger, timestamp_ns, width, height, channels, size = HEADER.unpack_from(self._buffer)
+        magic, version, header_bytes, trigger, timestamp_ns, width, height, channels, size = HEADER.unpack_from(
+            self._buffer
+        )
         if (
             magic != MAGIC
             or version != VERSION
@@ -99,7 +106,9 @@ class SocketCamera:
             or header_bytes < HEADER.size
         ):
             self.close()
-            raise EndpointError(f"camera {self._name}: not a frame of protocol version {VERSION}: {magic!r} version {version}")
+            raise EndpointError(
+                f"camera {self._name}: not a frame of protocol version {VERSION}: {magic!r} version {version}"
+            )
         end = header_bytes + size
         if len(self._buffer) < end:
             return False

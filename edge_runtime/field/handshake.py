@@ -25,6 +25,7 @@ class Handshake:
     heartbeat: Tag
     health: Tag
     reject_coil: Tag
+    in_one_request: bool = True
 
     @property
     def inputs(self) -> tuple[Tag, ...]:
@@ -32,11 +33,22 @@ class Handshake:
         return (self.line_state, self.part_seq, *(t for t in optional if t is not None))
 
     @property
-    def answer(self) -> tuple[Tag, ...]:
+    def results(self) -> tuple[Tag, ...]:
+        """What the PLC holds of the last answer."""
         return (self.result_seq, self.result, self.score)
 
+    def answer(self, seq: int, result: int, score: int) -> list[tuple[Tag, int]]:
+        """The three values in the order in which they are written. Three neighbours go in one request; where the map
+        does not allow that, `result_seq`, on which the PLC acts, comes last."""
+        values = [(self.result_seq, seq), (self.result, result), (self.score, score)]
+        first = self.result_seq.address
+        together = self.in_one_request and (self.result.address, self.score.address) == (first + 1, first + 2)
+        return values if together else [*values[1:], values[0]]
 
-def handshake(m: PlcMap) -> Handshake:
+
+def handshake(m: PlcMap, in_one_request: bool = True) -> Handshake:
+    """`in_one_request`: the protocol writes neighbouring addresses at once (Modbus FC16)."""
+
     def tag(name: str, kind: str = "uint16") -> Tag:
         return Tag(name, kind, "holding", getattr(m, name), node=name)  # type: ignore[arg-type]
 
@@ -55,6 +67,7 @@ def handshake(m: PlcMap) -> Handshake:
         heartbeat=tag("heartbeat"),
         health=tag("health"),
         reject_coil=Tag("reject_coil", "bool", "coil", m.reject_coil, node="reject_coil"),
+        in_one_request=in_one_request,
     )
 
 

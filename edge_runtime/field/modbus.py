@@ -138,9 +138,9 @@ def merge_writes(values: Sequence[tuple[Tag, Value]]) -> list[tuple[Tag, int, li
     out: list[tuple[Tag, int, list[int]]] = []
     for tag, value in values:
         registers = encode(tag, value)
-        if out and tag.space == "holding" and out[-1][0].space == "holding":
-            if out[-1][1] + len(out[-1][2]) == tag.address:
-                out[-1][2].extend(registers)
-                continue
-        out.append((tag, tag.address, registers))
+        first, address, block = out[-1] if out else (tag, -1, [])
+        if tag.space == first.space == "holding" and address + len(block) == tag.address:
+            block.extend(registers)
+        else:
+            out.append((tag, tag.address, registers))
     return out

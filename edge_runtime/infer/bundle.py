@@ -40,7 +40,9 @@ class Bundle:
         for v in self.manifest.variants:
             if v.name == name:
                 return v
-        raise BundleError(f"bundle {self.path}: no variant {name!r}; it has {', '.join(v.name for v in self.manifest.variants)}")
+        raise BundleError(
+            f"bundle {self.path}: no variant {name!r}; it has {', '.join(v.name for v in self.manifest.variants)}"
+        )
 
 
 def load(path: Path) -> Bundle:
@@ -72,7 +74,9 @@ def verify_files(path: Path, manifest: Manifest) -> None:
     if extra := sorted(found - allowed):
         raise BundleError(f"bundle {path}: file {extra[0]} is not named in {wire.MANIFEST}; remove it")
     if wire.GOLDEN not in manifest.files:
-        raise BundleError(f"bundle {path}: {wire.GOLDEN} is not named in {wire.MANIFEST}; a bundle needs golden vectors")
+        raise BundleError(
+            f"bundle {path}: {wire.GOLDEN} is not named in {wire.MANIFEST}; a bundle needs golden vectors"
+        )
     for name, expected in manifest.files.items():
         file = path / name
         if file.is_symlink() or not file.is_file():

@@ -29,7 +29,8 @@ BUSY_TIMEOUT_MS = 2000
 ENVELOPE_BYTES = 256
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS stream (name TEXT PRIMARY KEY, head INTEGER NOT NULL, acked INTEGER NOT NULL, last TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS stream (
+  name TEXT PRIMARY KEY, head INTEGER NOT NULL, acked INTEGER NOT NULL, last TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS event (
   priority INTEGER NOT NULL, stream TEXT NOT NULL, seq INTEGER NOT NULL, size INTEGER NOT NULL, data TEXT NOT NULL,
   PRIMARY KEY (priority, stream, seq)) WITHOUT ROWID;
@@ -111,9 +112,7 @@ class Outbox:
             self._device, stream, seq, self._boot_id, kind, request.mono_ns, request.wall_ns, None, json.loads(body)
         )
         data = json.dumps(event.to_dict(), separators=(",", ":"))
-        self._db.execute(
-            "INSERT INTO event VALUES (?, ?, ?, ?, ?)", (STREAMS[stream][0], stream, seq, len(data), data)
-        )
+        self._db.execute("INSERT INTO event VALUES (?, ?, ?, ?, ?)", (STREAMS[stream][0], stream, seq, len(data), data))
         self._db.execute(
             "INSERT INTO stream VALUES (?1, ?2, 0, ?3) ON CONFLICT (name) DO UPDATE SET head = ?2, last = ?3",
             (stream, seq, data),

@@ -106,7 +106,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--config", type=Path, required=True, metavar="device.toml")
     parser.add_argument("--slot-set", default="default", help="default, shadow or recipe-<code>")
     args = parser.parse_args(argv)
-    device = config.load(args.config)
+    device = config.load_device(args.config)
     done = install(args.bundle, device.device.state_dir, args.slot_set, device.bundle.engine)
     verb = "installed" if done.changed else "already active:"
     print(f"{verb} {done.digest[:12]} in {done.path}, signed by {done.signer}")

@@ -23,6 +23,7 @@ STREAMS: dict[str, tuple[int, bool]] = {
     "health": (4, False),
     "link": (4, False),
     "metric": (8, False),
+    "review": (9, False),
 }
 
 

@@ -1,0 +1,188 @@
+"""The process `control`: the field, the engine and the outbox. Its sockets lead to the PLC, the camera and this device only.
+
+Started by the supervisor as ``python -m edge_runtime.control_process --config device.toml``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+from edge_runtime import config, log
+from edge_runtime.boot import boot_id
+from edge_runtime.clock import SystemClock
+from edge_runtime.config import CameraSection, DeviceConfig, PlcSection
+from edge_runtime.decide.jobs import ReviewFolder, Shadow
+from edge_runtime.decide.loop import Job, Loop, Models, Settings
+from edge_runtime.durable import disk_errors
+from edge_runtime.errors import BundleError, GudgeonError
+from edge_runtime.field.camera import Camera
+from edge_runtime.field.driver import Driver
+from edge_runtime.field.handshake import handshake
+from edge_runtime.infer.model import Model, load_model
+from edge_runtime.outbox.recorder import Recorder
+from edge_runtime.outbox.store import Outbox
+from edge_runtime.update import slots
+
+REALTIME_PRIORITY = 20
+RUN = "run"
+POKE_SOCKET = "link.sock"
+
+
+def make_driver(plc: PlcSection) -> Driver:
+    if plc.protocol == "opcua":
+        from edge_runtime.field.opcua import OpcUaDriver
+
+        return OpcUaDriver(plc.host, plc.port, plc.timeout_ms / 1000.0)
+    from edge_runtime.field.modbus import ModbusDriver
+
+    return ModbusDriver(plc.host, plc.port, plc.unit_id, plc.timeout_ms / 1000.0)
+
+
+def make_camera(camera: CameraSection) -> Camera:
+    if camera.driver == "socket":
+        from edge_runtime.field.camera_socket import SocketCamera
+
+        return SocketCamera(camera.host, camera.port)
+    if camera.driver == "v4l2":
+        from edge_runtime.field.camera_v4l2 import V4l2Camera
+
+        return V4l2Camera(camera.path, camera.width, camera.height)
+    from edge_runtime.field.camera_folder import FolderCamera
+
+    return FolderCamera(camera.path)
+
+
+def load_models(device: DeviceConfig) -> Models:
+    """The bundles in the active slots; BundleError where there is none or one is damaged."""
+    state_dir = device.device.state_dir
+    cache = state_dir / "engines.json"
+
+    def model(slot_set: str) -> Model:
+        path = slots.active(state_dir, slot_set)
+        if path is None:
+            raise BundleError(
+                f"no bundle is installed in {state_dir} ({slot_set}); run: gudgeon install BUNDLE_DIR --config device.toml"
+            )
+        return load_model(path, cache, device.bundle.engine)
+
+    by_recipe = {int(code): model(f"recipe-{code}") for code in device.bundle.recipes}
+    return Models(model("default"), by_recipe, model("shadow") if device.bundle.shadow else None)
+
+
+def make_jobs(device: DeviceConfig, models: Models) -> tuple[Job, ...]:
+    c = device.control
+    review = ReviewFolder(device.device.state_dir / "review", c.review_max_bytes, c.share_review_frames)
+    return (review, Shadow(models.shadow)) if models.shadow else (review,)
+
+
+def make_loop(device: DeviceConfig, models: Models, outbox: Outbox, recorder: Recorder) -> Loop:
+    plc, control = device.plc, device.control
+    settings = Settings(control.deadline_ms, control.frame_timeout_ms, control.heartbeat_ms, plc.pulse_ms, plc.poll_ms)
+    return Loop(
+        settings,
+        handshake(plc.map, in_one_request=plc.protocol == "modbus"),
+        make_driver(plc),
+        make_camera(device.camera),
+        models,
+        recorder,
+        SystemClock(),
+        outbox.last("decision"),
+        make_jobs(device, models),
+    )
+
+
+class Poke:
+    """Tells `link`, over a local datagram socket, that the outbox has something; never waits, never fails."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = str(path)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+
+    def __call__(self) -> None:
+        try:
+            self._socket.sendto(b"1", self._path)
+        except OSError:
+            pass  # link is not up; it looks into the outbox when it starts
+
+
+def go_realtime(wanted: bool) -> str:
+    """SCHED_FIFO where the system allows it; says what was done."""
+    if not wanted:
+        return "off"
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(REALTIME_PRIORITY))
+    except (OSError, AttributeError):
+        return "not permitted"
+    return "SCHED_FIFO"
+
+
+def run(device: DeviceConfig) -> None:
+    state_dir = device.device.state_dir
+    with disk_errors(state_dir):
+        (state_dir / RUN).mkdir(parents=True, exist_ok=True)
+    outbox = Outbox(state_dir / "outbox.db", device.device.id, boot_id())
+    models = load_models(device)
+    recorder = Recorder(outbox, Poke(state_dir / RUN / POKE_SOCKET))
+    loop = make_loop(device, models, outbox, recorder)
+    report_models(recorder, models)
+    stopping = False
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal stopping
+        stopping = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    realtime = go_realtime(device.control.realtime)
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    assert models.default is not None
+    engine = models.default.engine
+    log.say(logging.INFO, "control runs", engine=engine.name, variant=engine.variant, realtime=realtime)
+    while not stopping:
+        wait_s = loop.step()
+        if wait_s:
+            time.sleep(wait_s)
+    loop.stop()
+    outbox.close()
+
+
+def report_models(recorder: Recorder, models: Models) -> None:
+    """One health Event for each bundle that runs, and a fault for each variant that was refused."""
+    named = {"default": models.default, "shadow": models.shadow}
+    named |= {f"recipe-{code}": m for code, m in models.by_recipe.items()}
+    for slot_set, m in named.items():
+        if m is None:
+            continue
+        body = {"slot_set": slot_set, "bundle_digest": m.digest, "engine": m.engine.name, "variant": m.engine.variant}
+        faults = [("fault", "variant_refused", {"bundle_digest": m.digest, **vars(r)}) for r in m.refused]
+        recorder.record(("health", "model_loaded", body), *faults)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="control", description=__doc__)
+    parser.add_argument("--config", type=Path, required=True, metavar="device.toml")
+    args = parser.parse_args(argv)
+    try:
+        device = config.load_device(args.config)
+        log.setup("control", device.device.state_dir / "log")
+        run(device)
+    except GudgeonError as error:
+        print(f"gudgeon run: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
