@@ -10,6 +10,7 @@ import argparse
 import os
 import re
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,3 +112,9 @@ def main(argv: list[str]) -> int:
     verb = "installed" if done.changed else "already active:"
     print(f"{verb} {done.digest[:12]} in {done.path}, signed by {done.signer}")
     return 0
+
+
+if __name__ == "__main__":
+    from edge_runtime.cli import run
+
+    sys.exit(run("install", sys.argv[1:]))

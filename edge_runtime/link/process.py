@@ -1,0 +1,89 @@
+"""The process `link`: the outbox to the broker. It has no actuator, no camera and no engine, and runs below `control`.
+
+Started by the supervisor as ``python -m edge_runtime.link.process --config device.toml``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+
+from edge_runtime import config, log
+from edge_runtime.boot import boot_id
+from edge_runtime.config import DeviceConfig
+from edge_runtime.durable import disk_errors
+from edge_runtime.errors import GudgeonError
+from edge_runtime.link.uplink import Uplink
+from edge_runtime.outbox.store import Outbox
+
+NICE = 5
+DRAIN_S = 3.0
+POKE_PATH = Path("run") / "link.sock"
+
+
+def wake_socket(path: Path) -> socket.socket:
+    """The local datagram socket on which `control` pokes; readable by this user only."""
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        sock.bind(str(path))
+        path.chmod(0o600)
+    sock.setblocking(False)
+    return sock
+
+
+def hog() -> None:
+    """`link.debug_hog`: JSON work without end, to show that it does not reach `control`."""
+    data = {str(i): list(range(50)) for i in range(500)}
+    while True:
+        json.loads(json.dumps(data))
+
+
+def run(device: DeviceConfig) -> None:
+    os.nice(NICE)
+    state_dir = device.device.state_dir
+    wake = wake_socket(state_dir / POKE_PATH)
+    outbox = Outbox(state_dir / "outbox.db", device.device.id, boot_id())
+    broker = device.broker
+    uplink = Uplink(device.place, boot_id(), broker.host, broker.port, outbox, wake, broker.keepalive_s)
+    stopping = False
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal stopping
+        stopping = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    if device.link.debug_hog:
+        threading.Thread(target=hog, name="hog", daemon=True).start()
+    while not stopping:
+        uplink.turn()
+    uplink.drain(DRAIN_S)
+    uplink.close()
+    outbox.close()
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="link", description=__doc__)
+    parser.add_argument("--config", type=Path, required=True, metavar="device.toml")
+    args = parser.parse_args(argv)
+    try:
+        device = config.load_device(args.config)
+        log.setup("link", device.device.state_dir / "log")
+        run(device)
+    except GudgeonError as error:
+        print(f"gudgeon run: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,282 @@
+"""Uplink: Events from the outbox to the cloud over MQTT, QoS 1, and the cloud's acknowledgements back.
+
+- Only an acknowledgement from the cloud deletes from the outbox; a PUBACK of the broker means nothing here.
+- A few batches are under way at once. What is not acknowledged in `ACK_TIMEOUT_S`, or was under way when the connection
+  broke, is sent again; the cloud drops repeats.
+- One thread: `select` over the broker's socket and the local one on which `control` tells that there is something new.
+- MQTT 5 first; a broker that speaks 3.1.1 only is found out at the first connection and remembered.
+- The last will, and the first message after each connection, is the retained status of the device.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import select
+import socket
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+
+from edge_runtime import log
+from edge_runtime.backoff import Backoff
+from edge_runtime.clock import Clock, SystemClock
+from edge_runtime.wire.envelope import Event, decode_ack, encode_batch
+from edge_runtime.wire.topics import Place
+
+ACK_TIMEOUT_S = 10.0
+CONNECT_TIMEOUT_S = 5.0
+BATCHES_UNDER_WAY = 4
+BATCH_EVENTS = 200
+IDLE_S = 0.5
+PROTOCOLS = (MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311)
+
+
+class Queue(Protocol):
+    """What the uplink needs of the outbox."""
+
+    def pending(
+        self, limit_events: int = ..., limit_bytes: int = ..., after: dict[str, int] | None = ...
+    ) -> list[Event]: ...
+    def ack(self, committed: dict[str, int]) -> int: ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`upto`: the last sequence number of each stream in it."""
+
+    upto: dict[str, int]
+    sent_ns: int
+
+
+class Window:
+    """Which events are under way. Pure but for the clock's value, which is handed in."""
+
+    def __init__(self, limit: int = BATCHES_UNDER_WAY, timeout_s: float = ACK_TIMEOUT_S) -> None:
+        self._limit, self._timeout_ns = limit, round(timeout_s * 1e9)
+        self._batches: deque[Batch] = deque()
+        self.sent: dict[str, int] = {}
+
+    @property
+    def has_room(self) -> bool:
+        return len(self._batches) < self._limit
+
+    def add(self, events: Sequence[Event], now_ns: int) -> None:
+        upto = {e.stream: e.seq for e in events}
+        self.sent |= upto
+        self._batches.append(Batch(upto, now_ns))
+
+    def acknowledged(self, committed: dict[str, int]) -> None:
+        """Batches of which everything is committed are no longer under way."""
+        while self._batches and all(committed.get(s, 0) >= n for s, n in self._batches[0].upto.items()):
+            self._batches.popleft()
+
+    def timed_out(self, now_ns: int) -> bool:
+        return bool(self._batches) and now_ns - self._batches[0].sent_ns > self._timeout_ns
+
+    def reset(self) -> None:
+        """Nothing is under way: everything that is not acknowledged will be sent again."""
+        self._batches.clear()
+        self.sent.clear()
+
+
+class Uplink:
+    """`turn` does what is to be done and waits at most `IDLE_S` for the broker or for `wake`, a local socket."""
+
+    def __init__(
+        self,
+        place: Place,
+        boot_id: str,
+        host: str,
+        port: int,
+        outbox: Queue,
+        wake: socket.socket | None = None,
+        keepalive_s: int = 30,
+        clock: Clock | None = None,
+        backoff: Backoff | None = None,
+    ) -> None:
+        self._place, self._boot_id, self._host, self._port = place, boot_id, host, port
+        self._outbox, self._wake, self._keepalive_s = outbox, wake, keepalive_s
+        self._clock, self._backoff = clock or SystemClock(), backoff or Backoff()
+        self._protocol = 0
+        self._protocol_proven = False
+        self._client: mqtt.Client | None = None
+        self._retry_ns = self._connecting_ns = 0
+        self._committed: dict[str, int] = {}
+        self._said = ""
+        self.window = Window()
+        self.connected = False
+
+    def turn(self) -> None:
+        if self._client is None and not self._connect():
+            self._sleep()
+            return
+        now_ns = self._clock.monotonic_ns()
+        if not self.connected and now_ns - self._connecting_ns > CONNECT_TIMEOUT_S * 1e9:
+            self._lost("no CONNACK")
+            return
+        if self.connected:
+            self._send(now_ns)
+        self._exchange()
+
+    def drain(self, timeout_s: float) -> bool:
+        """Keep sending until the outbox is empty or the time is up; True if it is empty."""
+        deadline_ns = self._clock.monotonic_ns() + round(timeout_s * 1e9)
+        while self._outbox.pending(1):
+            if self._clock.monotonic_ns() > deadline_ns or (self._client is None and self._backoff.tries > 1):
+                return False
+            self.turn()
+        return True
+
+    def close(self) -> None:
+        """Say goodbye: the retained status becomes offline now and not only when the broker misses us."""
+        if self._client is not None and self.connected:
+            self._client.publish(self._place.topic("status"), self._status(False), qos=1, retain=True)
+            self._exchange(0.2)
+            self._client.disconnect()
+        self._client = None
+        self.connected = False
+
+    # ── connecting ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _connect(self) -> bool:
+        now_ns = self._clock.monotonic_ns()
+        if now_ns < self._retry_ns:
+            return False
+        client = self._make_client(PROTOCOLS[self._protocol])
+        try:
+            client.connect(self._host, self._port, self._keepalive_s)
+        except (OSError, ValueError) as error:
+            self._client = None
+            self._later(f"{error}")
+            return False
+        self._client = client
+        self._connecting_ns = now_ns
+        return True
+
+    def _make_client(self, protocol: MQTTProtocolVersion) -> mqtt.Client:
+        client = mqtt.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=f"gudgeon-{self._place.device}",
+            clean_session=None if protocol is MQTTProtocolVersion.MQTTv5 else True,
+            protocol=protocol,
+        )
+        client.connect_timeout = CONNECT_TIMEOUT_S
+        client.will_set(self._place.topic("status"), self._status(False), qos=1, retain=True)
+        client.on_socket_open = _no_delay
+        client.on_connect = self._on_connect
+        client.on_message = self._on_message
+        return client
+
+    def _on_connect(self, client: mqtt.Client, _: Any, flags: Any, reason: Any, properties: Any) -> None:
+        if reason.is_failure:
+            return  # the broker closes the connection; the next turn sees it
+        self._protocol_proven = self.connected = True
+        self._backoff.reset()
+        self.window.reset()
+        client.subscribe(self._place.topic("ack"), qos=1)
+        client.publish(self._place.topic("status"), self._status(True), qos=1, retain=True)
+        self._say(logging.INFO, "connected", protocol="5" if self._protocol == 0 else "3.1.1")
+
+    def _lost(self, reason: str) -> None:
+        """Close; the other protocol version is tried at once if this one never worked."""
+        was_connected, self.connected, client, self._client = self.connected, False, self._client, None
+        if client is not None:
+            sock = client.socket()
+            if sock is not None:
+                sock.close()
+        self.window.reset()
+        if not was_connected and not self._protocol_proven:
+            self._protocol = 1 - self._protocol
+            if self._protocol == 1:
+                return
+        self._later(reason)
+
+    def _later(self, reason: str) -> None:
+        wait_s = self._backoff.next_s()
+        self._retry_ns = self._clock.monotonic_ns() + round(wait_s * 1e9)
+        self._say(logging.WARNING, "no connection to the broker; trying again", reason=reason)
+
+    def _say(self, level: int, message: str, **fields: Any) -> None:
+        """Once for each change, so that a night without a broker does not fill the log."""
+        if message != self._said:
+            self._said = message
+            log.say(level, message, broker=f"{self._host}:{self._port}", **fields)
+
+    def _status(self, online: bool) -> bytes:
+        return json.dumps({"online": online, "boot_id": self._boot_id}).encode()
+
+    # ── sending and receiving ───────────────────────────────────────────────────────────────────────────────────────
+
+    def _send(self, now_ns: int) -> None:
+        assert self._client is not None
+        if self.window.timed_out(now_ns):
+            self.window.reset()
+        while self.window.has_room:
+            events = self._outbox.pending(limit_events=BATCH_EVENTS, after=self.window.sent)
+            if not events:
+                return
+            self._client.publish(self._place.topic("events"), encode_batch(events), qos=1)
+            self.window.add(events, now_ns)
+
+    def _exchange(self, timeout_s: float = IDLE_S) -> None:
+        """Wait for the broker or for a poke; read and write what is due."""
+        client = self._client
+        assert client is not None
+        sock = client.socket()
+        if sock is None:
+            self._lost("the broker closed the connection")
+            return
+        wake = [self._wake] if self._wake else []
+        readable, writable, _ = select.select([sock, *wake], [sock] if client.want_write() else [], [], timeout_s)
+        if self._wake and self._wake in readable:
+            drain_wake(self._wake)
+        codes = [client.loop_misc()]
+        if sock in readable:
+            codes.append(client.loop_read())
+        if sock in writable:
+            codes.append(client.loop_write())
+        failed = next((c for c in codes if c != mqtt.MQTT_ERR_SUCCESS), None)
+        if failed is not None or client.socket() is None:
+            self._lost(mqtt.error_string(failed) if failed is not None else "the broker closed the connection")
+        elif self._committed:
+            self._take_ack()
+
+    def _on_message(self, client: mqtt.Client, _: Any, message: mqtt.MQTTMessage) -> None:
+        try:
+            committed = decode_ack(bytes(message.payload))
+        except ValueError as error:
+            log.say(logging.WARNING, "an acknowledgement could not be read", reason=str(error))
+            return
+        for stream, seq in committed.items():
+            self._committed[stream] = max(seq, self._committed.get(stream, 0))
+
+    def _take_ack(self) -> None:
+        committed, self._committed = self._committed, {}
+        self._outbox.ack(committed)
+        self.window.acknowledged(committed)
+
+    def _sleep(self) -> None:
+        wait_s = max(0.0, min(IDLE_S, (self._retry_ns - self._clock.monotonic_ns()) / 1e9))
+        if self._wake is None:
+            self._clock.sleep(wait_s)
+        elif select.select([self._wake], [], [], wait_s)[0]:
+            drain_wake(self._wake)
+            self._clock.sleep(wait_s / 2)
+
+
+def _no_delay(client: mqtt.Client, _: Any, sock: Any) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def drain_wake(wake: socket.socket) -> None:
+    """Throw away all pokes that wait."""
+    try:
+        while wake.recv(16):
+            pass
+    except OSError:
+        pass

@@ -1,0 +1,166 @@
+"""`gudgeon run`: install what the configuration names, then keep `control` and `link` alive.
+
+- A process that dies is started again: at once as a rule, with growing pauses if it dies again and again.
+- A process that ends by itself with an exit code of the error tree before it ever ran met something that no restart
+  mends (a corrupt bundle, a full disk, a wrong configuration): everything stops with that code and its one line.
+- This process imports no engine and no protocol; the installation runs in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import logging
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from edge_runtime import config, log
+from edge_runtime.config import DeviceConfig
+from edge_runtime.durable import disk_errors
+from edge_runtime.errors import BundleError, ConfigError, MissingExtraError, ResourceError, UsageError
+from edge_runtime.tasks import TASKS, Task
+
+FINAL_CODES = {e.exit_code for e in (UsageError, ConfigError, BundleError, ResourceError, MissingExtraError)}
+CHECK_S = 0.05
+FREE_RESTARTS = 5
+RESTART_WINDOW_S = 10.0
+PAUSE_LIMIT_S = 5.0
+SETTLED_S = 3.0
+PR_SET_PDEATHSIG = 1
+
+
+def restart_pause_s(recent: int) -> float:
+    """How long to wait before a restart, after `recent` restarts within the window: none at first, then doubling."""
+    return 0.0 if recent < FREE_RESTARTS else min(PAUSE_LIMIT_S, 0.25 * 2.0 ** min(recent - FREE_RESTARTS, 10))
+
+
+@dataclass
+class Child:
+    task: Task
+    process: subprocess.Popen[bytes] | None = None
+    started_s: float = 0.0
+    due_s: float = 0.0
+    restarts: int = 0
+    recent: deque[float] = field(default_factory=deque)
+
+
+class Supervisor:
+    """`spawn` starts one task; it is an argument so that a test can start something else."""
+
+    def __init__(self, state_dir: Path, spawn: Callable[[Task], subprocess.Popen[bytes]]) -> None:
+        self._state_dir, self._spawn = state_dir, spawn
+        self._children = [Child(task) for task in TASKS]
+        self.stopping = False
+
+    def run(self) -> int:
+        """Until `stopping`; the exit code."""
+        code = 0
+        while not self.stopping and code == 0:
+            for child in self._children:
+                code = code or self._watch(child, time.monotonic())
+            time.sleep(CHECK_S)
+        self._stop()
+        return code
+
+    def _watch(self, child: Child, now_s: float) -> int:
+        """Start what is due; a code other than 0 ends everything."""
+        if child.process is None:
+            if now_s >= child.due_s:
+                child.process, child.started_s = self._spawn(child.task), now_s
+                self._write_state()
+            return 0
+        code = child.process.poll()
+        if code is None:
+            return 0
+        if code in FINAL_CODES and now_s - child.started_s < SETTLED_S:
+            return code
+        child.process = None
+        child.restarts += 1
+        child.recent.append(now_s)
+        while child.recent and now_s - child.recent[0] > RESTART_WINDOW_S:
+            child.recent.popleft()
+        pause_s = restart_pause_s(len(child.recent) - 1)
+        child.due_s = now_s + pause_s
+        log.say(logging.WARNING, "process ended; starting it again", name=child.task.name, code=code, pause_s=pause_s)
+        return 0
+
+    def _stop(self) -> None:
+        for child in self._children:
+            if child.process is None or child.process.poll() is not None:
+                continue
+            child.process.terminate()
+            try:
+                child.process.wait(child.task.stop_s)
+            except subprocess.TimeoutExpired:
+                child.process.kill()
+                child.process.wait()
+
+    def _write_state(self) -> None:
+        """`run/processes.json`: name → pid and restarts. For people and tests; best effort."""
+        state = {c.task.name: {"pid": c.process.pid, "restarts": c.restarts} for c in self._children if c.process}
+        path = self._state_dir / "run" / "processes.json"
+        temporary = path.with_suffix(".tmp")
+        try:
+            temporary.write_text(json.dumps(state))
+            temporary.replace(path)
+        except OSError as error:
+            log.say(logging.WARNING, "state not written", path=str(path), reason=str(error))
+
+
+def spawn_task(config_path: Path) -> Callable[[Task], subprocess.Popen[bytes]]:
+    def spawn(task: Task) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", task.module, "--config", str(config_path)],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=_end_with_parent,
+        )
+
+    return spawn
+
+
+def _end_with_parent() -> None:
+    """A supervisor that is killed leaves nothing running behind (Linux)."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def install_configured(device: DeviceConfig, config_path: Path) -> int:
+    """Install the bundles that the configuration names; the first exit code that is not 0."""
+    wanted = {"default": device.bundle.path, "shadow": device.bundle.shadow}
+    wanted |= {f"recipe-{code}": config_path.parent / path for code, path in device.bundle.recipes.items()}
+    for slot_set, path in wanted.items():
+        if path is None:
+            continue
+        command = [sys.executable, "-m", "edge_runtime.update.install", str(path), "--config", str(config_path)]
+        done = subprocess.run([*command, "--slot-set", slot_set], stdin=subprocess.DEVNULL, check=False)
+        if done.returncode:
+            return done.returncode
+    return 0
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="gudgeon run", description=__doc__)
+    parser.add_argument("--config", type=Path, required=True, metavar="device.toml")
+    args = parser.parse_args(argv)
+    device = config.load_device(args.config)
+    state_dir = device.device.state_dir
+    with disk_errors(state_dir):
+        (state_dir / "run").mkdir(parents=True, exist_ok=True)
+    log.setup("supervisor", state_dir / "log")
+    supervisor = Supervisor(state_dir, spawn_task(args.config))
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        supervisor.stopping = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    code = install_configured(device, args.config)
+    return code or supervisor.run()
