@@ -1,8 +1,8 @@
 """Small real bundles for tests: a network that calls a bright spot a defect, signed, with golden vectors.
 
-`make_bundle(tmp_path / "b")` gives a folder that `update.install` accepts; its frames come from `make_frame`. The network is
-Conv (3 × 3 mean) → Relu → GlobalMaxPool → Gemm: the brightest 3 × 3 neighbourhood decides. A third class, where there is one,
-is a dark spot.
+`make_bundle(tmp_path / "b")` gives a folder that `update.install` accepts; its frames come from `make_frame`. The
+network is Conv (3 × 3 mean) → Relu → GlobalMaxPool → Gemm: the brightest 3 × 3 neighbourhood decides. A third class,
+where there is one, is a dark spot.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ Tamper = Literal["", "manifest", "weights", "missing", "extra"]
 
 
 def make_frame(defect: bool, seed: int = 0, level: int = BRIGHT) -> NDArray[np.uint8]:
-    """uint8 (64, 64): grey noise, and a 12 × 12 spot of brightness `level` where `defect`. Brightness 160 gives a score of
-    about 0.5; below about 40 it is a dark spot."""
+    """uint8 (64, 64): grey noise, and a 12 × 12 spot of brightness `level` where `defect`. Brightness 160 gives a
+    score of about 0.5; below about 40 it is a dark spot."""
     rng = np.random.default_rng(seed)
     pixels = rng.normal(GREY, NOISE, (FRAME_SIDE, FRAME_SIDE))
     if defect:
@@ -64,7 +64,7 @@ def make_bundle(
     guard: GuardLimits | None = None,
     **changes: Any,
 ) -> Path:
-    """Write a bundle into the new folder `path` and return it. `seed` changes weights, digest and version, not behaviour.
+    """Write a bundle into the new folder `path` and return it. `seed` changes weights and digest, not behaviour.
 
     `sign_key` None: the local developer key (`$GUDGEON_HOME`). `tampered`: what is damaged after signing. `changes` are
     further manifest fields (`temperature`, `variants`, …)."""
@@ -126,12 +126,13 @@ def golden_frames(classes: int = 2) -> list[NDArray[np.uint8]]:
 def golden(frames: Sequence[NDArray[np.uint8]], logits: NDArray[np.float32]) -> bytes:
     """The bytes of a `golden.npz`."""
     buffer = io.BytesIO()
-    np.savez(buffer, logits=logits, **{f"frames_{i}": f for i, f in enumerate(frames)})
+    arrays: dict[str, Any] = {"logits": logits, **{f"frames_{i}": f for i, f in enumerate(frames)}}
+    np.savez(buffer, **arrays)
     return buffer.getvalue()
 
 
 def weights(classes: int, seed: int) -> dict[str, NDArray[np.float32]]:
-    """conv: (2, 1, 3, 3), mean and negative mean; head: (classes, 2) and bias (classes,). Spots score from 1.2 deviations."""
+    """conv: (2, 1, 3, 3), mean and negative mean; head: (classes, 2) and bias (classes,)."""
     conv = np.full((2, 1, 3, 3), 1 / 9, np.float32)
     conv[1] *= -1
     head = np.zeros((classes, 2), np.float32)

@@ -1,6 +1,6 @@
-"""A small writer of `.onnx` files, so that tests need no `onnx` package: just the protobuf fields of the public `onnx.proto`.
+"""A small writer of `.onnx` files, so that tests need no `onnx` package: the protobuf fields of the public `onnx.proto`.
 
-It is independent of `edge_runtime.infer.onnx_file`, and ONNX Runtime is its judge: a file that it writes wrongly does not load.
+It is independent of `edge_runtime.infer.onnx_file`, and ONNX Runtime is its judge: a wrong file does not load.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def data(field: int, value: bytes | str) -> bytes:
 
 
 def tensor(name: str, array: NDArray[Any], packing: str = "raw") -> bytes:
-    """`packing`: ``raw`` bytes, ``typed`` packed lists (float_data, int32_data, int64_data), or ``loose`` unpacked ones."""
+    """`packing`: ``raw`` bytes, ``typed`` packed lists (float_data, int32_data, int64_data) or ``loose`` unpacked."""
     head = b"".join(number(1, d) for d in array.shape) + number(2, ELEMENT[str(array.dtype)]) + data(8, name)
     if packing == "raw":
         return head + data(9, array.tobytes())
