@@ -30,11 +30,15 @@ def replace_file(path: Path, data: bytes) -> None:
     """Put `data` at `path` so that after a power cut either the old or the new content is there, whole."""
     temporary = path.with_name(f".{path.name}.tmp")
     with disk_errors(path):
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
         sync_folder(path.parent)
 
 

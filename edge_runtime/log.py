@@ -34,20 +34,24 @@ def setup(process: str, folder: Path | None = None) -> logging.Logger:
     logger = logging.getLogger("gudgeon")
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    logger.handlers = [logging.StreamHandler(sys.stderr)]
+    for old in logger.handlers:
+        old.close()
+    logger.handlers = []
+    _add(logger, logging.StreamHandler(sys.stderr), process)
     if folder is not None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            logger.addHandler(
-                logging.handlers.RotatingFileHandler(
-                    folder / f"{process}.log", maxBytes=FILE_LIMIT_BYTES, backupCount=FILES_KEPT
-                )
-            )
+            file = folder / f"{process}.log"
+            rotating = logging.handlers.RotatingFileHandler(file, maxBytes=FILE_LIMIT_BYTES, backupCount=FILES_KEPT)
+            _add(logger, rotating, process)
         except OSError as error:
             logger.warning("no log file in %s: %s", folder, error)
-    for handler in logger.handlers:
-        handler.setFormatter(JsonFormatter(process))
     return logger
+
+
+def _add(logger: logging.Logger, handler: logging.Handler, process: str) -> None:
+    handler.setFormatter(JsonFormatter(process))
+    logger.addHandler(handler)
 
 
 def say(level: int, message: str, **fields: Any) -> None:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edge_runtime.durable import disk_errors
+from edge_runtime.durable import disk_errors, replace_file
 from edge_runtime.errors import ResourceError
 from edge_runtime.update.trust import KeySet, key_id
 
@@ -43,25 +43,31 @@ def developer_key(folder: Path | None = None) -> Ed25519PrivateKey:
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(fd, "wb") as file:
                 file.write(pem)
-            write_public(folder / "developer.pub", public_bytes(key))
         if path.stat().st_mode & 0o077:
             raise ResourceError(f"{path}: other users can read this private key; run: chmod 600 {path}")
-        loaded = serialization.load_pem_private_key(path.read_bytes(), None)
+        pem = path.read_bytes()
+    try:
+        loaded = serialization.load_pem_private_key(pem, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise ResourceError(f"{path}: not a private key; move it away and a new one is made") from error
     if not isinstance(loaded, Ed25519PrivateKey):
         raise ResourceError(f"{path}: not an Ed25519 key; move it away and a new one is made")
+    if not (folder / "developer.pub").exists():
+        write_public(folder / "developer.pub", public_bytes(loaded))
     return loaded
 
 
 def write_public(path: Path, public: bytes) -> None:
-    path.write_text(base64.b64encode(public).decode() + "\n")
+    replace_file(path, base64.b64encode(public) + b"\n")
 
 
 def trusted_keys(state_dir: Path) -> KeySet:
     """Everything that this device trusts; ResourceError names a key file that cannot be read."""
     packaged = resources.files("edge_runtime.update").joinpath("keys")
-    texts = [(str(f), f.read_text()) for f in packaged.iterdir() if f.name.endswith(".pub")]
-    local: Iterable[Path] = [*sorted((state_dir / "trust").glob("*.pub")), home() / "developer.pub"]
-    texts += [(str(p), p.read_text()) for p in local if p.is_file()]
+    texts = [(str(f), f.read_bytes()) for f in packaged.iterdir() if f.name.endswith(".pub")]
+    for path in [*sorted((state_dir / "trust").glob("*.pub")), home() / "developer.pub"]:
+        with disk_errors(path):
+            texts += [(str(path), path.read_bytes())] if path.is_file() else []
     keys = {}
     for name, text in texts:
         try:

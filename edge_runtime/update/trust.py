@@ -7,7 +7,6 @@ local developer's own key.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 from collections.abc import Mapping
@@ -42,7 +41,7 @@ def verify(manifest_bytes: bytes, signature_file: bytes | None, keys: KeySet) ->
             raise ValueError("too large")
         data = json.loads(signature_file)
         signer, signature = str(data["key_id"]), base64.b64decode(data["signature"], validate=True)
-    except (ValueError, KeyError, TypeError, binascii.Error) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BundleError(f"manifest.sig is not a signature file; {HINT}") from error
     if signer not in keys:
         raise BundleError(f"bundle is signed by key {signer[:16]}, which this device does not trust; {HINT}")
