@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from edge_runtime.backoff import Backoff
 from edge_runtime.clock import FakeClock
 from edge_runtime.config import PlcMap
+from edge_runtime.decide.decision import Health
 from edge_runtime.decide.loop import Loop, Models, Settings
 from edge_runtime.errors import ResourceError
 from edge_runtime.field.camera_memory import MemoryCamera
@@ -34,7 +35,7 @@ class Disk:
     def __init__(self, outbox: Outbox) -> None:
         self.outbox, self.full = outbox, False
 
-    def append_many(self, items: list[Item], durable: bool | None = None) -> list[Event]:
+    def append_many(self, items: Sequence[Item], durable: bool | None = None) -> list[Event]:
         if self.full:
             raise ResourceError("outbox.db: the disk is full; free some space")
         return self.outbox.append_many(items, durable)
@@ -100,6 +101,9 @@ class Plant:
 
     def kinds(self, stream: str) -> list[str]:
         return [e.kind for e in self.events(stream)]
+
+    def health(self) -> Health:
+        return self.loop.health
 
     def _frame(self, trigger: int) -> NDArray[np.uint8] | None:
         if self.on_frame:

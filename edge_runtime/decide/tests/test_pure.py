@@ -94,7 +94,8 @@ def test_a_full_turn_of_the_counter_misses_nothing() -> None:
     tracker, total = PartTracker(), 0
     for seq in [*range(1, 65536), *range(1, 100)]:
         tracker, part = tracker.see(seq)
-        assert part is not None and part.missed == 0 and not part.reset
+        assert part is not None
+        assert (part.missed, part.reset) == (0, False)
         total += 1
     assert (total, tracker) == (65634, PartTracker(2, 99))
 
