@@ -30,6 +30,7 @@ from edge_runtime.wire.topics import Place
 
 ACK_TIMEOUT_S = 10.0
 CONNECT_TIMEOUT_S = 5.0
+PROBE_TIMEOUT_S = 1.0  # the first try with MQTT 5: some 3.1.1 brokers never answer it
 BATCHES_UNDER_WAY = 4
 BATCH_EVENTS = 200
 IDLE_S = 0.5
@@ -116,7 +117,8 @@ class Uplink:
             self._sleep()
             return
         now_ns = self._clock.monotonic_ns()
-        if not self.connected and now_ns - self._connecting_ns > CONNECT_TIMEOUT_S * 1e9:
+        limit_s = CONNECT_TIMEOUT_S if self._protocol_proven or self._backoff.tries else PROBE_TIMEOUT_S
+        if not self.connected and now_ns - self._connecting_ns > limit_s * 1e9:
             self._lost("no CONNACK")
             return
         if self.connected:

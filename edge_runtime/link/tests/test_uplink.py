@@ -1,0 +1,211 @@
+"""The uplink: its window as a model, and the whole of it against a real broker on the loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.client as mqtt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from paho.mqtt.enums import CallbackAPIVersion
+
+from edge_runtime.backoff import Backoff
+from edge_runtime.clock import FakeClock, SystemClock
+from edge_runtime.link import uplink as uplink_module
+from edge_runtime.link.uplink import Uplink, Window
+from edge_runtime.outbox.store import Outbox
+from edge_runtime.wire.envelope import Event, decode_batch, encode_ack
+from edge_runtime.wire.topics import Place
+
+PLACE = Place("acme", "site1", "area1", "line1", "cell1", "dev1")
+
+
+def event(stream: str, seq: int) -> Event:
+    return Event("dev1", stream, seq, "boot", "decision", 0, 0, None, {})
+
+
+@given(st.integers(1, 5), st.lists(st.integers(1, 4), max_size=20))
+def test_window_never_holds_more_than_its_limit_and_forgets_what_is_committed(limit: int, sizes: list[int]) -> None:
+    window, seq = Window(limit, timeout_s=10), 0
+    for size in sizes:
+        if window.has_room:
+            window.add([event("decision", seq + i + 1) for i in range(size)], now_ns=0)
+            seq += size
+        else:
+            window.acknowledged({"decision": seq})
+            assert window.has_room
+        assert window.sent.get("decision", 0) == seq
+
+
+def test_window_waits_for_every_stream_of_a_batch_and_times_out() -> None:
+    window = Window(1, timeout_s=10)
+    window.add([event("fault", 1), event("decision", 3)], now_ns=0)
+    window.acknowledged({"decision": 3})
+    assert not window.has_room
+    assert not window.timed_out(10_000_000_000)
+    assert window.timed_out(10_000_000_001)
+    window.acknowledged({"decision": 3, "fault": 1})
+    assert window.has_room
+    assert not window.timed_out(10**12)
+
+
+def test_backoff_is_between_zero_and_a_ceiling_that_doubles() -> None:
+    backoff = Backoff(0.2, 5.0, random.Random(1))
+    for n in range(50):
+        assert 0.0 <= backoff.next_s() <= min(5.0, 0.2 * 2**n)
+    backoff.reset()
+    assert backoff.next_s() <= 0.2
+
+
+class ShiftedClock(SystemClock):
+    """Real time, moved forward by hand."""
+
+    def __init__(self) -> None:
+        self.ahead_ns = 0
+
+    def monotonic_ns(self) -> int:
+        return super().monotonic_ns() + self.ahead_ns
+
+
+@pytest.fixture(autouse=True)
+def _short_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uplink_module, "PROBE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(uplink_module, "IDLE_S", 0.1)
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[int]:
+    """A real broker (it speaks MQTT 3.1.1 only) on a free port."""
+    from amqtt.broker import Broker
+
+    port = free_port()
+    settings = {
+        "listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{port}"}},
+        "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
+    }
+    loop = asyncio.new_event_loop()
+    started = threading.Event()
+    holder: list[Any] = []
+
+    async def begin() -> None:
+        holder.append(Broker(settings))
+        await holder[0].start()
+        started.set()
+
+    def serve() -> None:
+        asyncio.set_event_loop(loop)
+        loop.create_task(begin())  # noqa: RUF006
+        loop.run_forever()
+
+    threading.Thread(target=serve, daemon=True).start()
+    assert started.wait(10)
+    yield port
+    asyncio.run_coroutine_threadsafe(holder[0].shutdown(), loop).result(10)
+    loop.call_soon_threadsafe(loop.stop)
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+class Cloud:
+    """The other side: keeps what comes, and acknowledges it when `acking`."""
+
+    def __init__(self, port: int, acking: bool = True) -> None:
+        self.acking = acking
+        self.events: list[Event] = []
+        self.status: list[dict[str, Any]] = []
+        self.ready = threading.Event()
+        self.client = mqtt.Client(CallbackAPIVersion.VERSION2, "cloud", clean_session=True, protocol=mqtt.MQTTv311)
+        self.client.on_connect = lambda c, *_: c.subscribe([(PLACE.topic("events"), 1), (PLACE.topic("status"), 1)])
+        self.client.on_subscribe = lambda *_: self.ready.set()
+        self.client.on_message = self._on_message
+        self.client.connect("127.0.0.1", port)
+        self.client.loop_start()
+        assert self.ready.wait(5)
+
+    def _on_message(self, client: mqtt.Client, _: Any, message: mqtt.MQTTMessage) -> None:
+        if message.topic.endswith("/status"):
+            self.status.append(json.loads(message.payload))
+            return
+        self.events += decode_batch(bytes(message.payload))
+        if self.acking:
+            upto: dict[str, int] = {}
+            for e in self.events:
+                upto[e.stream] = max(e.seq, upto.get(e.stream, 0))
+            client.publish(PLACE.topic("ack"), encode_ack(upto), qos=1)
+
+    def stop(self) -> None:
+        self.client.disconnect()
+        self.client.loop_stop()
+
+
+def turn_until(uplink: Uplink, done: Callable[[], bool], turns: int = 400) -> None:
+    for _ in range(turns):
+        if done():
+            return
+        uplink.turn()
+    raise AssertionError("it did not come to pass")
+
+
+def test_events_go_out_are_acknowledged_and_leave_the_outbox(broker: int, tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "outbox.db", "dev1", "boot")
+    outbox.append_many([("decision", "decision", {"n": n}) for n in range(450)])
+    cloud = Cloud(broker)
+    uplink = Uplink(PLACE, "boot", "127.0.0.1", broker, outbox)
+    turn_until(uplink, lambda: outbox.depth() == 0)
+    assert [e.seq for e in cloud.events] == list(range(1, 451))
+    outbox.append("fault", "plc_lost", {})
+    assert uplink.drain(5.0)
+    assert cloud.events[-1].kind == "plc_lost"
+    uplink.close()
+    turn_cloud(cloud, lambda: len(cloud.status) >= 2)
+    assert [s["online"] for s in cloud.status] == [True, False]
+    cloud.stop()
+
+
+def turn_cloud(cloud: Cloud, done: Callable[[], bool]) -> None:
+    pause = threading.Event()
+    for _ in range(200):
+        if done():
+            return
+        pause.wait(0.01)
+    raise AssertionError(f"the cloud saw only {len(cloud.events)} events, {cloud.status}")
+
+
+def test_what_the_cloud_does_not_confirm_is_kept_and_sent_again(broker: int, tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "outbox.db", "dev1", "boot")
+    outbox.append("decision", "decision", {})
+    cloud = Cloud(broker, acking=False)
+    clock = ShiftedClock()
+    uplink = Uplink(PLACE, "boot", "127.0.0.1", broker, outbox, clock=clock)
+    turn_until(uplink, lambda: len(cloud.events) == 1)
+    assert outbox.depth() == 1
+    cloud.acking = True
+    clock.ahead_ns = 11_000_000_000
+    turn_until(uplink, lambda: outbox.depth() == 0)
+    assert [e.seq for e in cloud.events] == [1, 1]
+    uplink.close()
+    cloud.stop()
+
+
+def test_a_broker_that_is_down_is_waited_for(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "outbox.db", "dev1", "boot")
+    outbox.append("decision", "decision", {})
+    clock = FakeClock()
+    uplink = Uplink(PLACE, "boot", "127.0.0.1", free_port(), outbox, clock=clock)
+    for _ in range(30):
+        uplink.turn()
+    assert not uplink.connected
+    assert not uplink.drain(1.0)
+    assert outbox.depth() == 1
