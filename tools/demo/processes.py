@@ -32,10 +32,12 @@ class Running:
     log_file: IO[bytes]
 
     def check(self) -> None:
-        """GudgeonError with the process's own last line if it has ended."""
+        """GudgeonError with the process's own last line and exit code if it has ended."""
         code = self.process.poll()
         if code is not None:
-            raise GudgeonError(f"{self.name} ended with exit code {code}: {self.last_line()}")
+            error = GudgeonError(f"{self.name} ended with exit code {code}: {self.last_line()}")
+            error.exit_code = code if code > 0 else 1
+            raise error
 
     def last_line(self) -> str:
         lines = self.log_path.read_text(errors="replace").strip().splitlines()

@@ -1,0 +1,65 @@
+"""`gudgeon bench loop|infer|outbox`: a table for people, `--json` for programs. Ratios to a floor measured in the same run:
+absolute times on a busy machine tell little."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from edge_runtime.doctor import default_bundle
+from edge_runtime.errors import BundleError
+
+
+def show(result: dict[str, Any]) -> None:
+    table = Table(title=f"{result['bench']} (floor: {result['floor']})")
+    for column in ("", "p50 µs", "p90 µs", "p99 µs", "max µs", "p50 ÷ floor"):
+        table.add_column(column, justify="left" if not column else "right")
+    for r in result["rows"]:
+        us = r["us"]
+        table.add_row(r["name"], *(f"{us[k]:.1f}" for k in ("p50", "p90", "p99", "max")), f"{r['ratio_p50']:.3f}")
+    console = Console()
+    console.print(table)
+    for refused in result.get("refused", []):
+        console.print(f"refused {refused['name']}: {refused['reason']}")
+    if memory := result.get("memory"):
+        mib = {k: memory[k] / 2**20 for k in ("control_rss_bytes", "floor_rss_bytes")}
+        console.print(
+            f"control {mib['control_rss_bytes']:.1f} MiB RSS, floor {mib['floor_rss_bytes']:.1f} MiB "
+            f"(NumPy + engine + model): {memory['ratio']:.3f}"
+        )
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="gudgeon bench", description=__doc__)
+    parser.add_argument("what", choices=("loop", "infer", "outbox"))
+    parser.add_argument("--bundle", type=Path, default=default_bundle(), metavar="BUNDLE_DIR")
+    parser.add_argument("--count", type=int, default=300, help="measurements of each kind (300)")
+    parser.add_argument("--folder", type=Path, help="outbox: on which disk")
+    parser.add_argument("--no-memory", action="store_true", help="loop: leave out the comparison of memory")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args(argv)
+    if args.bundle is None and args.what != "outbox":
+        raise BundleError("no bundle: name one with --bundle BUNDLE_DIR")
+    result: dict[str, Any]
+    if args.what == "outbox":
+        from tools.bench import outbox
+
+        result = outbox.run(args.folder, args.count)
+    elif args.what == "infer":
+        from tools.bench import infer
+
+        result = infer.run(args.bundle, args.count)
+    else:
+        from tools.bench import loop
+
+        result = loop.run(args.bundle, args.count, not args.no_memory)
+    if args.json:
+        print(json.dumps(result))
+    else:
+        show(result)
+    return 0
