@@ -1,7 +1,7 @@
 """Is this frame fit to be judged? Black, saturated, frozen, blurred or occluded frames are not guessed at.
 
-The limits are in the bundle (`FrameLimits`), calibrated on its training images by `calibrate`. Everything is measured on a
-grey image of at most `SIDE` pixels a side, so that the cost does not grow with the camera.
+The limits are in the bundle (`FrameLimits`), calibrated on its training images by `calibrate`. Everything is measured
+on a grey image of at most `SIDE` pixels a side, so that the cost does not grow with the camera.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ PROBLEMS = ("wrong_size", "frozen", "black", "saturated", "occluded", "blurred")
 
 @dataclass(frozen=True)
 class FrameMeasure:
-    """`mean` 0–255; fractions 0–1; `sharpness`: mean absolute Laplacian over standard deviation; `flat_fraction`: share of
-    8 × 8 blocks without any texture."""
+    """`mean` 0–255; fractions 0–1; `sharpness`: mean absolute Laplacian over standard deviation; `flat_fraction`:
+    share of 8 × 8 blocks without any texture."""
 
     mean: float
     dark_fraction: float
@@ -61,13 +61,11 @@ def measure(pixels: NDArray[np.uint8]) -> FrameMeasure:
     )
 
 
-def check(
-    pixels: NDArray[np.uint8], limits: FrameLimits, previous: bytes | None = None
-) -> tuple[str | None, bytes]:
+def check(pixels: NDArray[np.uint8], limits: FrameLimits, previous: bytes | None = None) -> tuple[str | None, bytes]:
     """(the problem or None, the frame's signature). Hand the signature to the next call: an equal one is a frozen
     camera, since two real exposures never agree in every pixel's noise."""
     height, width = pixels.shape[:2]
-    signature = hashlib.blake2b(np.ascontiguousarray(pixels), digest_size=16).digest()
+    signature = hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16).digest()
     if not (limits.min_height <= height <= limits.max_height and limits.min_width <= width <= limits.max_width):
         return "wrong_size", signature
     if signature == previous:

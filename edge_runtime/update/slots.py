@@ -32,7 +32,7 @@ class SlotState(Enum):
 class SlotInput(Enum):
     STAGE = "stage"
     TRY = "try"
-    PASS = "pass"
+    PASS = "pass"  # noqa: S105  (an input of the slot machine)
     FAIL = "fail"
     CLEAR = "clear"
 
@@ -95,7 +95,9 @@ def read(state_dir: Path, slot_set: str = "default") -> SlotSet:
         slots = {n: Slot(SlotState(data[n]["state"]), data[n]["digest"], data[n]["reason"]) for n in NAMES}
         current = str(data["current"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BundleError(f"{file}: the slot record is damaged ({error}); remove it and install the bundle again") from error
+        raise BundleError(
+            f"{file}: the slot record is damaged ({error}); remove it and install the bundle again"
+        ) from error
     if current not in ("", *NAMES):
         raise BundleError(f"{file}: current slot is {current!r}, expected A or B; remove the file and install again")
     return SlotSet(folder, slots, current)
