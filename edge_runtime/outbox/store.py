@@ -209,7 +209,6 @@ class Outbox:
             self._connect()
             return None
         except sqlite3.DatabaseError as error:
-            self._db.close()  # now: a connection closed later would remove the new file's -wal
             if isinstance(error, sqlite3.OperationalError):
                 raise ResourceError(self._explain(error)) from error
             kept = self._path.with_name(f"{self._path.name}.damaged-{self._clock.wall_ns()}")
@@ -228,6 +227,13 @@ class Outbox:
         self._db = sqlite3.connect(
             self._path, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=False
         )
+        try:
+            self._prepare()
+        except BaseException:
+            self._db.close()  # now: a connection closed later would remove the -wal of a file opened in between
+            raise
+
+    def _prepare(self) -> None:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._durable: bool | None = None
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
