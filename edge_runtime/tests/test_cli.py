@@ -63,7 +63,8 @@ def run_entry(monkeypatch: pytest.MonkeyPatch, error: BaseException | None, code
 def test_errors_become_one_line_and_their_code(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for kind in (errors.GudgeonError, *errors.GudgeonError.__subclasses__()):
+    kinds: list[type[errors.GudgeonError]] = [errors.GudgeonError, *errors.GudgeonError.__subclasses__()]
+    for kind in kinds:
         assert run_entry(monkeypatch, kind("it broke")) == kind.exit_code
         assert capsys.readouterr().err == "gudgeon try: it broke\n"
 

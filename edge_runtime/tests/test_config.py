@@ -26,7 +26,7 @@ def test_the_required_keys_alone_give_every_default(tmp_path: Path) -> None:
     for section in fields(DeviceConfig):
         if section.name != "device":
             assert is_dataclass(section.default_factory)
-            assert getattr(loaded, section.name) == section.default_factory()  # type: ignore[misc]
+            assert getattr(loaded, section.name) == section.default_factory()
     assert loaded.place.topic("events") == "v1/acme/site1/area1/line1/cell1/edge1/events"
 
 

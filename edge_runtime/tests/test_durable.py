@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -60,8 +61,15 @@ def test_a_failure_keeps_the_old_content_and_cleans_up(
 
 def test_the_data_is_on_disk_before_the_name_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
-    fsync, replace = os.fsync, Path.replace
-    monkeypatch.setattr(os, "fsync", lambda fd: (order.append("fsync"), fsync(fd))[1])
-    monkeypatch.setattr(Path, "replace", lambda a, b: (order.append("replace"), replace(a, b))[1])
+
+    def watch(name: str, call: Callable[..., object]) -> Callable[..., object]:
+        def wrapped(*args: object) -> object:
+            order.append(name)
+            return call(*args)
+
+        return wrapped
+
+    monkeypatch.setattr(os, "fsync", watch("fsync", os.fsync))
+    monkeypatch.setattr(Path, "replace", watch("replace", Path.replace))
     replace_file(tmp_path / "f", b"x")
     assert order == ["fsync", "replace", "fsync"]

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 DENIED = {"torch", "fastapi", "pydantic", "opacus", "onnx", "flwr", "tensorflow", "asyncua"}
 
 #: imports every module below the named package, then prints the top-level names of what is loaded
+BARE = "import json, sys; print(json.dumps(sorted({n.partition('.')[0] for n in sys.modules})))"
 WALK = """
 import importlib, json, pkgutil, sys
 package = importlib.import_module(sys.argv[1])
@@ -38,8 +39,5 @@ def test_the_device_loads_nothing_from_the_deny_list() -> None:
 def test_wire_is_standard_library_only() -> None:
     known = sys.stdlib_module_names | {"edge_runtime", "__main__"}
     extra = {name for name in loaded_by("edge_runtime.wire") if name not in known and not name.startswith("_")}
-    before = subprocess.run(
-        [sys.executable, "-c", "import json, sys; print(json.dumps(sorted({n.partition('.')[0] for n in sys.modules})))"],
-        capture_output=True, text=True, timeout=60, check=True,
-    )  # fmt: skip
+    before = subprocess.run([sys.executable, "-c", BARE], capture_output=True, text=True, timeout=60, check=True)
     assert extra <= set(json.loads(before.stdout))  # site hooks of the environment, such as editable finders
