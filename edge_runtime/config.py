@@ -6,6 +6,7 @@ Relative paths are taken from the folder that the file is in.
 from __future__ import annotations
 
 import difflib
+import math
 import tomllib
 import types
 import typing
@@ -50,6 +51,12 @@ class PlcMap:
     health: int = 104
     reject_coil: int = 100
 
+    def __post_init__(self) -> None:
+        for name, address in vars(self).items():
+            least = -1 if name in ("recipe", "lot", "serial") else 0
+            if not least <= address <= 65535:
+                raise ValueError(f"{name} = {address}: expected an address from {least} to 65535")
+
 
 @dataclass(frozen=True)
 class PlcSection:
@@ -61,6 +68,12 @@ class PlcSection:
     poll_ms: float = 1.0
     pulse_ms: int = 0
     map: PlcMap = field(default_factory=PlcMap)
+
+    def __post_init__(self) -> None:
+        _check_port(self.port)
+        _check_positive(self, "timeout_ms", "poll_ms")
+        if not 0 <= self.unit_id <= 255 or self.pulse_ms < 0:
+            raise ValueError("expected unit_id from 0 to 255 and pulse_ms >= 0")
 
 
 @dataclass(frozen=True)
@@ -75,6 +88,10 @@ class CameraSection:
     width: int = 640
     height: int = 480
 
+    def __post_init__(self) -> None:
+        _check_port(self.port)
+        _check_positive(self, "width", "height")
+
 
 @dataclass(frozen=True)
 class BundleSection:
@@ -84,7 +101,7 @@ class BundleSection:
 
     path: Path | None = None
     shadow: Path | None = None
-    recipes: Mapping[str, str] = field(default_factory=dict)
+    recipes: Mapping[str, Path] = field(default_factory=dict)
     engine: Literal["auto", "onnxruntime", "litert", "reference"] = "auto"
 
 
@@ -97,12 +114,21 @@ class ControlSection:
     review_max_bytes: int = 64 * 1024 * 1024
     share_review_frames: bool = False
 
+    def __post_init__(self) -> None:
+        _check_positive(self, "deadline_ms", "frame_timeout_ms", "heartbeat_ms")
+        if self.review_max_bytes < 0:
+            raise ValueError(f"review_max_bytes = {self.review_max_bytes}: expected 0 (keep none) or more")
+
 
 @dataclass(frozen=True)
 class BrokerSection:
     host: str = "127.0.0.1"
     port: int = 1883
     keepalive_s: int = 30
+
+    def __post_init__(self) -> None:
+        _check_port(self.port)
+        _check_positive(self, "keepalive_s")
 
 
 @dataclass(frozen=True)
@@ -120,10 +146,24 @@ class DeviceConfig:
     broker: BrokerSection = field(default_factory=BrokerSection)
     link: LinkSection = field(default_factory=LinkSection)
 
+    def __post_init__(self) -> None:
+        _ = self.place  # the names must fit a topic
+
     @property
     def place(self) -> Place:
         d = self.device
         return Place(d.enterprise, d.site, d.area, d.line, d.cell, d.id)
+
+
+def _check_port(port: int) -> None:
+    if not 0 <= port <= 65535:
+        raise ValueError(f"port = {port}: expected 0 to 65535")
+
+
+def _check_positive(section: object, *names: str) -> None:
+    for name in names:
+        if not getattr(section, name) > 0:
+            raise ValueError(f"{name} = {getattr(section, name)}: expected more than 0")
 
 
 def load_device(path: Path) -> DeviceConfig:
@@ -181,8 +221,11 @@ def _convert(hint: Any, value: Any, path: Path, where: str) -> Any:
     if hint is Path and isinstance(value, str):
         return (path.parent / value).resolve()
     if origin is not None and isinstance(value, dict):
-        return {str(k): v for k, v in value.items()}
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        item = typing.get_args(hint)[1]
+        return {str(k): _convert(item, v, path, f"{where}.{k}") for k, v in value.items()}
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise ConfigError(f"{path}: {where} must be a finite number, found {value!r}")
         return float(value)
     if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value

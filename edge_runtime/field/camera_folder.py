@@ -1,10 +1,11 @@
-"""A folder as a camera: one image per trigger, in order of name, round and round. For users without a camera at hand, and
-for tests against a foreign PLC. Decoded images are kept within a byte limit, and the next one is decoded ahead."""
+"""A folder as a camera: one image per trigger, in order of name, round and round. For users without a camera at hand,
+and for tests against a foreign PLC. Decoded images are kept within a byte limit, and the next one is decoded ahead."""
 
 from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +38,15 @@ class FolderCamera:
         self._files = sorted(
             p
             for p in self._path.rglob("*")
-            if p.suffix.lower() in SUFFIXES and not p.stem.endswith("_mask") and not p.name.startswith(".")
+            if p.suffix.lower() in SUFFIXES
+            and not p.stem.endswith("_mask")
+            and not p.name.startswith(".")
+            and p.is_file()
         )
         if not self._files:
             raise EndpointError(f"camera folder {self._path}: no image ({', '.join(SUFFIXES)}) in it")
         self._next %= len(self._files)
-        self._pixels(self._files[self._next])
+        self.idle()
 
     def frame(self, trigger: int, timeout_s: float) -> Frame | None:
         if not self._files:
@@ -52,12 +56,14 @@ class FolderCamera:
         return Frame(trigger, time.time_ns(), self._pixels(file), file.name)
 
     def idle(self) -> None:
-        """Decode the next image while there is time."""
+        """Decode the next image while there is time. An unreadable one is reported when its turn comes, by `frame`."""
         if self._files:
-            self._pixels(self._files[self._next])
+            with suppress(EndpointError):
+                self._pixels(self._files[self._next])
 
     def close(self) -> None:
         self._cache.clear()
+        self._files = []
 
     def describe(self) -> dict[str, Any]:
         return {"driver": "folder", "path": str(self._path), "images": len(self._files)}
@@ -84,5 +90,5 @@ def decode_image(file: Path) -> NDArray[np.uint8]:
                 raise DataError(f"{file}: {image.width} × {image.height} pixels is over the limit of {PIXELS_LIMIT}")
             grey = image.mode in ("L", "1", "I;16", "LA")
             return np.asarray(image.convert("L" if grey else "RGB"))
-    except (OSError, UnidentifiedImageError, ValueError) as error:
+    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{file}: not a readable image: {error}") from error

@@ -48,7 +48,8 @@ class SocketCamera:
             self._receive()
             if trigger in self._frames:
                 found = self._frames.pop(trigger)
-                self._frames.clear()
+                for earlier in [t for t in self._frames if not _is_after(t, trigger)]:
+                    del self._frames[earlier]
                 return found
             left = deadline - time.monotonic()
             if left <= 0:
@@ -83,20 +84,19 @@ class SocketCamera:
                 if not data:
                     raise ConnectionError("the camera closed the connection")
                 self._buffer += data
+                while self._take_one():
+                    pass
         except (BlockingIOError, InterruptedError):
             pass
         except OSError as error:
             self.close()
             raise EndpointError(f"camera {self._name}: {error}") from error
-        while self._take_one():
-            pass
 
     def _take_one(self) -> bool:
         if len(self._buffer) < HEADER.size:
             return False
-        magic, version, header_bytes, trigger, timestamp_ns, width, height, channels, size = HEADER.unpack_from(
-            self._buffer
-        )
+        header = HEADER.unpack_from(self._buffer)
+        magic, version, header_bytes, trigger, timestamp_ns, width, height, channels, size = header
         if (
             magic != MAGIC
             or version != VERSION
@@ -106,9 +106,8 @@ class SocketCamera:
             or header_bytes < HEADER.size
         ):
             self.close()
-            raise EndpointError(
-                f"camera {self._name}: not a frame of protocol version {VERSION}: {magic!r} version {version}"
-            )
+            what = f"{magic!r} version {version}, {width} × {height} × {channels}, {size} bytes"
+            raise EndpointError(f"camera {self._name}: not a frame of protocol version {VERSION}: {what}")
         end = header_bytes + size
         if len(self._buffer) < end:
             return False
@@ -119,3 +118,8 @@ class SocketCamera:
         while len(self._frames) > KEPT:
             self._frames.popitem(last=False)
         return True
+
+
+def _is_after(trigger: int, other: int) -> bool:
+    """Trigger numbers are 16-bit and wrap: `trigger` comes after `other` if it is less than half the range ahead."""
+    return 0 < (trigger - other) & 0xFFFF < 0x8000

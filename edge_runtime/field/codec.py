@@ -1,7 +1,7 @@
 """Values to 16-bit registers and back, in the four word and byte orders that devices use.
 
-ABCD is big-endian (the Modbus standard's order for one register, high word first for two); DCBA is little-endian throughout;
-BADC swaps the bytes within words; CDAB swaps the words.
+ABCD is big-endian (the Modbus standard's order for one register, high word first for two); DCBA is little-endian
+throughout; BADC swaps the bytes within words; CDAB swaps the words.
 """
 
 from __future__ import annotations

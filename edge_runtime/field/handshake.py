@@ -1,4 +1,6 @@
-"""The PLC handshake as tags: what the device reads at every poll and what it writes (docs/reference/plc-handshake.md)."""
+"""The PLC handshake as tags: what the device reads at every poll and what it writes.
+
+The map is in docs/reference/plc-handshake.md."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from edge_runtime.field.tag import Quality, Sample, Tag
 
 
 class MemoryDriver:
-    """`values` holds every point by tag name; `writes` what was written, call by call. `alive = False` makes it a dead PLC.
+    """`values` holds every point by tag name; `writes` what was written, call by call. `alive = False`: a dead PLC.
     `on_write` is called after each write, for a scripted PLC that reacts."""
 
     def __init__(self, values: dict[str, Value] | None = None, clock: Clock | None = None) -> None:

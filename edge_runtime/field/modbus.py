@@ -1,6 +1,7 @@
 """Modbus TCP behind the Driver seam: pymodbus' synchronous client, and the only file that knows its names.
 
-Neighbouring tags are read in one request and written in one FC16; the plan of requests for a tuple of tags is made once.
+Neighbouring tags are read in one request and written in one FC16; the plan of requests for a tuple of tags is made
+once.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class ModbusDriver:
 
     def connect(self) -> None:
         self.close()
+        self._plans.clear()
         if not self._client.connect():
             raise EndpointError(f"{self.endpoint}: cannot connect; check address, port and that the PLC is on")
         assert self._client.socket is not None
@@ -62,6 +64,11 @@ class ModbusDriver:
         out: list[Sample] = [None] * len(key)  # type: ignore[list-item]
         for request in plan:
             block = self._call(request.space, request.address, request.count)
+            if block is None and len(request.picks) > 1:  # one refused point must not take its neighbours with it
+                self._plans[key] = _split(self._plans[key], request, key)
+                for index, _ in request.picks:
+                    out[index] = self.read(key[index : index + 1])[0]
+                continue
             for index, offset in request.picks:
                 tag = key[index]
                 if block is None:
@@ -72,6 +79,8 @@ class ModbusDriver:
         return out
 
     def write(self, values: Sequence[tuple[Tag, Value]]) -> None:
+        if read_only := [tag.name for tag, _ in values if tag.space not in ("holding", "coil")]:
+            raise ValueError(f"tag {read_only[0]}: Modbus input registers and discrete inputs cannot be written")
         for tag, address, registers in merge_writes(values):
             if tag.space == "coil":
                 self._checked(lambda c, a=address, r=registers: c.write_coil(a, bool(r[0]), device_id=self._unit_id))
@@ -111,6 +120,13 @@ class ModbusDriver:
             raise EndpointError(f"{self.endpoint}: no answer: {error}") from error
 
 
+def _split(plan: tuple[_Request, ...], refused: _Request, tags: Sequence[Tag]) -> tuple[_Request, ...]:
+    """The plan with one request a tag in place of `refused`."""
+    single = [_Request(tags[i].space, tags[i].address, WORDS[tags[i].type], ((i, 0),)) for i, _ in refused.picks]
+    at = plan.index(refused)
+    return (*plan[:at], *single, *plan[at + 1 :])
+
+
 def plan_reads(tags: Sequence[Tag]) -> tuple[_Request, ...]:
     """The fewest requests that cover the tags, tags with small gaps between them together."""
     order = sorted(range(len(tags)), key=lambda i: (tags[i].space, tags[i].address))
@@ -138,9 +154,14 @@ def merge_writes(values: Sequence[tuple[Tag, Value]]) -> list[tuple[Tag, int, li
     out: list[tuple[Tag, int, list[int]]] = []
     for tag, value in values:
         registers = encode(tag, value)
-        first, address, block = out[-1] if out else (tag, -1, [])
-        if tag.space == first.space == "holding" and address + len(block) == tag.address:
-            block.extend(registers)
+        last = out[-1] if out else None
+        if (
+            last
+            and tag.space == last[0].space == "holding"
+            and last[1] + len(last[2]) == tag.address
+            and len(last[2]) + len(registers) <= COUNT_LIMIT
+        ):
+            last[2].extend(registers)
         else:
             out.append((tag, tag.address, registers))
     return out

@@ -1,12 +1,13 @@
 """Bundle: an immutable folder, read and verified as a whole or refused with one line.
 
-Every file is named with its SHA-256 in `manifest.toml`; a file that is missing, changed, not named or not a plain file is a
-refusal. Verifying a signature is `update.trust`'s business.
+Every file is named with its SHA-256 in `manifest.toml`; a file that is missing, changed, not named or not a plain file
+is a refusal. Verifying a signature is `update.trust`'s business.
 """
 
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +20,12 @@ from edge_runtime.wire.manifest import Manifest, Variant
 
 FILE_LIMIT_BYTES = 512 * 1024 * 1024
 GOLDEN_LIMIT = 256
+GOLDEN_LIMIT_BYTES = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, eq=False)
 class Golden:
-    """`frames`: raw uint8 frames; `logits`: float32 (n, classes), what the FP32 variant answered where it was trained."""
+    """`frames`: raw uint8 frames; `logits`: float32 (n, classes), the FP32 variant's where it was trained."""
 
     frames: tuple[NDArray[np.uint8], ...]
     logits: NDArray[np.float32]
@@ -40,9 +42,8 @@ class Bundle:
         for v in self.manifest.variants:
             if v.name == name:
                 return v
-        raise BundleError(
-            f"bundle {self.path}: no variant {name!r}; it has {', '.join(v.name for v in self.manifest.variants)}"
-        )
+        names = ", ".join(v.name for v in self.manifest.variants)
+        raise BundleError(f"bundle {self.path}: no variant {name!r}; it has {names}")
 
 
 def load(path: Path) -> Bundle:
@@ -52,7 +53,10 @@ def load(path: Path) -> Bundle:
         manifest = wire.parse(data)
     except ValueError as error:
         raise BundleError(f"bundle {path}: {wire.MANIFEST}: {error}") from error
-    verify_files(path, manifest)
+    try:
+        verify_files(path, manifest)
+    except OSError as error:
+        raise BundleError(f"bundle {path}: cannot be read: {error}") from error
     return Bundle(path, manifest, wire.digest(data), load_golden(path, len(manifest.classes)))
 
 
@@ -64,7 +68,10 @@ def read_manifest_bytes(path: Path) -> bytes:
         raise BundleError(f"bundle {path}: {wire.MANIFEST} is missing; this folder is not a bundle")
     if file.stat().st_size > wire.LIMIT_BYTES:
         raise BundleError(f"bundle {path}: {wire.MANIFEST} is larger than {wire.LIMIT_BYTES} bytes")
-    return file.read_bytes()
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise BundleError(f"bundle {path}: {wire.MANIFEST} cannot be read: {error}") from error
 
 
 def verify_files(path: Path, manifest: Manifest) -> None:
@@ -74,9 +81,7 @@ def verify_files(path: Path, manifest: Manifest) -> None:
     if extra := sorted(found - allowed):
         raise BundleError(f"bundle {path}: file {extra[0]} is not named in {wire.MANIFEST}; remove it")
     if wire.GOLDEN not in manifest.files:
-        raise BundleError(
-            f"bundle {path}: {wire.GOLDEN} is not named in {wire.MANIFEST}; a bundle needs golden vectors"
-        )
+        raise BundleError(f"bundle {path}: {wire.GOLDEN} is not named in {wire.MANIFEST}; it needs golden vectors")
     for name, expected in manifest.files.items():
         file = path / name
         if file.is_symlink() or not file.is_file():
@@ -87,19 +92,26 @@ def verify_files(path: Path, manifest: Manifest) -> None:
             actual = hashlib.file_digest(stream, "sha256").hexdigest()
         if actual != expected:
             raise BundleError(
-                f"bundle {path}: file {name} is corrupt: SHA-256 {actual[:12]}…, expected {expected[:12]}…; copy the bundle again"
+                f"bundle {path}: file {name} is corrupt: SHA-256 {actual[:12]}…, expected {expected[:12]}…; "
+                "copy the bundle again"
             )
 
 
 def load_golden(path: Path, classes: int) -> Golden:
     try:
+        with zipfile.ZipFile(path / wire.GOLDEN) as archive:
+            size_bytes = sum(member.file_size for member in archive.infolist())
+        if size_bytes > GOLDEN_LIMIT_BYTES:
+            raise ValueError(f"{size_bytes} bytes unpacked, over the limit of {GOLDEN_LIMIT_BYTES}")
         with np.load(path / wire.GOLDEN, allow_pickle=False) as file:
             logits = np.asarray(file["logits"], np.float32)
             if logits.ndim != 2 or logits.shape[1] != classes or not 0 < len(logits) <= GOLDEN_LIMIT:
                 raise ValueError(f"logits have shape {logits.shape}, expected (1…{GOLDEN_LIMIT}, {classes})")
             frames = tuple(np.asarray(file[f"frames_{i}"]) for i in range(len(logits)))
-    except (KeyError, ValueError, OSError) as error:
+            if not np.isfinite(logits).all():
+                raise ValueError("logits hold a value that is not finite")
+    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
         raise BundleError(f"bundle {path}: {wire.GOLDEN}: {error}") from error
-    if any(frame.dtype != np.uint8 or frame.ndim not in (2, 3) for frame in frames):
-        raise BundleError(f"bundle {path}: {wire.GOLDEN}: frames must be uint8 with 2 or 3 dimensions")
+    if any(f.dtype != np.uint8 or f.ndim not in (2, 3) or f.size == 0 or f.shape[2:] not in ((), (3,)) for f in frames):
+        raise BundleError(f"bundle {path}: {wire.GOLDEN}: frames must be uint8 (height, width) or (height, width, 3)")
     return Golden(frames, logits)

@@ -1,4 +1,4 @@
-"""LiteRT (the living successor of tflite-runtime) behind the Engine seam. Imported only where a `.tflite` variant is used."""
+"""LiteRT (the living successor of tflite-runtime) behind the Engine seam; imported only for a `.tflite` variant."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class LiteRtEngine:
     def infer(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         shape = tuple(self._in["shape"])
         if x.shape != shape:
-            if (x.shape[0], x.shape[2], x.shape[3], x.shape[1]) != shape:
+            if x.ndim != 4 or (x.shape[0], x.shape[2], x.shape[3], x.shape[1]) != shape:
                 raise BundleError(f"variant {self.variant}: input {x.shape}, expected {shape} (or its NCHW form)")
             x = np.ascontiguousarray(x.transpose(0, 2, 3, 1)) if x.shape[1] > 1 else x.reshape(shape)
         if self._in["dtype"] != np.float32:

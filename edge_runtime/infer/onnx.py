@@ -36,9 +36,8 @@ class OnnxEngine:
         try:
             return np.asarray(self._session.run(self._output, {self._input: x})[0][0])
         except Exception as error:
-            raise BundleError(
-                f"variant {self.variant}: input {x.dtype} {x.shape}, expected float32 {self._shape}: {_first_line(error)}"
-            ) from error
+            found = f"input {x.dtype} {x.shape}, expected float32 {self._shape}"
+            raise BundleError(f"variant {self.variant}: {found}: {_first_line(error)}") from error
 
     def close(self) -> None:
         del self._session

@@ -36,6 +36,7 @@ class Graph:
     initialisers: dict[str, NDArray[Any]]
     input: str
     output: str
+    input_shape: tuple[int | None, ...] | None = None
 
 
 def read(path: Path) -> Graph:
@@ -43,7 +44,7 @@ def read(path: Path) -> Graph:
     try:
         model = dict(_group(path.read_bytes()))
         return _graph(model[7][0])
-    except (KeyError, IndexError, ValueError, struct.error, UnicodeDecodeError) as error:
+    except (KeyError, IndexError, ValueError, TypeError, AttributeError, struct.error) as error:
         raise BundleError(f"{path}: not an ONNX model that the reference engine can read: {error!r}") from error
 
 
@@ -119,14 +120,24 @@ def _text(values: list[bytes]) -> tuple[str, ...]:
 def _graph(data: bytes) -> Graph:
     g = _group(data)
     initialisers = dict(_tensor(t) for t in g.get(5, []))
-    inputs = [_text(_group(v)[1])[0] for v in g.get(11, [])]
+    inputs = {_text(_group(v)[1])[0]: v for v in g.get(11, [])}
     free = [name for name in inputs if name not in initialisers]
     return Graph(
         nodes=tuple(_node(n) for n in g.get(1, [])),
         initialisers=initialisers,
         input=free[0],
         output=_text(_group(g[12][0])[1])[0],
+        input_shape=_shape(inputs[free[0]]),
     )
+
+
+def _shape(value_info: bytes) -> tuple[int | None, ...] | None:
+    """The declared shape of a graph input: None for a symbolic dimension, and where none is declared."""
+    tensor = _group(_group(_group(value_info)[2][0])[1][0])
+    if 2 not in tensor:
+        return None
+    dims = [_group(d) for d in _group(tensor[2][0]).get(1, [])]
+    return tuple(_signed(d[1][0]) if 1 in d else None for d in dims)
 
 
 def _node(data: bytes) -> Node:

@@ -31,6 +31,11 @@ class ReferenceEngine:
             raise BundleError(f"{path}: the reference engine has no operator {unknown[0]}")
 
     def infer(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        shape = self._graph.input_shape
+        if shape is not None and (
+            len(shape) != x.ndim or any(want not in (None, got) for want, got in zip(shape, x.shape, strict=True))
+        ):
+            raise BundleError(f"variant {self.variant}: input {x.shape}, expected {shape}")
         values: dict[str, Array] = {"": np.empty(0), **self._graph.initialisers, self._graph.input: x}
         try:
             for node in self._graph.nodes:
@@ -53,6 +58,8 @@ def _pads(attributes: Attributes) -> tuple[tuple[int, int], tuple[int, int]]:
 
 def _windows(x: Array, kernel: tuple[int, ...], attributes: Attributes, fill: float) -> Array:
     """(n, c, out_h, out_w, kernel_h, kernel_w) view of the padded input."""
+    if attributes.get("ceil_mode", 0):
+        raise ValueError("ceil_mode is not supported")
     padded = np.pad(x, ((0, 0), (0, 0), *_pads(attributes)), constant_values=fill)
     step_h, step_w = attributes.get("strides", [1, 1])
     spread_h, spread_w = attributes.get("dilations", [1, 1])

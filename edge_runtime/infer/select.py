@@ -68,6 +68,8 @@ def check_golden(bundle: Bundle, variant: Variant, engine: Engine, inputs: list[
     """Why this engine does not reproduce the golden vectors, or None if it does."""
     got = np.stack([engine.infer(x) for x in inputs])
     want = bundle.golden.logits[: len(inputs)]
+    if got.shape != want.shape:
+        return f"the engine gives {got.shape[1:]} values for a frame, expected {want.shape[1]} logits"
     if not np.isfinite(got).all():
         return "a golden vector gave a value that is not finite"
     worst = float(np.abs(got - want).max())
@@ -86,12 +88,12 @@ def choose(
     first `.onnx` variant in NumPy. BundleError if nothing passes."""
     variants = _candidates(bundle, prefer)
     key = f"{board()}|{engine_versions()}|{bundle.digest}|{prefer}"
-    cached = _read_cache(cache_path).get(key)
+    cached = _cached(_read_cache(cache_path).get(key))
     if cached:
-        engine = _reopen(bundle, variants, cached)
+        name, latency_us, refused = cached
+        engine = _reopen(bundle, variants, name)
         if engine is not None:
-            refused = tuple(Refusal(**r) for r in cached["refused"])
-            return Choice(engine, cached["latency_us"], refused, True)
+            return Choice(engine, latency_us, refused, True)
     choice = _measure(bundle, variants, timer)
     entry = {
         "variant": choice.engine.variant,
@@ -112,8 +114,17 @@ def _candidates(bundle: Bundle, prefer: str) -> list[Variant]:
     return wanted
 
 
-def _reopen(bundle: Bundle, variants: list[Variant], cached: dict[str, Any]) -> Engine | None:
-    variant = next((v for v in variants if v.name == cached.get("variant")), None)
+def _cached(entry: Any) -> tuple[str, dict[str, float], tuple[Refusal, ...]] | None:
+    """(variant, latencies, refusals) of a cache entry; None where there is none or it is damaged."""
+    try:
+        latency_us = {str(name): float(us) for name, us in entry["latency_us"].items()}
+        return str(entry["variant"]), latency_us, tuple(Refusal(**r) for r in entry["refused"])
+    except (TypeError, KeyError, ValueError, AttributeError):
+        return None
+
+
+def _reopen(bundle: Bundle, variants: list[Variant], name: str) -> Engine | None:
+    variant = next((v for v in variants if v.name == name), None)
     if variant is None:
         return None
     try:

@@ -3,8 +3,8 @@
 SQLite in WAL mode, shared by `control` (appends) and `link` (reads, acknowledges). Rules:
 
 - The sequence of a stream is given out inside the transaction that stores the event: no gap, no repeat, across crashes.
-- A durable append returns after the commit is on the disk (synchronous FULL). Appends that arrive while one commit is under way
-  share the next one (group commit), so that n producers cost one fsync and not n.
+- A durable append returns after the commit is on the disk (synchronous FULL). Appends that arrive while one commit is
+  under way share the next one (group commit), so that n producers cost one fsync and not n.
 - Only an acknowledgement from the cloud deletes; the last event of each stream is kept apart and survives it.
 - A damaged file is set aside, never deleted, and the event `outbox_damaged` says so.
 """
@@ -14,7 +14,8 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ class _Request:
     durable: bool
     done: threading.Event = field(default_factory=threading.Event)
     events: list[Event] = field(default_factory=list)
-    error: Exception | None = None
+    error: BaseException | None = None
 
 
 class Outbox:
@@ -96,11 +97,13 @@ class Outbox:
             for request in group:
                 request.events = [self._insert(request, *item) for item in request.items]
             self._db.execute("COMMIT")
-        except sqlite3.Error as error:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+        except BaseException as error:  # an interrupt too: the others in the group must not take it for success
             for request in group:
                 request.error = error
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            if not isinstance(error, sqlite3.Error):
+                raise
         finally:
             for request in group:
                 request.done.set()
@@ -130,7 +133,7 @@ class Outbox:
         `after` skips, stream by stream, what has been sent already and only waits for its acknowledgement."""
         out: list[Event] = []
         room = limit_bytes
-        with self._db_lock:
+        with self._reading():
             for stream in sorted(STREAMS, key=lambda s: STREAMS[s][0]):
                 rows = self._db.execute(
                     "SELECT size, data FROM event WHERE priority = ? AND stream = ? AND seq > ? ORDER BY seq LIMIT ?",
@@ -173,20 +176,28 @@ class Outbox:
 
     def depth(self) -> int:
         """How many events wait for the cloud."""
-        with self._db_lock:
+        with self._reading():
             return int(self._db.execute("SELECT coalesce(sum(head - acked), 0) FROM stream").fetchone()[0])
 
     def head(self, stream: str) -> int:
         """The last sequence number given out in `stream`, 0 before the first."""
-        with self._db_lock:
+        with self._reading():
             row = self._db.execute("SELECT head FROM stream WHERE name = ?", (stream,)).fetchone()
         return int(row[0]) if row else 0
 
     def last(self, stream: str) -> Event | None:
         """The newest event of `stream`, also after it was acknowledged."""
-        with self._db_lock:
+        with self._reading():
             row = self._db.execute("SELECT last FROM stream WHERE name = ?", (stream,)).fetchone()
         return Event(**json.loads(row[0])) if row else None
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        with self._db_lock:
+            try:
+                yield
+            except sqlite3.Error as error:
+                raise ResourceError(self._explain(error)) from error
 
     def close(self) -> None:
         with self._db_lock:
@@ -216,6 +227,13 @@ class Outbox:
         self._db = sqlite3.connect(
             self._path, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=False
         )
+        try:
+            self._prepare()
+        except BaseException:
+            self._db.close()  # now: a connection closed later would remove the -wal of a file opened in between
+            raise
+
+    def _prepare(self) -> None:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._durable: bool | None = None
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
@@ -233,7 +251,7 @@ class Outbox:
             self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             self._durable = durable
 
-    def _explain(self, error: Exception) -> str:
+    def _explain(self, error: BaseException) -> str:
         text = str(error)
         if "full" in text:
             return f"{self._path}: the disk is full; free some space"

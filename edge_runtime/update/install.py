@@ -1,7 +1,7 @@
 """`gudgeon install`: the only road of a bundle into `slots/`: verify, stage a copy, verify the copy, try it, switch.
 
-A bundle that fails anywhere leaves the running one as it was. The switch is one atomic file replacement, so that a power
-cut at any instruction boots either the old bundle or the new one.
+A bundle that fails anywhere leaves the running one as it was. The switch is one atomic file replacement, so that a
+power cut at any instruction boots either the old bundle or the new one.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ def install(bundle_dir: Path, state_dir: Path, slot_set: str = "default", engine
     if not SLOT_SET.fullmatch(slot_set):
         raise UsageError(f"slot set {slot_set!r}: expected 1 to 32 characters of a-z 0-9 -")
     keys = keyring.trusted_keys(state_dir)
+    if bundle_dir.resolve().is_relative_to((state_dir / "slots").resolve()):
+        raise UsageError(f"{bundle_dir} is inside the device's own slots; install from the folder that it came from")
     signer = verify_signature(bundle_dir, keys)
     source = bundles.load(bundle_dir)
     record = slots.read(state_dir, slot_set)

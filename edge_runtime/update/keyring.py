@@ -1,7 +1,7 @@
 """Key files: the local developer's signing key and the public keys that a device trusts.
 
-The private key is made on first use in `$GUDGEON_HOME` (or `~/.config/gudgeon`), mode 0600, and never leaves it. A `.pub`
-file is one line of base64: the raw 32-byte Ed25519 public key.
+The private key is made on first use in `$GUDGEON_HOME` (or `~/.config/gudgeon`), mode 0600, and never leaves it. A
+`.pub` file is one line of base64: the raw 32-byte Ed25519 public key.
 """
 
 from __future__ import annotations

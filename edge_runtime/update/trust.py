@@ -1,7 +1,7 @@
 """Which bundles this device believes: an Ed25519 signature over the manifest's bytes by a key that it trusts. Pure.
 
-Trusted until identity exists: the release keys packaged with the runtime, the keys in `<state_dir>/trust/*.pub`, and the
-local developer's own key.
+Trusted until identity exists: the release keys packaged with the runtime, the keys in `<state_dir>/trust/*.pub`, and
+the local developer's own key.
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ from typing import Any
 
 SCHEMA = 1
 BATCH_LIMIT_BYTES = 256 * 1024
+ACK_LIMIT_BYTES = 16 * 1024
+INT64_MAX = 2**63 - 1
 
 #: stream → (priority 0 = most urgent … 9 = bulk, fsync before the call returns)
 STREAMS: dict[str, tuple[int, bool]] = {
@@ -61,8 +63,11 @@ def event_from_dict(value: Any) -> Event:
         if not isinstance(value.get(name), kind) or isinstance(value.get(name), bool):
             raise ValueError(f"event: {name} must be {kind.__name__}, found {value.get(name)!r}")
     uncertainty = value.get("wall_uncertainty_ns")
-    if uncertainty is not None and not isinstance(uncertainty, int):
+    if uncertainty is not None and (not isinstance(uncertainty, int) or isinstance(uncertainty, bool)):
         raise ValueError(f"event: wall_uncertainty_ns must be int or null, found {uncertainty!r}")
+    for name in ("seq", "mono_ns", "wall_ns", "wall_uncertainty_ns"):
+        if abs(value.get(name) or 0) > INT64_MAX:
+            raise ValueError(f"event: {name} does not fit 64 bits")
     if value["seq"] < 1:
         raise ValueError(f"event: seq must be >= 1, found {value['seq']}")
     if value["stream"] not in STREAMS:
@@ -72,14 +77,15 @@ def event_from_dict(value: Any) -> Event:
 
 
 def encode_batch(events: Iterable[Event]) -> bytes:
-    return json.dumps({"v": SCHEMA, "events": [e.to_dict() for e in events]}, separators=(",", ":")).encode()
+    value = {"v": SCHEMA, "events": [e.to_dict() for e in events]}
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
 
 
 def decode_batch(payload: bytes) -> list[Event]:
     """Events of one message; ValueError if it is too large, not JSON, or not our schema."""
     if len(payload) > 4 * BATCH_LIMIT_BYTES:
         raise ValueError(f"batch of {len(payload)} bytes is over the limit of {4 * BATCH_LIMIT_BYTES}")
-    data = json.loads(payload)
+    data = _json(payload, "batch")
     if not isinstance(data, dict) or data.get("v") != SCHEMA or not isinstance(data.get("events"), list):
         raise ValueError(f'batch: expected {{"v": {SCHEMA}, "events": […]}}')
     return [event_from_dict(item) for item in data["events"]]
@@ -91,8 +97,27 @@ def encode_ack(committed: Mapping[str, int]) -> bytes:
 
 
 def decode_ack(payload: bytes) -> dict[str, int]:
-    data = json.loads(payload)
+    """The committed sequence number of each stream; ValueError if it is not an acknowledgement of our schema."""
+    if len(payload) > ACK_LIMIT_BYTES:
+        raise ValueError(f"ack of {len(payload)} bytes is over the limit of {ACK_LIMIT_BYTES}")
+    data = _json(payload, "ack")
     committed = data.get("committed") if isinstance(data, dict) and data.get("v") == SCHEMA else None
-    if not isinstance(committed, dict) or not all(isinstance(seq, int) for seq in committed.values()):
+    if not isinstance(committed, dict) or any(type(seq) is not int or seq < 0 for seq in committed.values()):
         raise ValueError(f'ack: expected {{"v": {SCHEMA}, "committed": {{stream: seq}}}}')
     return committed
+
+
+def _json(payload: bytes, what: str) -> Any:
+    """Strict JSON: no NaN or Infinity (other readers refuse them), no nesting that breaks the reader."""
+
+    def refuse(name: str) -> None:
+        raise ValueError(f"{what}: {name} is not JSON")
+
+    try:
+        return json.loads(payload, parse_constant=refuse)
+    except RecursionError as error:
+        raise ValueError(f"{what}: nested too deeply") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{what}: not UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{what}: not JSON: {error}") from error

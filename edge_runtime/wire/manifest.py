@@ -13,6 +13,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -25,6 +27,11 @@ GOLDEN = "golden.npz"
 ENGINES = ("onnxruntime", "litert", "reference")
 PRECISIONS = ("fp32", "int8")
 AUDIT = ("answer_first", "required")
+RESIZE = ("area", "bilinear")
+NORMALISE = ("per_image", "mean_std")
+SIDE_LIMIT = 4096
+FRAME_SIDE_MIN = 16
+SHA256 = re.compile(r"[0-9a-f]{64}")
 LIMIT_BYTES = 256 * 1024
 
 
@@ -142,6 +149,8 @@ def parse(manifest_bytes: bytes) -> Manifest:
 
 
 def _check(m: Manifest) -> None:
+    if len(m.classes) < 2 or len(set(m.classes)) != len(m.classes):
+        raise ValueError(f"classes: expected at least two different names, found {', '.join(m.classes)}")
     if m.ok_class not in m.classes:
         raise ValueError(f"ok_class {m.ok_class!r} is not one of classes {', '.join(m.classes)}")
     if m.audit not in AUDIT:
@@ -150,17 +159,60 @@ def _check(m: Manifest) -> None:
         raise ValueError(
             f"thresholds: expected 0 <= review <= reject <= 1, found {m.thresholds.review} and {m.thresholds.reject}"
         )
-    if not m.temperature > 0:
+    if not 0 < m.temperature < math.inf:
         raise ValueError(f"temperature is {m.temperature}, expected > 0")
     if unknown := set(m.thresholds.class_min) - set(m.classes):
         raise ValueError(f"thresholds.class_min names unknown classes: {', '.join(sorted(unknown))}")
+    for name, least in m.thresholds.class_min.items():
+        if not _is_number(least) or not 0.0 <= least <= 1.0:
+            raise ValueError(f"thresholds.class_min: {name} is {least!r}, expected a probability from 0 to 1")
+    _check_input(m.input)
+    _check_limits(m.frame_limits, m.guard)
+    _check_files(m)
+
+
+def _check_input(spec: InputSpec) -> None:
+    if not (0 < spec.height <= SIDE_LIMIT and 0 < spec.width <= SIDE_LIMIT):
+        raise ValueError(f"input: height and width must be 1 to {SIDE_LIMIT}, found {spec.height} and {spec.width}")
+    if spec.channels not in (1, 3):
+        raise ValueError(f"input: channels is {spec.channels}, expected 1 or 3")
+    if spec.resize not in RESIZE:
+        raise ValueError(f"input: resize is {spec.resize!r}, expected one of {', '.join(RESIZE)}")
+    if spec.normalise not in NORMALISE:
+        raise ValueError(f"input: normalise is {spec.normalise!r}, expected one of {', '.join(NORMALISE)}")
+    if not 0 < spec.std < math.inf or not math.isfinite(spec.mean):
+        raise ValueError(f"input: expected a finite mean and std > 0, found {spec.mean} and {spec.std}")
+
+
+def _check_limits(limits: FrameLimits, guard: GuardLimits) -> None:
+    for f in fields(limits):
+        if not math.isfinite(getattr(limits, f.name)):
+            raise ValueError(f"frame_limits: {f.name} is {getattr(limits, f.name)}, expected a finite number")
+    if min(limits.min_height, limits.min_width) < FRAME_SIDE_MIN:
+        raise ValueError(f"frame_limits: min_height and min_width must be at least {FRAME_SIDE_MIN}")
+    if guard.max_answer_age_ms <= 0 or not 0 < guard.max_answers_per_s < math.inf:
+        raise ValueError("guard: max_answer_age_ms and max_answers_per_s must be > 0")
+    if not all(isinstance(code, int) and not isinstance(code, bool) for code in guard.run_states):
+        raise ValueError(f"guard: run_states must be PackML codes, found {guard.run_states}")
+
+
+def _check_files(m: Manifest) -> None:
+    names = [v.name for v in m.variants]
+    if len(set(names)) != len(names):
+        raise ValueError(f"variants: the names are not different: {', '.join(names)}")
     for v in m.variants:
+        if not 0 <= v.tolerance < math.inf or not 0 <= v.min_agreement <= 1:
+            raise ValueError(f"variant {v.name!r}: expected tolerance >= 0 and min_agreement from 0 to 1")
         if v.engine not in ENGINES or v.precision not in PRECISIONS:
             raise ValueError(f"variant {v.name!r}: engine {v.engine!r} or precision {v.precision!r} is not known")
         if v.file not in m.files:
             raise ValueError(f"variant {v.name!r}: its file {v.file!r} has no digest in [files]")
-    for name in m.files:
-        if not name or name.startswith(".") or "/" in name or "\\" in name:
+    for name, sha256 in m.files.items():
+        if not isinstance(sha256, str) or not SHA256.fullmatch(sha256):
+            raise ValueError(f"files: {name!r} needs its SHA-256 as 64 hex digits, found {sha256!r}")
+        if name in (MANIFEST, SIGNATURE):
+            raise ValueError(f"files: {name} cannot hold its own digest")
+        if not name or name.startswith(".") or "/" in name or "\\" in name or "\0" in name:
             raise ValueError(f"files: {name!r} is not a plain file name")
 
 
@@ -180,11 +232,21 @@ def _build(kind: type, data: Any, where: str) -> Any:
         python = {"str": str, "int": int, "float": float}.get(expected)
         if python and (not isinstance(value, python) or isinstance(value, bool)):
             raise ValueError(f"{where}: {name} must be {expected}, found {value!r}")
+        if expected.startswith("tuple") and not isinstance(value, tuple):
+            raise ValueError(f"{where}: {name} must be a list, found {value!r}")
+        if expected == "tuple[str, ...]" and not all(isinstance(item, str) for item in value):
+            raise ValueError(f"{where}: {name} must be a list of texts, found {value!r}")
+        if expected.startswith("Mapping") and not isinstance(value, dict):
+            raise ValueError(f"{where}: {name} must be a table, found {value!r}")
         values[name] = value
     try:
         return kind(**values)
     except TypeError as error:
         raise ValueError(f"{where}: {str(error).split(') ', 1)[-1]}") from error
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A small writer of `.onnx` files, so that tests need no `onnx` package: the protobuf fields of the public `onnx.proto`.
+"""A small writer of `.onnx` files, so that tests need no `onnx` package: protobuf fields of the public `onnx.proto`.
 
 It is independent of `edge_runtime.infer.onnx_file`, and ONNX Runtime is its judge: a wrong file does not load.
 """
