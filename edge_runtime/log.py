@@ -34,6 +34,7 @@ def setup(process: str, folder: Path | None = None) -> logging.Logger:
     logger = logging.getLogger("gudgeon")
     logger.setLevel(logging.INFO)
     logger.propagate = False
+    logging.raiseExceptions = False  # a full disk under the log is no reason to print tracebacks
     for old in logger.handlers:
         old.close()
     logger.handlers = []

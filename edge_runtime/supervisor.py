@@ -24,7 +24,7 @@ from types import FrameType
 
 from edge_runtime import config, log
 from edge_runtime.config import DeviceConfig
-from edge_runtime.durable import disk_errors
+from edge_runtime.durable import disk_errors, replace_file
 from edge_runtime.errors import BundleError, ConfigError, MissingExtraError, ResourceError, UsageError
 from edge_runtime.tasks import TASKS, Task
 
@@ -35,6 +35,7 @@ RESTART_WINDOW_S = 10.0
 PAUSE_LIMIT_S = 5.0
 SETTLED_S = 3.0
 PR_SET_PDEATHSIG = 1
+STATE_FILE = Path("run") / "processes.json"
 
 
 def restart_pause_s(recent: int) -> float:
@@ -106,7 +107,7 @@ class Supervisor:
     def _write_state(self) -> None:
         """`run/processes.json`: name → pid and restarts. For people and tests; best effort."""
         state = {c.task.name: {"pid": c.process.pid, "restarts": c.restarts} for c in self._children if c.process}
-        path = self._state_dir / "run" / "processes.json"
+        path = self._state_dir / STATE_FILE
         temporary = path.with_suffix(".tmp")
         try:
             temporary.write_text(json.dumps(state))
@@ -154,6 +155,7 @@ def main(argv: list[str]) -> int:
     state_dir = device.device.state_dir
     with disk_errors(state_dir):
         (state_dir / "run").mkdir(parents=True, exist_ok=True)
+    replace_file(state_dir / STATE_FILE, b"{}")  # says at once, and once, that the disk is full
     log.setup("supervisor", state_dir / "log")
     supervisor = Supervisor(state_dir, spawn_task(args.config))
 

@@ -1,0 +1,106 @@
+"""What the end-to-end tests stand on: the command `gudgeon` as a process, a foreign PLC spoken to byte by byte, waiting."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+GUDGEON = (sys.executable, "-m", "edge_runtime.cli")
+
+
+def gudgeon(*args: str | Path, cwd: Path, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    command = [*GUDGEON, *map(str, args)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout_s, check=False)
+
+
+@contextmanager
+def running(*args: str | Path, cwd: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A command that runs until it is stopped; it must end with exit code 0 within ten seconds after SIGTERM."""
+    with log.open("wb") as output:
+        process = subprocess.Popen([*GUDGEON, *map(str, args)], cwd=cwd, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+            try:
+                code = process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                code = -9
+    assert code == 0, f"{args[0]} ended with {code}: {log.read_text()[-2000:]}"
+
+
+def wait_for(what: str, done: Callable[[], Any], timeout_s: float = 20.0, pause_s: float = 0.02) -> Any:
+    """The first true value of `done`."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        value = done()
+        if value:
+            return value
+        time.sleep(pause_s)
+    raise AssertionError(f"{what}: not within {timeout_s:.0f} s")
+
+
+def ready(file: Path) -> dict[str, Any]:
+    """The content of a ready file, as soon as it is there."""
+    content: dict[str, Any] = wait_for(f"{file.name}", lambda: file.exists() and json.loads(file.read_text()))
+    return content
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def one_line(text: str) -> str:
+    """The one line of an error, beside the JSON lines of the log; a traceback or a second line is a failure."""
+    lines = [line for line in text.strip().splitlines() if line.strip() and not line.startswith('{"ts"')]
+    assert len(lines) == 1, f"expected one line, found {len(lines)}:\n{text}"
+    assert "Traceback" not in text
+    return lines[0]
+
+
+class Registers:
+    """Holding registers of a Modbus TCP server, read and written by hand: independent of every library in use."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), 5)
+
+    def read(self, address: int, count: int = 1) -> list[int]:
+        reply = self._ask(struct.pack(">BHH", 3, address, count))
+        return list(struct.unpack(f">{count}H", reply[2:]))
+
+    def write(self, address: int, values: Sequence[int]) -> None:
+        count = len(values)
+        self._ask(struct.pack(f">BHHB{count}H", 16, address, count, 2 * count, *values))
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _ask(self, pdu: bytes) -> bytes:
+        self._socket.sendall(struct.pack(">HHHB", 1, 0, len(pdu) + 1, 1) + pdu)
+        header = self._exactly(7)
+        reply = self._exactly(struct.unpack(">H", header[4:6])[0] - 1)
+        assert reply[0] == pdu[0], f"exception {reply[1]} to function {pdu[0]}"
+        return reply
+
+    def _exactly(self, size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            part = self._socket.recv(size - len(data))
+            assert part, "the server closed the connection"
+            data += part
+        return data

@@ -1,0 +1,37 @@
+"""`gudgeon bench` measures what it says: shapes and relations of its results, never times."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from edge_runtime.tests.bundles import make_bundle
+from tools.bench import figures, main
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("GUDGEON_HOME", str(tmp_path / "home"))
+    return make_bundle(tmp_path / "bundle")
+
+
+def test_ratio_is_median_over_median() -> None:
+    row = figures.row("x", [20_000, 40_000, 10**9], [10_000, 20_000, 20_000], per=2)
+    assert row["ratio_p50"] == 1.0
+    assert row["us"]["p50"] == 20.0
+
+
+@pytest.mark.parametrize("what", ["loop", "infer", "outbox"])
+def test_every_bench_gives_json_and_a_table(
+    what: str, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = [what, "--bundle", str(bundle), "--count", "5", "--folder", str(tmp_path), "--no-memory"]
+    assert main.main([*args, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["bench"] == what
+    assert result["rows"][0]["ratio_p50"] == 1.0
+    assert all(0 < r["us"]["p50"] <= r["us"]["max"] for r in result["rows"])
+    assert main.main(args) == 0
+    assert result["rows"][1]["name"].split()[0] in capsys.readouterr().out
