@@ -1,0 +1,71 @@
+"""A simulated line and a device on it, without cloud: what the tests of isolation and of faults stand on."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hil_tests.bench import free_port, ready, running
+from tools.demo import files
+from tools.demo.files import Plan, Workplace
+from tools.demo.main import DEFAULT_BUNDLE
+
+
+class Line:
+    """`folder` holds the configuration, the part log and the device's state."""
+
+    def __init__(self, folder: Path, ports: dict[str, int]) -> None:
+        self.folder, self.ports = folder, ports
+
+    def stats(self) -> dict[str, Any]:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.ports['stats_port']}/stats", timeout=5) as reply:
+            content: dict[str, Any] = json.load(reply)
+        return content
+
+    def pid(self, process: str) -> int:
+        return int(json.loads((self.folder / "state/run/processes.json").read_text())[process]["pid"])
+
+    def parts(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.folder / "parts.jsonl").read_text().splitlines()]
+
+    def events(self, stream: str) -> list[dict[str, Any]]:
+        """Everything of a stream: there is no cloud, so it is all still in the outbox."""
+        outbox = sqlite3.connect(self.folder / "state/outbox.db")
+        rows = outbox.execute("SELECT data FROM event WHERE stream = ? ORDER BY seq", (stream,)).fetchall()
+        outbox.close()
+        return [json.loads(data) for (data,) in rows]
+
+
+@contextmanager
+def line_with_device(folder: Path, parts: int, parts_per_s: float, scenario: str = "") -> Iterator[Line]:
+    work, plan = Workplace(folder), Plan(parts, parts_per_s, DEFAULT_BUNDLE)
+    args: list[str | Path] = [
+        "sim",
+        "line",
+        "--config",
+        files.line_toml(work, plan),
+        "--ready-file",
+        work / "line.ready",
+    ]
+    args += [
+        "--parts",
+        str(parts),
+        "--parts-per-s",
+        str(parts_per_s),
+        "--log",
+        work / "parts.jsonl",
+        "--wait-for-device",
+    ]
+    if scenario:
+        (work / "scenario.toml").write_text(scenario)
+        args += ["--scenario", work / "scenario.toml"]
+    with running(*args, cwd=folder, log=work / "line.log"):
+        ports = ready(work / "line.ready")
+        config = files.device_toml(work, plan, ports, {"broker_port": free_port()})
+        with running("run", "--config", config, cwd=folder, log=work / "device.log"):
+            yield Line(folder, ports)

@@ -1,0 +1,65 @@
+"""A line that goes wrong in every way the scenario file knows: the device answers `review` to what it cannot see, says so,
+and goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hil_tests.bench import wait_for
+from hil_tests.line import line_with_device
+
+FRAMES = {"black": "frame_black", "saturated": "frame_saturated", "frozen": "frame_frozen", "blurred": "frame_blurred"}
+REVIEW, FAULT = 3, 4
+
+SCENARIO = "".join(f'[[fault]]\nkind = "{kind}"\npart = {10 + 4 * i}\n' for i, kind in enumerate([*FRAMES, "occluded"]))
+SCENARIO += """
+[[fault]]
+kind = "drop_frame"
+part = 34
+[[fault]]
+kind = "duplicate_trigger"
+part = 38
+[[fault]]
+kind = "skip_seq"
+part = 42
+[[fault]]
+kind = "wrap16"
+part = 46
+[[fault]]
+kind = "stuck_coil"
+part = 55
+duration_s = 0.5
+[[fault]]
+kind = "no_answer"
+part = 70
+duration_s = 1.2
+[[fault]]
+kind = "reset_plc"
+part = 120
+"""
+
+
+def test_every_fault_of_the_scenario(tmp_path: Path) -> None:
+    with line_with_device(tmp_path, parts=150, parts_per_s=20, scenario=SCENARIO) as line:
+        wait_for("the end of the run", lambda: line.stats()["done"], timeout_s=50)
+        stats = line.stats()
+    parts = {p["part_index"]: p for p in line.parts()}
+    faults = line.events("fault")
+    kinds = [e["kind"] for e in faults]
+    for i, (kind, told) in enumerate([*FRAMES.items(), ("occluded", "frame_occluded")]):
+        part = parts[10 + 4 * i]
+        assert part["result"] == REVIEW, f"{kind}: {part}"
+        assert part["diverted"]
+        assert told in kinds, f"{kind}: {kinds}"
+    assert parts[34]["result"] == FAULT
+    assert "frame_missing" in kinds
+    assert parts[38]["answered"]
+    assert any(e["kind"] == "missed_triggers" and e["body"]["missed"] == 1 for e in faults)
+    assert "plc_lost" in kinds
+    decisions = [e["body"] for e in line.events("decision")]
+    numbers = [(d["part_epoch"], d["part_seq"]) for d in decisions]
+    assert len(set(numbers)) == len(numbers)
+    assert max(epoch for epoch, _ in numbers) >= 3, "a wrap and a reset each begin an epoch"
+    late = [p for index, p in parts.items() if index > 125]
+    assert all(p["answered"] for p in late), "after all of it the line is answered as before"
+    assert stats["answered"] == sum(p["answered"] for p in parts.values()) == len(decisions)
