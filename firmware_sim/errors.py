@@ -1,11 +1,11 @@
 """The errors of the simulator that are told in one line, and their exit codes (the same numbers as the product's).
 
-    SimError         1
-    ├── UsageError      2   the command line is wrong
-    ├── ConfigError     3   line.toml or the scenario file is wrong
-    ├── ResourceError   6   port in use, file cannot be written
-    ├── MissingError    7   an optional package is not installed
-    └── DataError       8   the image folder is not as documented
+SimError         1
+├── UsageError      2   the command line is wrong
+├── ConfigError     3   line.toml or the scenario file is wrong
+├── ResourceError   6   port in use, file cannot be written
+├── MissingError    7   an optional package is not installed
+└── DataError       8   the image folder is not as documented
 """
 
 from __future__ import annotations

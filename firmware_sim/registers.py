@@ -26,7 +26,9 @@ class Tag(NamedTuple):
 
 TAGS = (
     Tag("line_state", "holding", 0, 1, "plc", "PackML state code, see below"),
-    Tag("part_seq", "holding", 1, 1, "plc", "the trigger: +1 (65535 → 1) when a part stands in the inspection position"),
+    Tag(
+        "part_seq", "holding", 1, 1, "plc", "the trigger: +1 (65535 → 1) when a part stands in the inspection position"
+    ),
     Tag("encoder", "holding", 2, 2, "plc", "belt position in tenths of a millimetre, uint32"),
     Tag("belt_speed", "holding", 4, 1, "plc", "mm/s; 0 when the belt stands"),
     Tag("recipe", "holding", 5, 1, "plc", "recipe code of the part (optional input)"),
