@@ -69,10 +69,11 @@ class Conveyor:
     def encoder(self, now_s: float) -> int:
         return int(self.position_mm(now_s) * COUNTS_PER_MM) & 0xFFFFFFFF
 
-    def take(self, now_s: float) -> Arrival | None:
-        """The next arrival that is due, in the order of the belt; None if none is."""
+    def take(self, now_s: float, inspect: bool = True) -> Arrival | None:
+        """The next arrival that is due, in the order of the belt; None if none is. `inspect` False: a part that is due
+        at the inspection is left there (and the belt with it)."""
         due = self._first()
-        if due is None or due.at_mm > self._free_mm(now_s) + NM:
+        if due is None or due.at_mm > self._free_mm(now_s) + NM or (due.place == "inspection" and not inspect):
             return None
         self._slip(due, now_s)
         if due.place == "gate":
@@ -93,6 +94,10 @@ class Conveyor:
     def planned_s(self, part_index: int) -> float:
         """Seconds of running belt until the part is inspected. Only for parts that are not yet inspected."""
         return self._place_mm(part_index - self._next) / self.layout.speed_mm_s
+
+    @property
+    def inspected(self) -> int:
+        return self._next
 
     @property
     def between(self) -> int:

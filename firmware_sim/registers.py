@@ -3,6 +3,7 @@
 - Addresses are zero-based; 32-bit values have the high word first; what the table does not list does not exist.
 - The client may write only what the table gives to it. A write to `result_seq` is an answer; result and score must be
   there by then (one request over the three, or they first).
+- Inputs that change all the time (the encoder) are brought up to date by `before_read`.
 - Values are stored first, then `on_write` hears which tags were written, in the same call: a time taken there is the
   time of the write.
 """
@@ -43,7 +44,8 @@ TAGS = (
     Tag("reject_coil", "coil", 100, 1, "edge", "reject pulse (optional output): on, then off after `pulse_ms`"),
 )
 BY_NAME = {t.name: t for t in TAGS}
-_AT = {(t.space, t.address + i): t for t in TAGS for i in range(t.words)}
+_AT: dict[tuple[str, int], Tag] = {(t.space, t.address + i): t for t in TAGS for i in range(t.words)}
+LIVE_END = 5  # encoder and belt speed end here
 _SIZE = 1 + max(address for _, address in _AT)
 
 
@@ -52,6 +54,7 @@ class Registers:
 
     def __init__(self, on_write: Callable[[Sequence[str]], None] = lambda names: None) -> None:
         self.on_write = on_write
+        self.before_read: Callable[[], None] = lambda: None
         self._space: dict[str, list[int]] = {"holding": [0] * _SIZE, "coil": [0] * _SIZE}
 
     def get(self, name: str) -> int:
@@ -72,6 +75,8 @@ class Registers:
         """`count` cells; None where one of them does not exist."""
         if any((space, a) not in _AT for a in range(address, address + count)):
             return None
+        if space == "holding" and address < LIVE_END:
+            self.before_read()
         return self._space[space][address : address + count]
 
     def client_writes(self, space: str, address: int, values: Sequence[int]) -> bool:

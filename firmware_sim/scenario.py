@@ -87,7 +87,7 @@ def _fault(row: Mapping[str, Any], where: str) -> Fault:
         raise ConfigError(f"{where} ({kind}): expected exactly one of part, every, at_s, found {when or 'none'}")
     if when == ["at_s"]:
         seconds = row["at_s"]
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds < 0:
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
             raise ConfigError(f"{where} ({kind}): at_s is {seconds!r}, expected seconds of at least 0")
     options = {key: _whole(row, key, default, 1, where) for key, default in KINDS[kind].options.items()}
     if options.get("to", 1) > 65535 or options.get("skip", 1) > 1000:
