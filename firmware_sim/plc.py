@@ -29,6 +29,7 @@ PART_SEQ_MAX = 65535
 HEARTBEAT_LOST_NS = 2_000_000_000
 CAMERA_GRACE_NS = 2_000_000_000
 SETTLED_KEPT = 256
+IDLE_TICK_S = 0.02
 RUNNING = (State.EXECUTE, State.COMPLETING)
 
 Send = Callable[[ReadyFrame, int, int], None]
@@ -91,11 +92,14 @@ class Plc:
         now_ns = self._clock_ns()
         self._coil_timeout(now_ns)
         self._watch_heartbeat(now_ns)
-        self._move_on(now_ns)
-        if self.state is State.EXECUTE and self._held is not None:
-            held, self._held = self._held, None
-            self._trigger(held)
-        self._arrivals(feeder)
+        before: State | None = None
+        while before is not self.state:
+            before = self.state
+            if self.state is State.EXECUTE and self._held is not None:
+                held, self._held = self._held, None
+                self._trigger(held)
+            self._arrivals(feeder)
+            self._move_on(now_ns)
 
     def due_s(self) -> float | None:
         """When the next tick is due, on the clock; None: not before something is written."""
@@ -104,8 +108,8 @@ class Plc:
             times.append(self._complete_ns / 1e9)
         if self._coil_on_ns is not None:
             times.append(self._coil_on_ns / 1e9 + self._line.coil_timeout_ms / 1e3)
-        if self.state is State.IDLE and self._auto:
-            times.append(self._clock_ns() / 1e9 + 0.05)
+        if self._auto and self.state in (State.IDLE, State.STOPPED):
+            times.append(self._clock_ns() / 1e9 + IDLE_TICK_S)
         return min((t for t in times if t is not None), default=None)
 
     @property
