@@ -24,9 +24,9 @@ from firmware_sim.part import RESULTS, Part
 from firmware_sim.registers import Registers
 from firmware_sim.scenario import Fault
 from firmware_sim.score import Score
+from firmware_sim.watch import Heartbeat, RejectCoil
 
 PART_SEQ_MAX = 65535
-HEARTBEAT_LOST_NS = 2_000_000_000
 CAMERA_GRACE_NS = 2_000_000_000
 SETTLED_KEPT = 256
 IDLE_TICK_S = 0.02
@@ -73,12 +73,7 @@ class Plc:
         self._last_answered: Part | None = None
         self._settled_ns: deque[int] = deque()
         self._mute_until_ns = 0
-        self._stuck_armed = self._stuck = False
-        self._coil_on_ns: int | None = None
-        self._heartbeat = 0
-        self._heartbeat_ns: int | None = None
-        self._heartbeat_lost = False
-        self._device_seen_ns: int | None = None
+        self._coil, self._heartbeat = RejectCoil(self._line.coil_timeout_ms), Heartbeat()
         self._auto = config.line.auto_start
         self._wait = config.line.wait_for_device
         self._began_ns: int | None = None
@@ -90,8 +85,9 @@ class Plc:
     def tick(self, feeder: Feeder) -> None:
         """Do all that is due now."""
         now_ns = self._clock_ns()
-        self._coil_timeout(now_ns)
-        self._watch_heartbeat(now_ns)
+        if self._coil.times_out(now_ns):
+            self.registers.put("reject_coil", 0)
+        self._heartbeat.watch(now_ns)
         before: State | None = None
         while before is not self.state:
             before = self.state
@@ -106,8 +102,9 @@ class Plc:
         times = [self._conveyor.next_due_s()] if self._conveyor.running else []
         if self.state in ACTING and self.state is not State.COMPLETING:
             times.append(self._complete_ns / 1e9)
-        if self._coil_on_ns is not None:
-            times.append(self._coil_on_ns / 1e9 + self._line.coil_timeout_ms / 1e3)
+        coil_due_ns = self._coil.due_ns()
+        if coil_due_ns is not None:
+            times.append(coil_due_ns / 1e9)
         if self._auto and self.state in (State.IDLE, State.STOPPED):
             times.append(self._clock_ns() / 1e9 + IDLE_TICK_S)
         return min((t for t in times if t is not None), default=None)
@@ -170,9 +167,9 @@ class Plc:
         """Its heartbeat has moved, and it has had a moment to open the camera (which it need not)."""
         if not self._wait:
             return True
-        if self._device_seen_ns is None:
+        if self._heartbeat.first_ns is None:
             return False
-        return self.camera_clients() > 0 or now_ns - self._device_seen_ns > CAMERA_GRACE_NS
+        return self.camera_clients() > 0 or now_ns - self._heartbeat.first_ns > CAMERA_GRACE_NS
 
     # ── parts ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -199,7 +196,8 @@ class Plc:
         self._seq, self.epoch = seq_after(self._seq, self.epoch, coming.faults)
         if "no_answer" in kinds:
             self._fall_silent(kinds["no_answer"].options["duration_ms"])
-        self._stuck_armed |= "stuck_coil" in kinds
+        if "stuck_coil" in kinds:
+            self._coil.stick_when_set()
         index, put = coming.part_index, self.registers.put
         lot, serial = 1 + index // self._line.lot_size, 1 + index
         put("recipe", self._recipe_of(index))
@@ -246,9 +244,9 @@ class Plc:
         if "result_seq" in names:
             self._answered(self._clock_ns())
         if "heartbeat" in names:
-            self._beat()
+            self._heartbeat.written(self.registers.get("heartbeat"), self._clock_ns())
         if "reject_coil" in names:
-            self._coil()
+            self._pulse(bool(self.registers.get("reject_coil")))
         if "command" in names:
             self._commanded()
 
@@ -266,12 +264,6 @@ class Plc:
         else:
             self.counts["stray_answers"] += 1
 
-    def _beat(self) -> None:
-        value, now_ns = self.registers.get("heartbeat"), self._clock_ns()
-        if value != self._heartbeat:
-            self._heartbeat, self._heartbeat_ns, self._heartbeat_lost = value, now_ns, False
-            self._device_seen_ns = self._device_seen_ns or now_ns
-
     def _commanded(self) -> None:
         code = self.registers.get("command")
         self.registers.put("command", 0)
@@ -281,35 +273,13 @@ class Plc:
             self.counts["refused_commands"] += 1
         self.wake()
 
-    def _coil(self) -> None:
-        if self.registers.get("reject_coil"):
-            self._coil_on_ns = self._coil_on_ns if self._stuck else self._clock_ns()
-            self._stuck, self._stuck_armed = self._stuck or self._stuck_armed, False
-            if self._last_answered is not None:
-                self._last_answered.pulse_seen = True
-            self.wake()
-        elif self._stuck:
-            self.registers.put("reject_coil", 1)
-        else:
-            self._coil_on_ns = None
+    def _pulse(self, on: bool) -> None:
+        self.registers.put("reject_coil", self._coil.written(on, self._clock_ns()))
+        if on and self._last_answered is not None:
+            self._last_answered.pulse_seen = True
+        self.wake()
 
-    # ── watching, and faults of the PLC itself ──────────────────────────────────────────────────────────────────────
-
-    def _coil_timeout(self, now_ns: int) -> None:
-        on_ns = self._coil_on_ns
-        if on_ns is not None and now_ns - on_ns >= self._line.coil_timeout_ms * 1_000_000:
-            self.registers.put("reject_coil", 0)
-            self._coil_on_ns, self._stuck = None, False
-            self.counts["coil_timeouts"] += 1
-
-    def _watch_heartbeat(self, now_ns: int) -> None:
-        if (
-            self._heartbeat_ns is not None
-            and not self._heartbeat_lost
-            and now_ns - self._heartbeat_ns > HEARTBEAT_LOST_NS
-        ):
-            self._heartbeat_lost = True
-            self.counts["heartbeat_losses"] += 1
+    # ── faults of the PLC itself ──────────────────────────────────────────────────────────────────────────────────────
 
     def _fall_silent(self, duration_ms: int) -> None:
         self._mute_until_ns = self._clock_ns() + duration_ms * 1_000_000
@@ -319,7 +289,8 @@ class Plc:
         self._blame("reset_plc")
         self._open.clear()
         self._seq, self.epoch = 0, self.epoch + 1
-        self._coil_on_ns, self._stuck, self._heartbeat = None, False, 0
+        self._coil.clear()
+        self._heartbeat.clear()
         self.registers.clear()
         self._auto = True
         self._enter(State.STOPPED, self._clock_ns())
@@ -338,7 +309,8 @@ class Plc:
     def status(self) -> dict[str, Any]:
         """The body of /stats."""
         now_ns = self._clock_ns()
-        counted = ("answers_after_gate", "stray_answers", "invalid_answers", "coil_timeouts", "heartbeat_losses")
+        age_ns = self._heartbeat.age_ns(now_ns)
+        counted = ("answers_after_gate", "stray_answers", "invalid_answers", "refused_commands")
         return {
             **self.score.summary(),
             "done": self.done,
@@ -350,8 +322,10 @@ class Plc:
             "part_seq": self._seq,
             "epoch": self.epoch,
             "device_health": self.registers.get("health"),
-            "heartbeat_age_ms": None if self._heartbeat_ns is None else (now_ns - self._heartbeat_ns) // 1_000_000,
-            **{name: self.counts[name] for name in (*counted, "refused_commands")},
+            "heartbeat_age_ms": None if age_ns is None else age_ns // 1_000_000,
+            "heartbeat_losses": self._heartbeat.losses,
+            "coil_timeouts": self._coil.timeouts,
+            **{name: self.counts[name] for name in counted},
             "belt_slips": self._conveyor.slips,
         }
 
