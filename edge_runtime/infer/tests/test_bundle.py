@@ -104,7 +104,7 @@ BAD_GOLDEN: dict[str, tuple[bytes, str]] = {
     "flat": (golden(FRAMES, np.zeros(8, np.float32)), "logits have shape (8,)"),
     "too few frames": (golden(FRAMES[:-1], LOGITS), "frames_7"),
     "not finite": (golden(FRAMES, LOGITS + np.float32(np.nan)), "not finite"),
-    "float frames": (golden([f.astype(np.float32) for f in FRAMES], LOGITS), "must be uint8"),  # type: ignore[misc]
+    "float frames": (golden([f.astype(np.float32) for f in FRAMES], LOGITS), "must be uint8"),
     "four channels": (golden([np.zeros((8, 8, 4), np.uint8)] * 8, LOGITS), "(height, width, 3)"),
     "no pixels": (golden([np.zeros((0, 8), np.uint8)] * 8, LOGITS), "must be uint8"),
 }

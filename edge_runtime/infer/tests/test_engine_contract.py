@@ -50,7 +50,8 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
 def test_logits_of_one_frame(engine: Engine) -> None:
     for defect in (False, True, False):
         y = engine.infer(preprocess(make_frame(defect, 5), SPEC))
-        assert (y.shape, y.dtype) == ((2,), np.float32)
+        assert y.shape == (2,)
+        assert y.dtype == np.float32
         assert bool(y.argmax()) == defect
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from edge_runtime.errors import BundleError
 from edge_runtime.infer import onnx_file
@@ -18,7 +20,10 @@ WHOLE = bundle_model(2, 0)
 
 
 def test_what_is_read(tmp_path: Path) -> None:
-    weights = {"w": np.arange(6, dtype=np.float32).reshape(3, 2), "n": np.array([-3, 2**40], np.int64)}
+    weights: dict[str, NDArray[Any]] = {
+        "w": np.arange(6, dtype=np.float32).reshape(3, 2),
+        "n": np.array([-3, 2**40], np.int64),
+    }
     nodes = [node("Thing", ["x", "w"], ["y"], f=-1.5, i=-7, s="text", t=weights["w"], fs=[0.5, 2.0], ints=[-1, 3])]
     (tmp_path / "m.onnx").write_bytes(model(nodes, weights, (1, "n", 4)))
     graph = onnx_file.read(tmp_path / "m.onnx")

@@ -29,7 +29,9 @@ def test_any_frame_becomes_the_declared_shape(
     frame = rng.integers(0, 256, (height, width, 3) if colour else (height, width), dtype=np.uint8)
     before = frame.copy()
     x = preprocess(frame, InputSpec(12, 9, channels, resize, normalise, 100.0, 50.0))
-    assert (x.shape, x.dtype, x.flags.c_contiguous) == ((1, channels, 12, 9), np.float32, True)
+    assert x.shape == (1, channels, 12, 9)
+    assert x.dtype == np.float32
+    assert x.flags.c_contiguous
     assert np.isfinite(x).all()
     assert np.array_equal(frame, before)
 

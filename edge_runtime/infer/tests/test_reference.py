@@ -75,13 +75,16 @@ CASES: dict[str, tuple[list[bytes], dict[str, NDArray[Any]]]] = {
     "ReduceMean": ([node("ReduceMean", ["x"], ["y"], axes=[2, 3], keepdims=0)], {}),
     "ReduceMax": ([node("ReduceMax", ["x"], ["y"], axes=[1])], {}),
     "ReduceSum": ([node("ReduceSum", ["x", "a"], ["y"], keepdims=0)], {"a": q([-1], np.int64)}),
-    "ReduceSum all": ([node("ReduceSum", ["x"], ["z"]), node("Reshape", ["z", "s"], ["y"])], {"s": q([1, 1], np.int64)}),
+    "ReduceSum all": (
+        [node("ReduceSum", ["x"], ["z"]), node("Reshape", ["z", "s"], ["y"])], {"s": q([1, 1], np.int64)},
+    ),
     "MatMul": ([node("MatMul", ["x", "a"], ["y"])], {"a": normal(8, 3)}),
     "Gemm": ([node("Flatten", ["x"], ["z"]), node("Gemm", ["z", "a", "b"], ["y"], transB=1, alpha=0.5, beta=2.0)],
              {"a": normal(3, 192), "b": normal(3)}),
     "Gemm plain": ([node("Flatten", ["x"], ["z"]), node("Gemm", ["z", "a"], ["y"])], {"a": normal(192, 2)}),
     "QuantizeLinear": (
-        [node(Q8, ["x", "s", "z"], ["v"]), node("DequantizeLinear", ["v", "s", "z"], ["y"])], {"s": SCALE, "z": Q8_ZERO},
+        [node(Q8, ["x", "s", "z"], ["v"]), node("DequantizeLinear", ["v", "s", "z"], ["y"])],
+        {"s": SCALE, "z": Q8_ZERO},
     ),
     "QuantizeLinear int8": (
         [node(Q8, ["x", "s", "z"], ["v"]), node("DequantizeLinear", ["v", "s", "z"], ["y"])],

@@ -53,7 +53,8 @@ class FakeEngine:
 
     def infer(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         self._bench.now_ns += self._bench.cost_us[self.variant] * 1000
-        return self._answers[x.tobytes()] + np.float32(self._bench.offset.get(self.variant, 0.0))
+        shifted = self._answers[x.tobytes()] + self._bench.offset.get(self.variant, 0.0)
+        return np.asarray(shifted, dtype=np.float32)
 
     def close(self) -> None:
         self._bench.closed.append(self.variant)
