@@ -32,10 +32,28 @@ def reference(folder: Path) -> Engine:
     return ReferenceEngine(folder / "m.onnx", "v")
 
 
+def litert(folder: Path) -> Engine:
+    pytest.importorskip("ai_edge_litert")
+    from edge_runtime.infer.tests.tiny_tflite import spot_model
+
+    (folder / "m.tflite").write_bytes(spot_model("float32"))
+    return LiteRtEngine(folder / "m.tflite", "v")
+
+
+def litert_int8(folder: Path) -> Engine:
+    pytest.importorskip("ai_edge_litert")
+    from edge_runtime.infer.tests.tiny_tflite import spot_model
+
+    (folder / "m.tflite").write_bytes(spot_model("int8"))
+    return LiteRtEngine(folder / "m.tflite", "v")
+
+
 ENGINES: dict[str, Callable[[Path], Engine]] = {
     "onnxruntime": onnx_engine,
     "onnxruntime int8": onnx_int8,
     "reference": reference,
+    "litert": litert,
+    "litert int8": litert_int8,
 }
 
 
