@@ -1,4 +1,4 @@
-"""A small `.tflite` model for tests: mean of 3 × 3, the brightest of it, one dense layer (with ai_edge_litert's schema)."""
+"""A small `.tflite` model for tests: mean of 3 × 3, the brightest of it, one dense layer. Uses ai_edge_litert's schema."""
 
 from __future__ import annotations
 
