@@ -87,6 +87,17 @@ def test_the_frame_belongs_to_its_trigger(bench: Bench) -> None:
         assert frame.timestamp_ns >= 0
 
 
+def test_preparing_the_next_frame_takes_none_away(bench: Bench) -> None:
+    assert isinstance(bench.camera.repeats, bool)
+    bench.camera.idle()  # closed: nothing to do
+    bench.camera.open()
+    for trigger in (1, 2):
+        bench.camera.idle()
+        bench.expose(trigger)
+        bench.camera.idle()
+        assert bench.camera.frame(trigger, 2.0) is not None
+
+
 def test_it_describes_itself_in_json(bench: Bench) -> None:
     bench.camera.open()
     assert json.loads(json.dumps(bench.camera.describe()))["driver"] in BENCHES
