@@ -88,7 +88,9 @@ def decode_image(file: Path) -> NDArray[np.uint8]:
         with Image.open(file) as image:
             if image.width * image.height > PIXELS_LIMIT:
                 raise DataError(f"{file}: {image.width} × {image.height} pixels is over the limit of {PIXELS_LIMIT}")
-            grey = image.mode in ("L", "1", "I;16", "LA")
+            if image.mode.startswith("I"):  # 16 bits a pixel; Pillow's own conversion would clip at 255
+                return np.asarray(np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255), dtype=np.uint8)
+            grey = image.mode in ("L", "1", "LA")
             return np.asarray(image.convert("L" if grey else "RGB"))
     except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{file}: not a readable image: {error}") from error

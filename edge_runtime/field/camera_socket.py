@@ -30,6 +30,7 @@ class SocketCamera:
     def __init__(self, host: str, port: int) -> None:
         self._address = (host, port)
         self._socket: socket.socket | None = None
+        self._ended = ""
         self._buffer = bytearray()
         self._frames: OrderedDict[int, Frame] = OrderedDict()
 
@@ -51,6 +52,10 @@ class SocketCamera:
                 for earlier in [t for t in self._frames if not _is_after(t, trigger)]:
                     del self._frames[earlier]
                 return found
+            if self._ended:
+                reason = self._ended
+                self.close()
+                raise EndpointError(f"camera {self._name}: {reason}")
             left = deadline - time.monotonic()
             if left <= 0:
                 return None
@@ -64,6 +69,7 @@ class SocketCamera:
         if self._socket is not None:
             self._socket.close()
         self._socket = None
+        self._ended = ""
         self._buffer.clear()
         self._frames.clear()
 
@@ -75,7 +81,7 @@ class SocketCamera:
         return f"{self._address[0]}:{self._address[1]}"
 
     def _receive(self) -> None:
-        """Take what has arrived, without waiting."""
+        """Take what has arrived, without waiting. A frame that came just before the connection ended still counts."""
         if self._socket is None:
             raise EndpointError(f"camera {self._name}: not connected")
         try:
@@ -89,8 +95,7 @@ class SocketCamera:
         except (BlockingIOError, InterruptedError):
             pass
         except OSError as error:
-            self.close()
-            raise EndpointError(f"camera {self._name}: {error}") from error
+            self._ended = str(error)
 
     def _take_one(self) -> bool:
         if len(self._buffer) < HEADER.size:

@@ -70,9 +70,10 @@ class OpcUaDriver:
         ]
 
     def write(self, values: Sequence[tuple[Tag, Value]]) -> None:
+        client = self._open()
         nodes = [self._node(t) for t, _ in values]
         data = [self._ua.DataValue(self._ua.Variant(v, self._ua.VariantType[VARIANT_TYPE[t.type]])) for t, v in values]
-        results = self._wait(self._open().uaclient.write_attributes(nodes, data, self._ua.AttributeIds.Value))
+        results = self._wait(client.uaclient.write_attributes(nodes, data, self._ua.AttributeIds.Value))
         for (tag, _), status in zip(values, results, strict=True):
             if not status.is_good():
                 self.close()

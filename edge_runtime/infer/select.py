@@ -11,6 +11,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -218,4 +219,5 @@ def _write_cache(path: Path, key: str, entry: dict[str, Any]) -> None:
         temporary.write_text(json.dumps(dict(list(data.items())[-32:]), indent=1))
         temporary.replace(path)
     except OSError:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)

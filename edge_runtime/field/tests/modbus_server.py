@@ -20,7 +20,7 @@ from pymodbus.server import ModbusTcpServer
 
 
 class Plc:
-    """Holding registers and coils by zero-based address; `requests`: (function code, address, count) of each request."""
+    """Holding registers and coils by zero-based address; `requests`: (function code, address, count) of each."""
 
     def __init__(self, holding: dict[int, int], coils: dict[int, bool]) -> None:
         self.holding = ModbusSparseDataBlock(dict(holding))

@@ -55,7 +55,30 @@ def modbus_bench() -> Iterator[Bench]:
     plcs[-1].stop()
 
 
-BENCHES: dict[str, Callable[[], Iterator[Bench]]] = {"memory": memory_bench, "modbus": modbus_bench}
+def opcua_bench() -> Iterator[Bench]:
+    pytest.importorskip("asyncua")
+    from edge_runtime.field.opcua import OpcUaDriver
+    from edge_runtime.field.tests.opcua_server import OpcPlc
+
+    values: dict[str, tuple[str, int | bool]] = {
+        **{name: ("UInt16", value) for name, value in (("line_state", 6), ("part_seq", 41), ("recipe", 3))},
+        **{tag.node: ("UInt16", 0) for tag in (TAGS.result_seq, TAGS.result, TAGS.score, TAGS.heartbeat)},
+        "lot": ("UInt32", LOT),
+        "reject_coil": ("Boolean", False),
+    }
+    plc = OpcPlc(values)
+    plc.start()
+    driver = OpcUaDriver("127.0.0.1", plc.port, timeout_s=2.0, clock=FakeClock())
+    yield Bench(driver, plc.stop, plc.start)
+    driver.close()
+    plc.stop()
+
+
+BENCHES: dict[str, Callable[[], Iterator[Bench]]] = {
+    "memory": memory_bench,
+    "modbus": modbus_bench,
+    "opcua": opcua_bench,
+}
 
 
 @pytest.fixture(params=BENCHES)
