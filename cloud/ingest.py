@@ -23,7 +23,6 @@ from typing import Any
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from cloud.messages import Connected, Item, Rejection, read_message
 from cloud.store.writing import Acks, commit
@@ -183,7 +182,7 @@ class Ingest:
         """All in one transaction; if that fails each alone, so that one bad message does not hold up the others."""
         try:
             acks = commit(self._engine, items, time.time_ns())
-        except (SQLAlchemyError, ValueError, OverflowError) as error:
+        except Exception as error:  # whatever a message holds, the worker goes on
             if len(items) == 1:
                 self.counts["not_committed"] += 1
                 log.say(logging.ERROR, "a message could not be stored; the device will send it again", reason=str(error))
