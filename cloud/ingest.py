@@ -47,7 +47,9 @@ Message = tuple[str, bytes]
 class Ingest:
     """`start`, then `stop`. `counts` (messages, events, commits, rejected, dropped, not_committed) is for tests and logs."""
 
-    def __init__(self, engine: Engine, host: str, port: int, protocols: Sequence[MQTTProtocolVersion] = PROTOCOLS) -> None:
+    def __init__(
+        self, engine: Engine, host: str, port: int, protocols: Sequence[MQTTProtocolVersion] = PROTOCOLS
+    ) -> None:
         self._engine, self._host, self._port, self._protocols = engine, host, port, protocols
         self._queue: queue.Queue[Message | Connected | None] = queue.Queue(QUEUE_MESSAGES)
         self._stopping = threading.Event()
@@ -185,7 +187,9 @@ class Ingest:
         except Exception as error:  # whatever a message holds, the worker goes on
             if len(items) == 1:
                 self.counts["not_committed"] += 1
-                log.say(logging.ERROR, "a message could not be stored; the device will send it again", reason=str(error))
+                log.say(
+                    logging.ERROR, "a message could not be stored; the device will send it again", reason=str(error)
+                )
                 self._stopping.wait(STORE_PAUSE_S)
                 return {}
             return {place: heads for item in items for place, heads in self._commit([item]).items()}

@@ -118,9 +118,13 @@ def write_ready(path: Path, http_port: int, broker_port: int) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="gudgeon cloud", description="The cloud companion: broker, ingest, store, page.")
+    parser = argparse.ArgumentParser(
+        prog="gudgeon cloud", description="The cloud companion: broker, ingest, store, page."
+    )
     parser.add_argument("--config", type=Path, required=True, metavar="cloud.toml")
-    parser.add_argument("--ready-file", type=Path, metavar="F", help="JSON {http_port, broker_port}, written when all serve")
+    parser.add_argument(
+        "--ready-file", type=Path, metavar="F", help="JSON {http_port, broker_port}, written when all serve"
+    )
     args = parser.parse_args(argv)
     stop = threading.Event()
     signals = (signal.SIGTERM, signal.SIGINT)

@@ -53,7 +53,9 @@ def device_state(row: Mapping[str, Any]) -> Json:
 
 def _health(latest: Mapping[str, Any]) -> Any:
     """The newer of the last health Event and the last metric."""
-    told = [latest[key] for key in ("metric/control", "health/health") if "health" in latest.get(key, {}).get("body", {})]
+    told = [
+        latest[key] for key in ("metric/control", "health/health") if "health" in latest.get(key, {}).get("body", {})
+    ]
     return max(told, key=lambda e: e["wall_ns"])["body"]["health"] if told else None
 
 

@@ -80,7 +80,7 @@ def parts_per_min(engine: Engine, now_ns: int) -> float:
         count, first_ns = connection.execute(query).one()
     if not count:
         return 0.0
-    return round(60.0 * count / max(1.0, (now_ns - first_ns) / SECOND_NS), 1)
+    return float(round(60.0 * count / max(1.0, (now_ns - first_ns) / SECOND_NS), 1))
 
 
 def _fetch(engine: Engine, query: Select[Any]) -> list[Row]:

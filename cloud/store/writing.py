@@ -153,9 +153,9 @@ def _see(connection: Connection, place: Place, now_ns: int, status: Status | Non
 
 
 def _reject(connection: Connection, item: Rejection, now_ns: int) -> None:
-    result = connection.execute(insert(t.rejection).values(wall_ns=now_ns, **vars(item)))
+    added = insert(t.rejection).values(wall_ns=now_ns, **vars(item)).returning(t.rejection.c.id)
+    newest = connection.execute(added).scalar_one()
     _count(connection, "", Counter({"rejections": 1}))
-    newest = result.inserted_primary_key[0]
     connection.execute(delete(t.rejection).where(t.rejection.c.id <= newest - REJECTIONS_KEPT))
 
 
