@@ -1,0 +1,65 @@
+"""What is true now: health, the summary, and the stream of server-sent events that the page listens to.
+
+The stream sends `summary` once a second and `reject` for each diverted part; it begins with the last ones. It ends as soon as
+the server is asked to stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import StreamingResponse
+
+from cloud.api import models
+from cloud.api.records import named
+from cloud.store import queries
+from edge_runtime import __version__
+
+router = APIRouter()
+
+PERIOD_S = 1.0
+REJECTS_SHOWN = 20
+
+
+@router.get("/health", response_model=models.Health)
+def health(request: Request) -> Any:
+    """`degraded`: the page works, but nothing can arrive, because there is no broker."""
+    connected = request.app.state.broker_connected()
+    return {"status": "ok" if connected else "degraded", "broker_connected": connected, "version": __version__}
+
+
+@router.get("/summary", response_model=models.Summary)
+async def summary(request: Request) -> Any:
+    return await request.app.state.summaries.get()
+
+
+@router.get("/stream", response_class=StreamingResponse, responses={200: {"content": {"text/event-stream": {}}}})
+async def stream(request: Request) -> StreamingResponse:
+    """Server-sent events: `summary` (as /summary, and broker_connected) and `reject` (as an item of /decisions)."""
+    return StreamingResponse(_messages(request.app.state), media_type="text/event-stream")
+
+
+async def _messages(state: Any) -> AsyncIterator[str]:
+    stopping: asyncio.Event = state.stopping
+    last_id = 0
+    yield "retry: 1000\n\n"
+    while not stopping.is_set():
+        newest_id = await run_in_threadpool(queries.last_decision_id, state.engine)
+        for row in await run_in_threadpool(queries.diverted_after, state.engine, last_id, REJECTS_SHOWN):
+            yield sse("reject", named(row))
+            newest_id = max(newest_id, row["id"])
+        last_id = newest_id
+        yield sse("summary", await state.summaries.get() | {"broker_connected": state.broker_connected()})
+        try:
+            await asyncio.wait_for(stopping.wait(), PERIOD_S)
+        except TimeoutError:
+            pass
+
+
+def sse(event: str, data: Any) -> str:
+    return f"event: {event}\ndata: {json.dumps(data, allow_nan=False)}\n\n"

@@ -1,0 +1,67 @@
+"""The web application: API, live page and their lifetime. What it shows comes from the store, never from ingest's memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.responses import FileResponse
+from sqlalchemy import Engine
+
+from cloud.api import live, records
+from cloud.security import Security
+from cloud.simulator import Simulator
+from cloud.summary import Summaries
+from edge_runtime import __version__
+
+WEB = Path(__file__).parent / "web"
+#: path → (file, media type); nothing else is served
+PAGES: dict[str, tuple[str, str]] = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/app.css": ("app.css", "text/css; charset=utf-8"),
+    "/app.js": ("app.js", "text/javascript; charset=utf-8"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+API = "/api/v1"
+
+
+def make_app(engine: Engine, simulator: Simulator, broker_connected: Callable[[], bool]) -> FastAPI:
+    """`app.state.stop_streams()` ends open streams; any thread may call it."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        loop = asyncio.get_running_loop()
+        app.state.stopping = asyncio.Event()
+        app.state.stop_streams = lambda: loop.call_soon_threadsafe(app.state.stopping.set)
+        app.state.summaries = Summaries(engine, simulator)
+        yield
+        await simulator.close()
+
+    app = FastAPI(
+        title="Gudgeon cloud companion",
+        version=__version__,
+        lifespan=lifespan,
+        openapi_url=f"{API}/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.engine = engine
+    app.state.broker_connected = broker_connected
+    app.add_middleware(Security)
+    app.include_router(live.router, prefix=API, tags=["live"])
+    app.include_router(records.router, prefix=API, tags=["records"])
+    for path in PAGES:
+        app.add_api_route(path, _page(path), include_in_schema=False)
+    return app
+
+
+def _page(path: str) -> Callable[[], FileResponse]:
+    name, media_type = PAGES[path]
+
+    def page() -> FileResponse:
+        return FileResponse(WEB / name, media_type=media_type)
+
+    return page

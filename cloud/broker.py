@@ -1,0 +1,100 @@
+"""The embedded MQTT broker (amqtt, MQTT 3.1.1): for one machine and one command. Mosquitto or EMQX is the real one.
+
+- It runs in its own thread with its own loop, so that a slow page never delays a device.
+- Anonymous clients are allowed because the address is this machine's only (`settings.check_loopback`).
+- It keeps nothing: a device that was not acknowledged by ingest sends again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import threading
+from typing import Any
+
+from amqtt.adapters import StreamReaderAdapter, StreamWriterAdapter
+from amqtt.broker import Broker
+from amqtt.contexts import BrokerConfig, ListenerConfig, ListenerType
+
+from edge_runtime.errors import GudgeonError
+
+LISTENER = "default"
+START_TIMEOUT_S = 10.0
+STOP_TIMEOUT_S = 1.5
+PLUGINS = {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}}
+
+
+class EmbeddedBroker:
+    """Serves on a socket that already listens; `start` returns when it does."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._loop = asyncio.new_event_loop()
+        self._stop: asyncio.Event = asyncio.Event()
+        self._started = threading.Event()
+        self._error: BaseException | None = None
+        self._connections: set[asyncio.Task[Any]] = set()
+        self._thread = threading.Thread(target=self._run, name="broker", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+        if not self._started.wait(START_TIMEOUT_S) or self._error:
+            raise GudgeonError(f"the embedded broker did not start: {self._error or 'no answer'}")
+
+    def stop(self) -> None:
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join(2 * STOP_TIMEOUT_S)
+
+    def _run(self) -> None:
+        _quiet()
+        try:
+            self._loop.run_until_complete(self._serve())
+        except Exception as error:
+            self._error = error
+        finally:
+            self._started.set()
+            self._socket.close()
+            self._loop.close()
+
+    async def _serve(self) -> None:
+        config = BrokerConfig(listeners={LISTENER: ListenerConfig(type=ListenerType.EXTERNAL)}, plugins=PLUGINS)
+        broker = Broker(config, loop=self._loop)
+        await broker.start()
+
+        async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            self._connections.add(task)
+            task.add_done_callback(self._connections.discard)
+            peer = writer.get_extra_info("socket")
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            try:
+                await broker.external_connected(StreamReaderAdapter(reader), StreamWriterAdapter(writer), LISTENER)
+            except (OSError, asyncio.CancelledError):
+                pass  # the client is gone, or the broker is stopping
+            finally:
+                writer.close()
+
+        server = await asyncio.start_server(connected, sock=self._socket)
+        self._started.set()
+        await self._stop.wait()
+        server.close()
+        await self._end(broker)
+
+    async def _end(self, broker: Broker) -> None:
+        try:
+            await asyncio.wait_for(broker.shutdown(), STOP_TIMEOUT_S)
+        except Exception as error:
+            logging.getLogger("gudgeon").warning("the embedded broker did not stop cleanly: %r", error)
+        left = [t for t in asyncio.all_tasks(self._loop) if t is not asyncio.current_task()]
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+
+def _quiet() -> None:
+    """amqtt tells every connection, and an error for each client that speaks MQTT 5 first."""
+    for name in ("amqtt", "transitions"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -1,0 +1,207 @@
+"""Ingest: MQTT to the store, and acknowledgements back.
+
+- The network thread only puts messages into a bounded queue; one worker thread reads, commits and acknowledges.
+- Messages that wait share one commit. An acknowledgement is published after the commit that it stands for, never before.
+- What finds no room in the queue, and what cannot be committed, is not acknowledged: the device sends it again.
+- A broker that goes away is dialled again, with growing pauses; one that speaks MQTT 3.1.1 only is found out at the
+  first connection and remembered.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import random
+import secrets
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from sqlalchemy import Engine
+
+from cloud.messages import Connected, Item, Rejection, read_message
+from cloud.store.writing import Acks, commit
+from edge_runtime import log
+from edge_runtime.wire.envelope import encode_ack
+from edge_runtime.wire.topics import subscription
+
+PROTOCOLS = (MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311)
+LEAVES = ("events", "status")
+QUEUE_MESSAGES = 500
+COMMIT_MESSAGES = 64
+FULL_WAIT_S = 1.0
+KEEPALIVE_S = 30
+CONNECT_TIMEOUT_S = 5.0
+PAUSE_FIRST_S = 0.1
+PAUSE_LIMIT_S = 5.0
+STORE_PAUSE_S = 0.5
+
+Message = tuple[str, bytes]
+
+
+class Ingest:
+    """`start`, then `stop`. `counts` (messages, events, commits, rejected, dropped, not_committed) is for tests and logs."""
+
+    def __init__(
+        self, engine: Engine, host: str, port: int, protocols: Sequence[MQTTProtocolVersion] = PROTOCOLS
+    ) -> None:
+        self._engine, self._host, self._port, self._protocols = engine, host, port, protocols
+        self._queue: queue.Queue[Message | Connected | None] = queue.Queue(QUEUE_MESSAGES)
+        self._stopping = threading.Event()
+        self._ended = threading.Event()
+        self._client: mqtt.Client | None = None
+        self._protocol = 0
+        self._proven = False
+        self._threads = [
+            threading.Thread(target=self._keep_connected, name="ingest-connect", daemon=True),
+            threading.Thread(target=self._work, name="ingest-worker", daemon=True),
+        ]
+        self.connected = threading.Event()
+        self.counts: Counter[str] = Counter()
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Leave the broker, commit what has arrived, end."""
+        self._stopping.set()
+        self._ended.set()
+        self._threads[0].join()
+        self._queue.put(None)
+        self._threads[1].join()
+
+    # ── the connection ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _keep_connected(self) -> None:
+        failures = 0
+        while not self._stopping.is_set():
+            reason = self._connect_once()
+            failures = 0 if self.connected.is_set() else failures + 1
+            self.connected.clear()
+            if self._stopping.is_set():
+                return
+            if not self._proven and reason == "refused" and failures < len(self._protocols):
+                self._protocol = (self._protocol + 1) % len(self._protocols)
+                continue
+            if failures <= 1:
+                where = f"{self._host}:{self._port}"
+                log.say(logging.WARNING, "no connection to the broker; trying again", broker=where, reason=reason)
+            self._stopping.wait(random.uniform(0.5, 1.0) * min(PAUSE_LIMIT_S, PAUSE_FIRST_S * 2.0 ** min(failures, 10)))
+
+    def _connect_once(self) -> str:
+        """Connect and stay until the connection ends; why it ended."""
+        self._ended.clear()
+        client = self._make_client(self._protocols[self._protocol])
+        try:
+            client.connect(self._host, self._port, KEEPALIVE_S)
+        except (OSError, ValueError) as error:
+            return str(error)
+        self._client = client
+        client.loop_start()
+        if not self._stopping.is_set():
+            deadline = None if self.connected.wait(0) else CONNECT_TIMEOUT_S
+            self._wait_for_end(deadline)
+        client.disconnect()
+        client.loop_stop()
+        self._client = None
+        return "the broker closed the connection" if self.connected.is_set() else "refused"
+
+    def _wait_for_end(self, deadline_s: float | None) -> None:
+        if not self._ended.wait(deadline_s) and self.connected.is_set():
+            self._ended.wait()
+
+    def _make_client(self, protocol: MQTTProtocolVersion) -> mqtt.Client:
+        client = mqtt.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=f"gudgeon-cloud-{secrets.token_hex(4)}",
+            clean_session=None if protocol is MQTTProtocolVersion.MQTTv5 else True,
+            protocol=protocol,
+            reconnect_on_failure=False,
+        )
+        client.connect_timeout = CONNECT_TIMEOUT_S
+        client.on_socket_open = _no_delay
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_subscribe = self._on_subscribe
+        client.on_message = self._on_message
+        return client
+
+    def _on_connect(self, client: mqtt.Client, _: Any, flags: Any, reason: Any, properties: Any) -> None:
+        if reason.is_failure:
+            return  # the end of the connection follows
+        self._proven = True
+        self._queue.put(Connected())
+        client.subscribe([(subscription(leaf), 1) for leaf in LEAVES])
+
+    def _on_subscribe(self, client: mqtt.Client, _: Any, mid: int, reasons: Any, properties: Any) -> None:
+        if any(r.is_failure for r in reasons):
+            log.say(logging.ERROR, "the broker refuses the subscription", broker=f"{self._host}:{self._port}")
+            self._ended.set()
+            return
+        self.connected.set()
+        protocol = "5" if self._protocols[self._protocol] is MQTTProtocolVersion.MQTTv5 else "3.1.1"
+        log.say(logging.INFO, "ingest connected", broker=f"{self._host}:{self._port}", protocol=protocol)
+
+    def _on_disconnect(self, *_: Any) -> None:
+        self._ended.set()
+
+    def _on_message(self, client: mqtt.Client, _: Any, message: mqtt.MQTTMessage) -> None:
+        try:
+            self._queue.put((message.topic, bytes(message.payload)), timeout=FULL_WAIT_S)
+        except queue.Full:
+            self.counts["dropped"] += 1
+        except UnicodeDecodeError:  # paho decodes the topic here
+            self.counts["rejected"] += 1
+
+    # ── the worker ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _work(self) -> None:
+        last = False
+        while not last:
+            waiting = [self._queue.get()]
+            while len(waiting) < COMMIT_MESSAGES and not self._queue.empty():
+                waiting.append(self._queue.get_nowait())
+            last = None in waiting
+            items = [m if isinstance(m, Connected) else self._read(m) for m in waiting if m is not None]
+            if items:
+                self._publish(self._commit(items))
+
+    def _read(self, message: Message) -> Item:
+        self.counts["messages"] += 1
+        item = read_message(*message)
+        if isinstance(item, Rejection):
+            self.counts["rejected"] += 1
+            log.say(logging.WARNING, "a message was rejected", topic=item.topic, reason=item.reason)
+        return item
+
+    def _commit(self, items: Sequence[Item]) -> Acks:
+        """All in one transaction; if that fails each alone, so that one bad message does not hold up the others."""
+        try:
+            acks = commit(self._engine, items, time.time_ns())
+        except Exception as error:  # whatever a message holds, the worker goes on
+            if len(items) == 1:
+                self.counts["not_committed"] += 1
+                log.say(
+                    logging.ERROR, "a message could not be stored; the device will send it again", reason=str(error)
+                )
+                self._stopping.wait(STORE_PAUSE_S)
+                return {}
+            return {place: heads for item in items for place, heads in self._commit([item]).items()}
+        self.counts["commits"] += 1
+        return acks
+
+    def _publish(self, acks: Acks) -> None:
+        client = self._client
+        for place, heads in acks.items():
+            if client is not None and heads:
+                client.publish(place.topic("ack"), encode_ack(heads), qos=1)
+
+
+def _no_delay(client: mqtt.Client, _: Any, sock: Any) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,0 +1,109 @@
+"""The tables as SQLAlchemy sees them; `migrations.py` makes them, and a test compares the two.
+
+event         every Event once, by (device, stream, seq); `id` is the order of arrival and the cursor of the API
+decision      projection of the stream `decision`: one row for each of its Events
+stream_head   highest seq below which nothing is missing (`head`) and highest seq seen (`top`)
+tally         counters kept with each commit, so that the live page never counts rows
+latest        the last Event of the kinds that tell a device's present state
+device        where it stands, whether it is connected
+rejection     messages that could not be taken; bounded
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Boolean, Column, Float, Integer, MetaData, Table, Text, UniqueConstraint
+
+metadata = MetaData()
+
+schema_version = Table("schema_version", metadata, Column("version", Integer, nullable=False))
+
+device = Table(
+    "device",
+    metadata,
+    Column("device", Text, primary_key=True),
+    Column("place", Text, nullable=False),
+    Column("online", Boolean, nullable=False),
+    Column("boot_id", Text, nullable=False),
+    Column("first_seen_ns", BigInteger, nullable=False),
+    Column("last_seen_ns", BigInteger, nullable=False),
+)
+
+event = Table(
+    "event",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("device", Text, nullable=False),
+    Column("stream", Text, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("boot_id", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("mono_ns", BigInteger, nullable=False),
+    Column("wall_ns", BigInteger, nullable=False),
+    Column("wall_uncertainty_ns", BigInteger),
+    Column("received_ns", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),
+    UniqueConstraint("device", "stream", "seq"),
+)
+
+decision = Table(
+    "decision",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("device", Text, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("part_epoch", BigInteger),
+    Column("part_seq", BigInteger),
+    Column("result", Integer),
+    Column("score", Float),
+    Column("label", Text),
+    Column("reason", Text),
+    Column("serial", BigInteger),
+    Column("lot", BigInteger),
+    Column("recipe", BigInteger),
+    Column("latency_us", BigInteger),
+    Column("bundle_digest", Text),
+    Column("engine", Text),
+    Column("variant", Text),
+    Column("wall_ns", BigInteger, nullable=False),
+    Column("received_ns", BigInteger, nullable=False),
+    UniqueConstraint("device", "seq"),
+)
+
+stream_head = Table(
+    "stream_head",
+    metadata,
+    Column("device", Text, primary_key=True),
+    Column("stream", Text, primary_key=True),
+    Column("head", BigInteger, nullable=False),
+    Column("top", BigInteger, nullable=False),
+)
+
+tally = Table(
+    "tally",
+    metadata,
+    Column("device", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+
+latest = Table(
+    "latest",
+    metadata,
+    Column("device", Text, primary_key=True),
+    Column("stream", Text, primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+    Column("wall_ns", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),
+)
+
+rejection = Table(
+    "rejection",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("wall_ns", BigInteger, nullable=False),
+    Column("topic", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+)
