@@ -23,7 +23,15 @@ from rich.console import Console
 from edge_runtime.errors import GudgeonError, UsageError
 from edge_runtime.infer.post import softmax
 from tools.pipeline import calibrate, metrics
-from tools.pipeline.data import class_names, data_digest, grouped_folds, load_image, load_mask, read_labels, similar_groups
+from tools.pipeline.data import (
+    class_names,
+    data_digest,
+    grouped_folds,
+    load_image,
+    load_mask,
+    read_labels,
+    similar_groups,
+)
 from tools.pipeline.train import Recipe, Samples, fit, logits_of
 
 Progress = Callable[[str, int, int, float], None]
@@ -126,7 +134,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--max-folds", type=int, default=0, help="stop after so many (default: all)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one entry of the recipe")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change one entry of the recipe"
+    )
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)

@@ -55,7 +55,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     args = parser.parse_args(argv)
     if args.max_folds < 1 or args.folds < 2 or args.golden < 1 or args.seed < 0 or args.threads < 1:
-        parser.error("expected --max-folds, --golden and --threads of at least 1, --folds of at least 2, --seed 0 or more")
+        parser.error(
+            "expected --max-folds, --golden and --threads of at least 1, --folds of at least 2, --seed 0 or more"
+        )
     return args
 
 
@@ -137,9 +139,7 @@ def _pack(
     inputs = data.samples.inputs(recipe.input)
     answers = {name: quantise.run_onnx(work / name, inputs) for name in (pack.FP32, pack.INT8)}
     agreement = float((answers[pack.FP32].argmax(1) == answers[pack.INT8].argmax(1)).mean())
-    golden = pack.choose_golden(
-        data.samples.labels, answers[pack.INT8], args.golden, np.random.default_rng(args.seed)
-    )
+    golden = pack.choose_golden(data.samples.labels, answers[pack.INT8], args.golden, np.random.default_rng(args.seed))
     contents = pack.Contents(
         name=args.name,
         version=args.bundle_version,

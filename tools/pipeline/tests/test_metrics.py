@@ -25,7 +25,12 @@ def test_one_kind_only_has_no_balanced_accuracy_or_auroc() -> None:
 
 @pytest.mark.parametrize(
     ("score", "expected"),
-    [([0.9, 0.8, 0.7, 0.2, 0.1], 1.0), ([0.1, 0.2, 0.3, 0.8, 0.9], 0.0), ([0.5] * 5, 0.5), ([0.9, 0.4, 0.3, 0.4, 0.1], 4.5 / 6)],
+    [
+        ([0.9, 0.8, 0.7, 0.2, 0.1], 1.0),
+        ([0.1, 0.2, 0.3, 0.8, 0.9], 0.0),
+        ([0.5] * 5, 0.5),
+        ([0.9, 0.4, 0.3, 0.4, 0.1], 4.5 / 6),
+    ],
 )
 def test_auroc_counts_pairs_and_halves_ties(score: list[float], expected: float) -> None:
     assert metrics.auroc(DEFECT, np.array(score)) == pytest.approx(expected)
