@@ -40,7 +40,7 @@ def paste_defect(
     patch = source[top:bottom, left:right].astype(np.float32)
     inside = mask[top:bottom, left:right]
     if inside.all():
-        return target, np.zeros_like(mask)
+        return target, np.zeros(target.shape, bool)
     change = patch - np.median(patch[~inside])
     for axis in (0, 1):
         if rng.random() < 0.5:
@@ -53,7 +53,7 @@ def paste_defect(
     out = target.astype(np.float32)
     area = out[y : y + height, x : x + width]
     area += strength * soft * change * (area.std() + 20) / (patch[~inside].std() + 20)
-    new_mask = np.zeros_like(mask)
+    new_mask = np.zeros(target.shape, bool)
     new_mask[y : y + height, x : x + width] = inside
     return np.clip(out, 0, 255).astype(np.uint8), new_mask
 

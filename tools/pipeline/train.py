@@ -6,8 +6,9 @@ Selection never sees another split than the one handed in; a run is decided by (
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -19,24 +20,31 @@ from torch.nn import functional
 from edge_runtime.infer.pre import preprocess
 from edge_runtime.wire.manifest import InputSpec
 from tools.pipeline.augment import Augmentation, batch_geometry, batch_light, paste_defect
-from tools.pipeline.model import Architecture, SurfaceNet
+from tools.pipeline.model import STRIDES, Architecture, SurfaceNet
 
-CANVAS = 256
-MAP_STRIDES = (8, 16)
+CANVAS_SCALE = 1.15  # the canvas that augmentation samples from, relative to the input
+DEFECT_CELL, SOUND_CELL = 0.3, 0.05  # share of a cell that a mask covers
+
+#: (step, steps, loss)
+Progress = Callable[[int, int, float], None]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a training run but the data and the seed."""
+    """Everything that decides a training run but the data and the seed.
+
+    `hard_cells`: how many of a map's worst sound cells (per 144) stand for all; `backbone_rate`: its share of the rate."""
 
     height: int = 192
     width: int = 192
-    epochs: int = 120
+    epochs: int = 60
     batch: int = 16
-    learning_rate: float = 3e-3
-    weight_decay: float = 5e-2
+    learning_rate: float = 1e-3
+    backbone_rate: float = 1.0
+    weight_decay: float = 2e-2
     label_smoothing: float = 0.05
-    map_weight: float = 2.0
+    map_weight: float = 1.0
+    hard_cells: int = 2
     average_decay: float = 0.99
     architecture: Architecture = field(default_factory=Architecture)
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -44,6 +52,12 @@ class Recipe:
     @property
     def input(self) -> InputSpec:
         return InputSpec(self.height, self.width, 1, "area", "per_image")
+
+
+def quick(recipe: Recipe) -> Recipe:
+    """The same way in seconds, for tests: a small plain network, few passes."""
+    small = Architecture(backbone="plain", widths=(8, 12, 16, 32), fine_width=16)
+    return replace(recipe, height=96, width=96, epochs=8, learning_rate=3e-3, architecture=small)
 
 
 @dataclass(frozen=True)
@@ -62,27 +76,32 @@ class Samples:
 
 
 class _Canvas:
-    """The training samples on one square canvas, and the batches drawn from them."""
+    """The training samples on one canvas a little larger than the input, and the batches drawn from them."""
 
     def __init__(self, samples: Samples, classes: int, recipe: Recipe, rng: np.random.Generator) -> None:
-        self._images = [_square(frame) for frame in samples.frames]
-        self._masks = [None if mask is None else _square_mask(mask) for mask in samples.masks]
+        self._size = (round(CANVAS_SCALE * recipe.width), round(CANVAS_SCALE * recipe.height))
+        self._images = [self._fitted(frame) for frame in samples.frames]
+        self._masks = [None if m is None or not m.any() else self._fitted_mask(m) for m in samples.masks]
         self._labels, self._classes, self._recipe, self._rng = samples.labels, classes, recipe, rng
         self._local = [i for i, m in enumerate(self._masks) if m is not None and 0 < m.mean() < 0.25]
+        counts = np.bincount(self._labels, minlength=classes).astype(float)
+        weight = 0.5 / len(self._labels) + 0.5 / (classes * counts[self._labels])
+        self._weight = weight / weight.sum()
 
-    def batches(self) -> list[NDArray[np.int64]]:
-        """One epoch: as many draws as samples; half the weight by class, half by frequency."""
-        counts = np.bincount(self._labels, minlength=self._classes).astype(float)
-        weight = 0.5 / len(self._labels) + 0.5 / (self._classes * counts[self._labels])
-        weight /= weight.sum()
-        order = self._rng.choice(len(self._labels), len(self._labels), p=weight)
-        return np.array_split(order, max(1, len(order) // self._recipe.batch))
+    def _fitted(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return np.asarray(Image.fromarray(frame).resize(self._size, Image.Resampling.BOX))
 
-    def batch(self, index: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Inputs (n, 1, h, w), labels (n,), masks (n, classes − 1, h, w), and which of these are known (n,)."""
-        n = len(index)
-        images = np.empty((n, 1, CANVAS, CANVAS), np.float32)
-        masks = np.zeros((n, 1, CANVAS, CANVAS), np.float32)
+    def _fitted_mask(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        return self._fitted(mask.astype(np.uint8) * 255) > 64
+
+    def batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Inputs (n, 1, h, w), labels (n,), masks (n, classes − 1, h, w), and which of these are known (n,).
+
+        Samples are drawn half by class, half by frequency."""
+        index = self._rng.choice(len(self._labels), self._recipe.batch, p=self._weight)
+        n, (width, height) = len(index), self._size
+        images = np.empty((n, 1, height, width), np.float32)
+        masks = np.zeros((n, 1, height, width), np.float32)
         labels = self._labels[index].copy()
         known = np.ones(n, bool)
         for row, i in enumerate(index):
@@ -111,58 +130,72 @@ class _Canvas:
         return (pasted, where, int(self._labels[source])) if where.any() else (image, None, 0)
 
 
-def _square(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return np.asarray(Image.fromarray(frame).resize((CANVAS, CANVAS), Image.Resampling.BOX))
-
-
-def _square_mask(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    grey = Image.fromarray(mask.astype(np.uint8) * 255)
-    return np.asarray(grey.resize((CANVAS, CANVAS), Image.Resampling.BOX)) > 64
-
-
-def fit(
-    samples: Samples, classes: int, recipe: Recipe, seed: int, progress: Callable[[int, float], None] | None = None
-) -> SurfaceNet:
-    """Train from scratch and return the weight-averaged network in evaluation mode. `progress(epoch, loss)` per epoch."""
+def fit(samples: Samples, classes: int, recipe: Recipe, seed: int, progress: Progress | None = None) -> SurfaceNet:
+    """Train and return the weight-averaged network in evaluation mode."""
     torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    net = SurfaceNet(classes, recipe.architecture)
+    canvas = _Canvas(samples, classes, recipe, np.random.default_rng(seed))
+    net = SurfaceNet(classes, recipe.architecture).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(net)
-    canvas = _Canvas(samples, classes, recipe, rng)
-    steps = recipe.epochs * len(canvas.batches())
-    optimiser = torch.optim.AdamW(net.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.learning_rate, steps, pct_start=0.15)
-    for epoch in range(recipe.epochs):
-        net.train()
-        losses = []
-        for index in canvas.batches():
-            x, labels, masks, known = canvas.batch(index)
-            logits, *maps = net.with_maps(x)
-            loss = functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-            for cells, stride in zip(maps, MAP_STRIDES, strict=True):
-                target = functional.max_pool2d(masks, stride, ceil_mode=True)
-                loss = loss + recipe.map_weight * _map_loss(cells, target, known)
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(net.parameters(), 2.0)
-            optimiser.step()
-            schedule.step()
-            _average(average, net, recipe.average_decay if epoch > 5 else 0.5)
-            losses.append(float(loss.detach()))
+    steps = max(1, recipe.epochs * math.ceil(len(samples.labels) / recipe.batch))
+    optimiser, schedule = _optimiser(net, recipe, steps)
+    net.train()
+    recent = 0.0
+    for step in range(steps):
+        loss = _loss(net, canvas.batch(), recipe)
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 2.0)
+        optimiser.step()
+        schedule.step()
+        _average(average, net, min(recipe.average_decay, (1 + step) / (10 + step)))
+        recent += (float(loss.detach()) - recent) * max(0.05, 1 / (1 + step))
         if progress:
-            progress(epoch, float(np.mean(losses)))
+            progress(step + 1, steps, recent)
     return average.eval()
 
 
-def _map_loss(cells: Tensor, target: Tensor, known: Tensor) -> Tensor:
-    """Binary cross-entropy over cells, balanced within each class: its defect cells together weigh a quarter of its sound
-    ones, however small the defect is. Averaged over the classes that are present, and the sound cells of all."""
-    loss = functional.binary_cross_entropy_with_logits(cells, target, reduction="none")[known]
-    positive = (target[known] > 0.3).float()
-    found = positive.sum((0, 2, 3))
-    defect = (loss * positive).sum((0, 2, 3)) / found.clamp_min(1.0)
-    sound = (loss * (1.0 - positive)).sum((0, 2, 3)) / (1.0 - positive).sum((0, 2, 3)).clamp_min(1.0)
-    return 0.25 * defect.sum() / (found > 0).sum().clamp_min(1) + sound.mean()
+def _optimiser(
+    net: SurfaceNet, recipe: Recipe, steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """AdamW, one cycle; the fresh layers learn at twice the rate."""
+    ready = {id(p) for p in net.backbone.parameters()}
+    groups = [
+        [p for p in net.parameters() if p.requires_grad and id(p) in ready],
+        [p for p in net.parameters() if id(p) not in ready],
+    ]
+    rates = [recipe.learning_rate * recipe.backbone_rate, recipe.learning_rate * 2.0]
+    optimiser = torch.optim.AdamW([{"params": g} for g in groups], rates[0], weight_decay=recipe.weight_decay)
+    return optimiser, torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, steps + 1, pct_start=0.15)
+
+
+def _loss(net: SurfaceNet, batch: tuple[Tensor, Tensor, Tensor, Tensor], recipe: Recipe) -> Tensor:
+    x, labels, masks, known = batch
+    x = x.contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+        logits, *maps = net.with_maps(x)
+    loss = functional.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+    for cells, stride in zip(maps, STRIDES, strict=True):
+        covered = functional.max_pool2d(masks, stride, ceil_mode=True)
+        loss = loss + recipe.map_weight * map_loss(cells.float(), covered, known, recipe.hard_cells)
+    return loss
+
+
+def map_loss(cells: Tensor, covered: Tensor, known: Tensor, hard_cells: int) -> Tensor:
+    """Binary cross-entropy of maps (n, defects, h, w) against the share of each cell that a mask covers.
+
+    Sound cells count twice: the hardest few of each map, since the head looks at maxima, and all of them by half.
+    Defect cells count by half, averaged within each map that has some, however small the defect is."""
+    cells, covered = cells[known], covered[known]
+    if not len(cells):
+        return cells.sum()
+    defect = (covered > DEFECT_CELL).float()
+    loss = functional.binary_cross_entropy_with_logits(cells, defect, reduction="none")
+    sound = (loss * (covered < SOUND_CELL)).flatten(2)
+    count = min(max(1, hard_cells * max(1, sound.shape[2] // 144)), sound.shape[2])
+    hardest = sound.topk(count, 2).values.mean()
+    found = defect.sum((2, 3))
+    missed = ((loss * defect).sum((2, 3)) / found.clamp_min(1.0)).sum() / (found > 0).sum().clamp_min(1)
+    return hardest + 0.5 * sound.mean() + 0.5 * missed
 
 
 @torch.no_grad()
