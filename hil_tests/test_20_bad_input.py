@@ -111,7 +111,7 @@ def test_a_missing_configuration(place: Path) -> None:
     ("command", "text"),
     [
         (("cloud",), "[http]\nport = {port}\n[broker]\nport = 0\n"),
-        (("sim", "line"), "[ports]\nmodbus = {port}\nopcua = 0\ncamera = 0\nstats = 0\n"),
+        (("sim", "line"), "[modbus]\nport = {port}\n"),
     ],
     ids=["cloud", "sim line"],
 )

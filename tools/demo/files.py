@@ -47,7 +47,7 @@ class Workplace:
 
 
 def line_toml(work: Workplace, plan: Plan) -> Path:
-    return work.write("line.toml", {"ports": {"modbus": 0, "opcua": 0, "camera": 0, "stats": 0}})
+    return work.write("line.toml", {name: {"port": 0} for name in ("modbus", "opcua", "camera", "stats")})
 
 
 def cloud_toml(work: Workplace, plan: Plan, stats_port: int) -> Path:

@@ -119,11 +119,12 @@ class Demo:
 
     def _decisions(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
-        while True:
-            page = self._api("/api/v1/decisions", device="demo-01", after=len(found), limit=PAGE)
-            found += page["decisions"]
-            if len(page["decisions"]) < PAGE:
-                return found
+        after: int | None = 0
+        while after is not None:
+            page = self._api("/api/v1/decisions", device="demo-01", after=after, limit=PAGE)
+            found += page["items"]
+            after = page["next_after"]
+        return found
 
     def _api(self, path: str, **query: Any) -> dict[str, Any]:
         try:
