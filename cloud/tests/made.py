@@ -45,7 +45,7 @@ class FakeDevice:
         self._client = mqtt.Client(
             CallbackAPIVersion.VERSION2, client_id=f"device-{place.device}", protocol=MQTTProtocolVersion.MQTTv311
         )
-        self._client.on_socket_open = lambda c, u, s: s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # type: ignore[union-attr]
+        self._client.on_socket_open = _no_delay
         self._client.on_message = lambda c, u, m: self._acks.put(decode_ack(bytes(m.payload)))
         self._client.on_subscribe = lambda *_: self._subscribed.put(True)
         self._client.connect("127.0.0.1", port)
@@ -64,3 +64,7 @@ class FakeDevice:
     def close(self) -> None:
         self._client.disconnect()
         self._client.loop_stop()
+
+
+def _no_delay(client: mqtt.Client, _: Any, sock: Any) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

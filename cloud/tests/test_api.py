@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from sqlalchemy import Engine
 
 from cloud.app import make_app
-from cloud.messages import Batch, Rejection, Status
+from cloud.messages import Batch, Item, Rejection, Status
 from cloud.security import HEADERS, host_name
 from cloud.simulator import Simulator
 from cloud.store.writing import commit
@@ -31,7 +31,7 @@ def filled(engine: Engine) -> Engine:
     events += [decision(12, 11, kind="unrecorded", result=2, latency_us=None, lot=8)]
     metric = event(1, "metric", "control", line_state=6, outbox_depth=4, health="nominal")
     loaded = event(1, "health", "model_loaded", engine="litert", variant="int8", bundle_digest="d1")
-    items = [Batch(PLACE, [*events, metric, loaded]), Status(PLACE, True, "b1"), Rejection("t", "odd", 3)]
+    items: list[Item] = [Batch(PLACE, [*events, metric, loaded]), Status(PLACE, True, "b1"), Rejection("t", "odd", 3)]
     commit(engine, items, time.time_ns())
     return engine
 
@@ -122,9 +122,15 @@ def test_rejections(filled: Engine) -> None:
 
 def test_summary(filled: Engine) -> None:
     found = get(filled, "/api/v1/summary").json()
-    shown = {"parts": 11, "events_in_cloud": 11, "unrecorded": 1, "duplicates_in_cloud": 1, "rejected_messages": 1}
+    shown: dict[str, Any] = {
+        "parts": 11,
+        "events_in_cloud": 11,
+        "unrecorded": 1,
+        "duplicates_in_cloud": 1,
+        "rejected_messages": 1,
+    }
     shown |= {"results": {"pass": 10, "reject": 2, "review": 0, "fault": 0}, "outbox_depth": 4, "devices_online": 1}
-    shown |= {"line_state": 6, "line_state_name": "Execute", "simulator": None}
+    shown |= {"line_state": 6, "line_state_name": "Execute", "simulator": None, "rejected_messages": 1}
     assert {name: found[name] for name in shown} == shown
     assert {b["upto_ms"]: b["count"] for b in found["latency_ms"] if b["count"]} == {3: 10, 30: 1}
     assert found["parts_per_min"] > 0
@@ -159,7 +165,7 @@ def test_the_simulator_is_asked_once_a_second_and_may_be_away(engine: Engine) ->
     assert with_app(app_of(engine, simulator), twice) == STATS
     assert asked == ["http://127.0.0.1:9/stats"]
     for odd in (httpx.Response(500), httpx.Response(200, text="?"), httpx.Response(200, json=[1])):
-        away = Simulator("http://127.0.0.1:9/stats", httpx.MockTransport(lambda _, odd=odd: odd))  # type: ignore[misc]
+        away = Simulator("http://127.0.0.1:9/stats", httpx.MockTransport(lambda _, odd=odd: odd))
         assert asyncio.run(away.stats()) is None
 
 

@@ -115,6 +115,18 @@ def test_both_ends_send_at_once(device: FakeDevice, broker: tuple[EmbeddedBroker
         s.close()
 
 
+@pytest.mark.parametrize(
+    "sent", [b"", b"GET / HTTP/1.1\r\n\r\n", b"\x10\xff\xff\xff\xff", b"\x10\x04\x00\x04MQ", bytes(range(256))]
+)
+def test_a_stranger_on_the_port_disturbs_nobody(
+    sent: bytes, device: FakeDevice, broker: tuple[EmbeddedBroker, int]
+) -> None:
+    with socket.create_connection(("127.0.0.1", broker[1])) as stranger:
+        stranger.sendall(sent)
+        assert device.send([decision(1)]) == {"decision": 1}
+    assert device.send([decision(2)]) == {"decision": 2}
+
+
 def test_messages_that_wait_share_a_commit(engine: Engine) -> None:
     ingest = Ingest(engine, "127.0.0.1", 1, (MQTTProtocolVersion.MQTTv311,))
     acks = ingest._commit([Connected(), *(Batch(PLACE, [decision(n)]) for n in range(1, 40))])

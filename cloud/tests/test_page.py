@@ -39,12 +39,12 @@ class Stats(http.server.BaseHTTPRequestHandler):
 
 
 @contextmanager
-def cloud(folder: Path) -> Iterator[tuple[int, int]]:
+def cloud(folder: Path, http_port: int = 0) -> Iterator[tuple[int, int]]:
     """A running companion with a simulator's statistics; (http_port, broker_port)."""
     simulator = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Stats)
     threading.Thread(target=simulator.serve_forever, daemon=True).start()
     settings = CloudSettings(
-        HttpSection(port=0),
+        HttpSection(port=http_port),
         BrokerSection(port=0),
         StoreSection(f"sqlite:///{folder / 'c.db'}"),
         SimulatorSection(f"http://127.0.0.1:{simulator.server_port}/stats"),
@@ -52,8 +52,8 @@ def cloud(folder: Path) -> Iterator[tuple[int, int]]:
     ready, stop = threading.Event(), threading.Event()
     ports: list[tuple[int, int]] = []
 
-    def on_ready(http_port: int, broker_port: int) -> None:
-        ports.append((http_port, broker_port))
+    def on_ready(*serving: int) -> None:
+        ports.append((serving[0], serving[1]))
         ready.set()
 
     thread = threading.Thread(target=run, args=(settings, on_ready, stop))
@@ -112,3 +112,5 @@ def test_the_page_says_when_the_cloud_is_gone_and_comes_back(tmp_path: Path) -> 
             page.open(f"http://127.0.0.1:{http_port}/")
             page.wait("document.getElementById('connection').dataset.state === 'good'")
         page.wait("document.getElementById('connection').textContent.startsWith('no connection')")
+        with cloud(tmp_path, http_port):
+            page.wait("document.getElementById('connection').dataset.state === 'good'")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,7 @@ def test_streams_and_devices_have_heads_of_their_own(engine: Engine) -> None:
         "decision": 1,
         "metric": 2,
     }
-    other = type(PLACE)(*[*vars(PLACE).values()][:-1], "dev2")
+    other = replace(PLACE, device="dev2")
     acks = commit(engine, [Batch(other, [event(2, "metric", "control", "dev2")]), Batch(PLACE, [decision(2)])], 1)
     assert acks == {other: {"metric": 0}, PLACE: {"decision": 2}}
 

@@ -3,6 +3,7 @@
 
 const ROWS_SHOWN = 12;
 const DEADLINE_MS = 20;
+const RETRY_MS = 2000;
 const SVG = "http://www.w3.org/2000/svg";
 const RESULT_STATES = { reject: "bad", review: "warn", fault: "bad" };
 const HEALTH_STATES = { nominal: "good", degraded: "warn", safe: "bad" };
@@ -151,8 +152,15 @@ function showSummary(summary) {
   showConnection(summary.broker_connected ? "live" : "no broker", summary.broker_connected ? "good" : "bad");
 }
 
-const source = new EventSource("/api/v1/stream");
-source.addEventListener("open", clearRejects);
-source.addEventListener("summary", (event) => showSummary(JSON.parse(event.data)));
-source.addEventListener("reject", (event) => showReject(JSON.parse(event.data)));
-source.addEventListener("error", () => showConnection("no connection to the cloud; trying again", "bad"));
+function listen() {
+  const source = new EventSource("/api/v1/stream");
+  source.addEventListener("open", clearRejects);
+  source.addEventListener("summary", (event) => showSummary(JSON.parse(event.data)));
+  source.addEventListener("reject", (event) => showReject(JSON.parse(event.data)));
+  source.addEventListener("error", () => {
+    showConnection("no connection to the cloud; trying again", "bad");
+    if (source.readyState === EventSource.CLOSED) setTimeout(listen, RETRY_MS); // the browser itself has given up
+  });
+}
+
+listen();
