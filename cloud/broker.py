@@ -17,6 +17,7 @@ from amqtt.adapters import StreamReaderAdapter, StreamWriterAdapter
 from amqtt.broker import Broker
 from amqtt.contexts import BrokerConfig, ListenerConfig, ListenerType
 
+from edge_runtime import log
 from edge_runtime.errors import GudgeonError
 
 LISTENER = "default"
@@ -74,6 +75,8 @@ class EmbeddedBroker:
                 await broker.external_connected(StreamReaderAdapter(reader), StreamWriterAdapter(writer), LISTENER)
             except (OSError, asyncio.CancelledError):
                 pass  # the client is gone, or the broker is stopping
+            except Exception as error:  # whatever one client sends, the others are served
+                log.say(logging.WARNING, "an MQTT connection ended with an error", reason=repr(error))
             finally:
                 writer.close()
 

@@ -40,6 +40,7 @@ CONNECT_TIMEOUT_S = 5.0
 PAUSE_FIRST_S = 0.1
 PAUSE_LIMIT_S = 5.0
 STORE_PAUSE_S = 0.5
+REFUSED = "the broker refuses the connection"
 
 Message = tuple[str, bytes]
 
@@ -79,16 +80,17 @@ class Ingest:
     # ── the connection ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def _keep_connected(self) -> None:
-        failures = 0
+        failures = 0  # in a row
         while not self._stopping.is_set():
             reason = self._connect_once()
             failures = 0 if self.connected.is_set() else failures + 1
             self.connected.clear()
             if self._stopping.is_set():
                 return
-            if not self._proven and reason == "refused" and failures < len(self._protocols):
+            if not self._proven and reason == REFUSED:
                 self._protocol = (self._protocol + 1) % len(self._protocols)
-                continue
+                if self._protocol != 0:
+                    continue  # at once with the other version; a pause after all of them
             if failures <= 1:
                 where = f"{self._host}:{self._port}"
                 log.say(logging.WARNING, "no connection to the broker; trying again", broker=where, reason=reason)
@@ -110,7 +112,7 @@ class Ingest:
         client.disconnect()
         client.loop_stop()
         self._client = None
-        return "the broker closed the connection" if self.connected.is_set() else "refused"
+        return "the broker closed the connection" if self.connected.is_set() else REFUSED
 
     def _wait_for_end(self, deadline_s: float | None) -> None:
         if not self._ended.wait(deadline_s) and self.connected.is_set():

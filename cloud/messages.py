@@ -56,7 +56,9 @@ def read_message(topic: str, payload: bytes) -> Item:
     try:
         place, leaf = parse(topic)
         return _status(place, payload) if leaf == "status" else _batch(place, payload)
-    except (ValueError, RecursionError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        return Rejection(plain_text(topic), f"not JSON: {error}"[:REASON_CHARS], len(payload))
+    except ValueError as error:
         return Rejection(plain_text(topic), plain_text(str(error))[:REASON_CHARS], len(payload))
 
 

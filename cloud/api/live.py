@@ -23,7 +23,7 @@ from edge_runtime import __version__
 router = APIRouter()
 
 PERIOD_S = 1.0
-REJECTS_SHOWN = 20
+REJECTS_SHOWN = 12
 
 
 @router.get("/health", response_model=models.Health)

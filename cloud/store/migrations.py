@@ -18,12 +18,12 @@ MIGRATIONS: Mapping[int, Sequence[str]] = {
             device TEXT PRIMARY KEY NOT NULL, place TEXT NOT NULL, online BOOLEAN NOT NULL, boot_id TEXT NOT NULL,
             first_seen_ns BIGINT NOT NULL, last_seen_ns BIGINT NOT NULL)""",
         """CREATE TABLE event (
-            id INTEGER PRIMARY KEY, device TEXT NOT NULL, stream TEXT NOT NULL, seq BIGINT NOT NULL,
+            id INTEGER PRIMARY KEY NOT NULL, device TEXT NOT NULL, stream TEXT NOT NULL, seq BIGINT NOT NULL,
             boot_id TEXT NOT NULL, kind TEXT NOT NULL, mono_ns BIGINT NOT NULL, wall_ns BIGINT NOT NULL,
             wall_uncertainty_ns BIGINT, received_ns BIGINT NOT NULL, body TEXT NOT NULL,
             UNIQUE (device, stream, seq))""",
         """CREATE TABLE decision (
-            id INTEGER PRIMARY KEY, device TEXT NOT NULL, seq BIGINT NOT NULL, kind TEXT NOT NULL,
+            id INTEGER PRIMARY KEY NOT NULL, device TEXT NOT NULL, seq BIGINT NOT NULL, kind TEXT NOT NULL,
             part_epoch BIGINT, part_seq BIGINT, result INTEGER, score FLOAT, label TEXT, reason TEXT,
             serial BIGINT, lot BIGINT, recipe BIGINT, latency_us BIGINT, bundle_digest TEXT, engine TEXT, variant TEXT,
             wall_ns BIGINT NOT NULL, received_ns BIGINT NOT NULL, UNIQUE (device, seq))""",
@@ -39,7 +39,7 @@ MIGRATIONS: Mapping[int, Sequence[str]] = {
             device TEXT NOT NULL, stream TEXT NOT NULL, kind TEXT NOT NULL, seq BIGINT NOT NULL,
             wall_ns BIGINT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (device, stream, kind))""",
         """CREATE TABLE rejection (
-            id INTEGER PRIMARY KEY, wall_ns BIGINT NOT NULL, topic TEXT NOT NULL, reason TEXT NOT NULL,
+            id INTEGER PRIMARY KEY NOT NULL, wall_ns BIGINT NOT NULL, topic TEXT NOT NULL, reason TEXT NOT NULL,
             size_bytes BIGINT NOT NULL)""",
     ),
 }

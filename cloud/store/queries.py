@@ -17,6 +17,8 @@ LIMIT = 1000
 Row = dict[str, Any]
 SECOND_NS = 1_000_000_000
 RATE_WINDOW_NS = 30 * SECOND_NS
+#: the shortest span that a rate is taken over: an outbox that empties at once is no fast line
+RATE_SPAN_S = 5.0
 
 
 def rows(engine: Engine, table: Table, equal: Mapping[str, Any], after: int, limit: int) -> list[Row]:
@@ -80,7 +82,7 @@ def parts_per_min(engine: Engine, now_ns: int) -> float:
         count, first_ns = connection.execute(query).one()
     if not count:
         return 0.0
-    return float(round(60.0 * count / max(1.0, (now_ns - first_ns) / SECOND_NS), 1))
+    return float(round(60.0 * count / max(RATE_SPAN_S, (now_ns - first_ns) / SECOND_NS), 1))
 
 
 def _fetch(engine: Engine, query: Select[Any]) -> list[Row]:

@@ -1,8 +1,9 @@
 // The live page: listens to /api/v1/stream and shows what it tells. Text from the server goes into the page as text only.
 "use strict";
 
-const ROWS_SHOWN = 20;
+const ROWS_SHOWN = 12;
 const DEADLINE_MS = 20;
+const RETRY_MS = 2000;
 const SVG = "http://www.w3.org/2000/svg";
 const RESULT_STATES = { reject: "bad", review: "warn", fault: "bad" };
 const HEALTH_STATES = { nominal: "good", degraded: "warn", safe: "bad" };
@@ -41,14 +42,17 @@ function showConnection(label, state) {
 
 // ── last parts taken out ────────────────────────────────────────────────────────────────────────────────────────────
 
-const known = new Set();
+// The stream begins with the last parts after each connection, so the table begins anew, too.
+function clearRejects() {
+  const line = document.createElement("tr");
+  line.append(element("td", "none yet", "quiet"));
+  line.cells[0].colSpan = 6;
+  byId("rejects").replaceChildren(line);
+}
 
 function showReject(row) {
-  const key = `${row.device}/${row.seq}`;
-  if (known.has(key)) return; // the stream begins with the last ones after each connection
-  known.add(key);
   const body = byId("rejects");
-  if (known.size === 1) body.replaceChildren();
+  body.querySelector("td.quiet")?.parentNode.remove();
   const line = document.createElement("tr");
   const part = row.part_seq === null ? "–" : `${text(row.part_epoch)}:${row.part_seq}`;
   line.append(
@@ -148,7 +152,15 @@ function showSummary(summary) {
   showConnection(summary.broker_connected ? "live" : "no broker", summary.broker_connected ? "good" : "bad");
 }
 
-const source = new EventSource("/api/v1/stream");
-source.addEventListener("summary", (event) => showSummary(JSON.parse(event.data)));
-source.addEventListener("reject", (event) => showReject(JSON.parse(event.data)));
-source.addEventListener("error", () => showConnection("no connection to the cloud; trying again", "bad"));
+function listen() {
+  const source = new EventSource("/api/v1/stream");
+  source.addEventListener("open", clearRejects);
+  source.addEventListener("summary", (event) => showSummary(JSON.parse(event.data)));
+  source.addEventListener("reject", (event) => showReject(JSON.parse(event.data)));
+  source.addEventListener("error", () => {
+    showConnection("no connection to the cloud; trying again", "bad");
+    if (source.readyState === EventSource.CLOSED) setTimeout(listen, RETRY_MS); // the browser itself has given up
+  });
+}
+
+listen();

@@ -1,0 +1,226 @@
+"""The API over a store, without a network."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import Engine
+
+from cloud.app import make_app
+from cloud.messages import Batch, Item, Rejection, Status
+from cloud.security import HEADERS, host_name
+from cloud.simulator import Simulator
+from cloud.store.writing import commit
+from cloud.summary import summarise
+from cloud.tests.made import PLACE, decision, event
+
+STATS = {"recall": 0.97, "overkill": 0.02, "trigger_to_answer_ms": {"p50": 2.1}}
+
+
+@pytest.fixture
+def filled(engine: Engine) -> Engine:
+    events = [decision(n) for n in range(1, 11)]
+    events += [decision(11, result=2, score=0.93, reason="blowhole 0.93 > 0.50", latency_us=25_000, recipe=4)]
+    events += [decision(12, 11, kind="unrecorded", result=2, latency_us=None, lot=8)]
+    metric = event(1, "metric", "control", line_state=6, outbox_depth=4, health="nominal")
+    loaded = event(1, "health", "model_loaded", engine="litert", variant="int8", bundle_digest="d1")
+    items: list[Item] = [Batch(PLACE, [*events, metric, loaded]), Status(PLACE, True, "b1"), Rejection("t", "odd", 3)]
+    commit(engine, items, time.time_ns())
+    return engine
+
+
+def with_app(app: FastAPI, act: Callable[[httpx.AsyncClient], Awaitable[Any]], base: str = "http://127.0.0.1") -> Any:
+    async def run() -> Any:
+        transport = httpx.ASGITransport(app=app)
+        async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url=base) as client:
+            return await act(client)
+
+    return asyncio.run(run())
+
+
+def app_of(engine: Engine, simulator: Simulator | None = None) -> FastAPI:
+    return make_app(engine, simulator or Simulator(""), lambda: True)
+
+
+def get(engine: Engine, path: str, **params: Any) -> httpx.Response:
+    return with_app(app_of(engine), lambda client: client.get(path, params=params or None))  # type: ignore[no-any-return]
+
+
+def test_health(engine: Engine) -> None:
+    assert get(engine, "/api/v1/health").json() | {"version": ""} == {
+        "status": "ok",
+        "broker_connected": True,
+        "version": "",
+    }
+    lost = make_app(engine, Simulator(""), lambda: False)
+    assert with_app(lost, lambda client: client.get("/api/v1/health")).json()["status"] == "degraded"
+
+
+def test_devices(filled: Engine) -> None:
+    (device,) = get(filled, "/api/v1/devices").json()
+    shown = {"device": "dev1", "online": True, "boot_id": "b1", "line_state_name": "Execute", "outbox_depth": 4}
+    shown |= {"committed": {"decision": 12, "metric": 1, "health": 1}, "health": "nominal", "engine": "litert"}
+    assert {name: device[name] for name in shown} == shown
+    assert device["place"] == "acme/site1/area1/line1/cell1"
+
+
+def test_events_in_pages(filled: Engine) -> None:
+    first = get(filled, "/api/v1/events", stream="decision", limit=7).json()
+    assert [e["seq"] for e in first["items"]] == list(range(1, 8))
+    second = get(filled, "/api/v1/events", stream="decision", limit=7, after=first["next_after"]).json()
+    assert [e["seq"] for e in second["items"]] == list(range(8, 13))
+    assert second["next_after"] is None
+    assert first["items"][0]["body"]["steps_us"] == {"infer": 900}
+    assert get(filled, "/api/v1/events", device="nobody").json() == {"items": [], "next_after": None}
+
+
+@pytest.mark.parametrize(
+    ("filters", "seqs"),
+    [
+        ({"result": 2}, [11, 12]),
+        ({"kind": "unrecorded"}, [12]),
+        ({"serial": 1003}, [3]),
+        ({"lot": 8}, [12]),
+        ({"part_epoch": 0, "part_seq": 11}, [11, 12]),
+        ({"device": "dev1", "after": 10}, [11, 12]),
+        ({"result": 4}, []),
+    ],
+)
+def test_decisions_by_filter(filled: Engine, filters: dict[str, Any], seqs: list[int]) -> None:
+    assert [d["seq"] for d in get(filled, "/api/v1/decisions", **filters).json()["items"]] == seqs
+
+
+def test_a_decision_has_every_field(filled: Engine) -> None:
+    found = get(filled, "/api/v1/decisions", after=10, limit=1).json()["items"][0]
+    shown = {"seq": 11, "kind": "decision", "part_epoch": 0, "part_seq": 11, "serial": 1011, "lot": 7, "recipe": 4}
+    shown |= {
+        "result": 2,
+        "result_name": "reject",
+        "score": 0.93,
+        "reason": "blowhole 0.93 > 0.50",
+        "latency_us": 25000,
+    }
+    assert {name: found[name] for name in shown} == shown
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "after=-1", "limit=x", f"after={2**63}", f"serial={2**64}"])
+def test_bad_questions_are_refused(engine: Engine, query: str) -> None:
+    assert get(engine, f"/api/v1/decisions?{query}").status_code == 422
+
+
+def test_rejections(filled: Engine) -> None:
+    (row,) = get(filled, "/api/v1/rejections").json()["items"]
+    assert (row["topic"], row["reason"], row["size_bytes"]) == ("t", "odd", 3)
+
+
+def test_summary(filled: Engine) -> None:
+    found = get(filled, "/api/v1/summary").json()
+    shown: dict[str, Any] = {
+        "parts": 11,
+        "events_in_cloud": 11,
+        "unrecorded": 1,
+        "duplicates_in_cloud": 1,
+        "rejected_messages": 1,
+    }
+    shown |= {"results": {"pass": 10, "reject": 2, "review": 0, "fault": 0}, "outbox_depth": 4, "devices_online": 1}
+    shown |= {"line_state": 6, "line_state_name": "Execute", "simulator": None, "rejected_messages": 1}
+    assert {name: found[name] for name in shown} == shown
+    assert {b["upto_ms"]: b["count"] for b in found["latency_ms"] if b["count"]} == {3: 10, 30: 1}
+    assert found["parts_per_min"] > 0
+
+
+def test_summary_of_an_empty_store(engine: Engine) -> None:
+    found = get(engine, "/api/v1/summary").json()
+    assert (found["parts"], found["parts_per_min"], found["line_state"], found["outbox_depth"]) == (0, 0.0, None, None)
+    assert sum(b["count"] for b in found["latency_ms"]) == 0
+
+
+def test_a_device_that_tells_odd_things_does_not_break_the_summary() -> None:
+    latest = {"metric/control": {"wall_ns": 1, "body": {"line_state": "?", "outbox_depth": "many", "health": 3}}}
+    device = {"device": "d", "place": "p", "online": True, "last_seen_ns": 1, "latest": latest}
+    found = summarise({}, [device], 0.0, None)
+    assert (found["line_state"], found["line_state_name"], found["outbox_depth"]) == ("?", None, None)
+
+
+def test_the_simulator_is_asked_once_a_second_and_may_be_away(engine: Engine) -> None:
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(str(request.url))
+        return httpx.Response(200, json=STATS)
+
+    simulator = Simulator("http://127.0.0.1:9/stats", httpx.MockTransport(answer))
+
+    async def twice(client: httpx.AsyncClient) -> Any:
+        await client.get("/api/v1/summary")
+        return (await client.get("/api/v1/summary")).json()["simulator"]
+
+    assert with_app(app_of(engine, simulator), twice) == STATS
+    assert asked == ["http://127.0.0.1:9/stats"]
+    for odd in (httpx.Response(500), httpx.Response(200, text="?"), httpx.Response(200, json=[1])):
+        away = Simulator("http://127.0.0.1:9/stats", httpx.MockTransport(lambda _, odd=odd: odd))
+        assert asyncio.run(away.stats()) is None
+
+
+def test_the_stream_tells_rejects_and_the_summary_and_ends_when_asked(filled: Engine) -> None:
+    app = app_of(filled)
+
+    async def listen(client: httpx.AsyncClient) -> tuple[str, float]:
+        async def stop_soon() -> float:
+            await asyncio.sleep(0.3)
+            app.state.stop_streams()
+            return time.monotonic()
+
+        stopper = asyncio.create_task(stop_soon())
+        answer = await client.get("/api/v1/stream")
+        return answer.text, time.monotonic() - await stopper
+
+    told, ended_after_s = with_app(app, listen)
+    blocks = [block.splitlines() for block in told.strip().split("\n\n")]
+    found = [(b[0].removeprefix("event: "), json.loads(b[1].removeprefix("data: "))) for b in blocks if len(b) == 2]
+    assert [name for name, _ in found] == ["reject", "reject", "summary"]
+    assert found[0][1]["score"] == 0.93
+    assert found[0][1]["reason"] == "blowhole 0.93 > 0.50"
+    assert found[2][1]["parts"] == 11
+    assert found[2][1]["broker_connected"] is True
+    assert ended_after_s < 0.5
+
+
+def test_the_page_and_every_answer_carry_the_security_headers(engine: Engine) -> None:
+    async def pages(client: httpx.AsyncClient) -> list[httpx.Response]:
+        return [await client.get(path) for path in ("/", "/app.css", "/app.js", "/icon.svg", "/api/v1/health", "/no")]
+
+    answers = with_app(app_of(engine), pages)
+    assert [a.status_code for a in answers] == [200] * 5 + [404]
+    for answer in answers:
+        assert {name: answer.headers[name] for name in HEADERS} == HEADERS
+    page = answers[0].text
+    assert "http://" not in page
+    assert "https://" not in page
+    assert "style=" not in page
+    assert "innerHTML" not in answers[2].text
+
+
+def test_another_host_name_is_refused(engine: Engine) -> None:
+    for base, code in (("http://evil.example", 421), ("http://localhost:8080", 200), ("http://[::1]:80", 200)):
+        answer = with_app(app_of(engine), lambda client: client.get("/api/v1/health"), base)
+        assert answer.status_code == code, base
+    assert [host_name(h) for h in ("[::1]:80", "LOCALHOST:1", "127.0.0.1", "")] == [
+        "[::1]",
+        "localhost",
+        "127.0.0.1",
+        "",
+    ]
+
+
+def test_openapi_names_every_route(engine: Engine) -> None:
+    found = get(engine, "/api/v1/openapi.json").json()["paths"]
+    names = ("health", "summary", "stream", "devices", "events", "decisions", "rejections")
+    assert set(found) == {f"/api/v1/{name}" for name in names}

@@ -1,0 +1,119 @@
+"""The command `gudgeon cloud`: settings, exit codes, one clear line, a clean stop."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from cloud.main import main
+from cloud.settings import CloudSettings, load_cloud
+from cloud.sockets import listen
+from cloud.tests.made import FakeDevice, decision
+from edge_runtime.errors import ConfigError
+
+FREE = '[http]\nport = 0\n[broker]\nport = 0\n[store]\nurl = "sqlite:///c.db"\n'
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "cloud.toml"
+    path.write_text(text)
+    return path
+
+
+def test_the_defaults_and_a_path_beside_the_file(tmp_path: Path) -> None:
+    found = load_cloud(write(tmp_path, ""))
+    assert (found.http, found.broker, found.simulator) == (
+        CloudSettings().http,
+        CloudSettings().broker,
+        CloudSettings().simulator,
+    )
+    assert found.store.path == tmp_path / "cloud.db"
+    absolute = write(tmp_path, '[store]\nurl = "sqlite:////elsewhere/c.db"')
+    assert load_cloud(absolute).store.path == Path("/elsewhere/c.db")
+
+
+BAD = [
+    ('[http]\nhost = "0.0.0.0"', "host is '0.0.0.0', expected 127.0.0.1"),
+    ('[broker]\nhost = "192.168.1.4"', "host is '192.168.1.4'"),
+    ('[broker]\nhost = "broker.example"\nembedded = false', "host is 'broker.example'"),
+    ("[http]\nport = 70000", "port is 70000"),
+    ("[broker]\nembedded = false\nport = 0", "port is 0"),
+    ('[store]\nurl = "postgresql://db"', "expected sqlite:///FILE"),
+    ('[simulator]\nstats_url = "ftp://x"', "stats_url is 'ftp://x'"),
+    ("[http]\nprot = 1", "unknown key http.prot; did you mean http.port?"),
+    ("[http", "not valid TOML"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), BAD)
+def test_bad_settings_are_one_clear_line(
+    tmp_path: Path, text: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(ConfigError, match=r"cloud\.toml"):
+        load_cloud(path)
+    assert main(["--config", str(path)]) == 3
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("section", ["http", "broker"])
+def test_a_port_in_use_is_named(tmp_path: Path, section: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with listen("127.0.0.1", 0, "") as taken:
+        port = taken.getsockname()[1]
+        path = write(tmp_path, FREE.replace(f"[{section}]\nport = 0", f"[{section}]\nport = {port}"))
+        assert main(["--config", str(path)]) == 6
+    error = capsys.readouterr().err
+    expected = f"gudgeon cloud: port {port} on 127.0.0.1 is in use; stop what listens there, or set {section}.port"
+    assert error.startswith(expected)
+    assert error.count("\n") == 1
+
+
+def test_a_store_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path, FREE.replace("c.db", "missing/c.db"))
+    assert main(["--config", str(path)]) == 6
+    error = capsys.readouterr().err
+    assert "missing/c.db: cannot be used as the store" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_serves_and_stops_clean_with_a_page_open(tmp_path: Path, number: signal.Signals) -> None:
+    ready = tmp_path / "ready.json"
+    command = [sys.executable, "-m", "edge_runtime.cli", "cloud", "--config", str(write(tmp_path, FREE))]
+    with subprocess.Popen([*command, "--ready-file", str(ready)], stderr=subprocess.PIPE) as process:
+        try:
+            deadline = time.monotonic() + 30
+            while not ready.exists():
+                assert process.poll() is None, process.stderr and process.stderr.read()
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            ports = json.loads(ready.read_text())
+            device = FakeDevice(ports["broker_port"])
+            assert device.send([decision(1)]) == {"decision": 1}
+            url = f"http://127.0.0.1:{ports['http_port']}"
+            assert httpx.get(f"{url}/api/v1/summary").json()["parts"] == 1
+            with (
+                httpx.stream("GET", f"{url}/api/v1/stream") as stream,
+                socket.create_connection(("127.0.0.1", ports["broker_port"])),
+            ):
+                assert next(stream.iter_text())
+                asked = time.monotonic()
+                process.send_signal(number)
+                assert process.wait(10) == 0
+                assert time.monotonic() - asked < 3
+            device.close()
+        finally:
+            process.kill()
+        assert process.stderr
+        lines = process.stderr.read().decode().splitlines()
+    assert [json.loads(line)["msg"] for line in lines] == ["ingest connected", "cloud serves"]
