@@ -81,7 +81,7 @@ class GuardLimits:
 
     max_answer_age_ms: int = 100
     max_answers_per_s: float = 100.0
-    run_states: tuple[int, ...] = (6,)
+    run_states: tuple[int, ...] = (6, 16)
 
 
 @dataclass(frozen=True)
