@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from edge_runtime.infer.pre import preprocess
 from edge_runtime.wire.manifest import InputSpec
-from tools.pipeline.augment import Augmentation, batch_geometry, batch_light, paste_defect
+from tools.pipeline.augment import Augmentation, batch_geometry, batch_light, is_loose, paste_defect, transplant_defect
 from tools.pipeline.model import STRIDES, Architecture, SurfaceNet
 
 CANVAS_SCALE = 1.15  # the canvas that augmentation samples from, relative to the input
@@ -80,13 +80,21 @@ class _Canvas:
 
     def __init__(self, samples: Samples, classes: int, recipe: Recipe, rng: np.random.Generator) -> None:
         self._size = (round(CANVAS_SCALE * recipe.width), round(CANVAS_SCALE * recipe.height))
+        self._labels, self._classes, self._recipe, self._rng = samples.labels, classes, recipe, rng
         self._images = [self._fitted(frame) for frame in samples.frames]
         self._masks = [None if m is None or not m.any() else self._fitted_mask(m) for m in samples.masks]
-        self._labels, self._classes, self._recipe, self._rng = samples.labels, classes, recipe, rng
-        self._local = [i for i, m in enumerate(self._masks) if m is not None and 0 < m.mean() < 0.25]
+        self._sources = [
+            [i for i in np.nonzero(self._labels == label)[0].tolist() if self._is_source(i)]
+            for label in range(1, classes)
+        ]
+        self._sources = [places for places in self._sources if places]
         counts = np.bincount(self._labels, minlength=classes).astype(float)
         weight = 0.5 / len(self._labels) + 0.5 / (classes * counts[self._labels])
         self._weight = weight / weight.sum()
+
+    def _is_source(self, index: int) -> bool:
+        mask = self._masks[index]
+        return mask is not None and bool(mask.any())
 
     def _fitted(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return np.asarray(Image.fromarray(frame).resize(self._size, Image.Resampling.BOX))
@@ -106,7 +114,7 @@ class _Canvas:
         known = np.ones(n, bool)
         for row, i in enumerate(index):
             image, mask = self._images[i], self._masks[i]
-            if labels[row] == 0 and self._local and self._rng.random() < self._recipe.augmentation.paste_probability:
+            if labels[row] == 0 and self._sources and self._rng.random() < self._recipe.augmentation.paste_probability:
                 image, mask, labels[row] = self._paste(image)
             images[row, 0] = image
             if labels[row] > 0:
@@ -123,10 +131,13 @@ class _Canvas:
         return x, torch.from_numpy(labels), warped * own, torch.from_numpy(known)
 
     def _paste(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None, int]:
-        source = int(self._rng.choice(self._local))
+        """A sound image with a defect of another part, the classes in equal shares; (image, None, 0) where it fails."""
+        places = self._sources[int(self._rng.integers(len(self._sources)))]
+        source = places[int(self._rng.integers(len(places)))]
         mask = self._masks[source]
         assert mask is not None
-        pasted, where = paste_defect(image, self._images[source], mask, self._rng)
+        change = paste_defect if is_loose(mask) else transplant_defect
+        pasted, where = change(image, self._images[source], mask, self._rng)
         return (pasted, where, int(self._labels[source])) if where.any() else (image, None, 0)
 
 
