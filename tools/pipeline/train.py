@@ -145,8 +145,8 @@ def fit(samples: Samples, classes: int, recipe: Recipe, seed: int, progress: Pro
     """Train and return the weight-averaged network in evaluation mode."""
     torch.manual_seed(seed)
     canvas = _Canvas(samples, classes, recipe, np.random.default_rng(seed))
-    net = SurfaceNet(classes, recipe.architecture).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = copy.deepcopy(net)
+    net = SurfaceNet(classes, recipe.architecture).to(memory_format=torch.channels_last)
+    average: SurfaceNet = copy.deepcopy(net)
     steps = max(1, recipe.epochs * math.ceil(len(samples.labels) / recipe.batch))
     optimiser, schedule = _optimiser(net, recipe, steps)
     net.train()
@@ -154,7 +154,7 @@ def fit(samples: Samples, classes: int, recipe: Recipe, seed: int, progress: Pro
     for step in range(steps):
         loss = _loss(net, canvas.batch(), recipe)
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 2.0)
         optimiser.step()
         schedule.step()
@@ -162,7 +162,8 @@ def fit(samples: Samples, classes: int, recipe: Recipe, seed: int, progress: Pro
         recent += (float(loss.detach()) - recent) * max(0.05, 1 / (1 + step))
         if progress:
             progress(step + 1, steps, recent)
-    return average.eval()
+    average.eval()
+    return average
 
 
 def _optimiser(
@@ -209,17 +210,16 @@ def map_loss(cells: Tensor, covered: Tensor, known: Tensor, hard_cells: int) -> 
     return hardest + 0.5 * sound.mean() + 0.5 * missed
 
 
-@torch.no_grad()
 def _average(average: SurfaceNet, net: SurfaceNet, decay: float) -> None:
-    for a, b in zip(average.parameters(), net.parameters(), strict=True):
-        a.lerp_(b, 1.0 - decay)
-    for a, b in zip(average.buffers(), net.buffers(), strict=True):
-        if a.is_floating_point():
-            a.lerp_(b, 1.0 - decay)
+    """Move every floating-point value of `average` towards `net`'s by the share 1 − `decay`."""
+    given = net.state_dict()
+    for name, value in average.state_dict().items():
+        if value.is_floating_point():
+            value.lerp_(given[name], 1.0 - decay)
 
 
-@torch.no_grad()
 def logits_of(net: SurfaceNet, inputs: NDArray[np.float32], batch: int = 64) -> NDArray[np.float32]:
     """Logits (n, classes) of pre-processed inputs (n, 1, h, w)."""
-    parts = [net(torch.from_numpy(inputs[i : i + batch])).numpy() for i in range(0, len(inputs), batch)]
+    with torch.no_grad():
+        parts = [net(torch.from_numpy(inputs[i : i + batch])).numpy() for i in range(0, len(inputs), batch)]
     return np.concatenate(parts)
