@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+LOOSE_SHARE = 0.008
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -56,6 +58,27 @@ def paste_defect(
     new_mask = np.zeros(target.shape, bool)
     new_mask[y : y + height, x : x + width] = inside
     return np.clip(out, 0, 255).astype(np.uint8), new_mask
+
+
+def transplant_defect(
+    target: NDArray[np.uint8], source: NDArray[np.uint8], mask: NDArray[np.bool_], rng: np.random.Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Put the masked region of `source` onto `target` where it is (or mirrored), as bright against its new surroundings as
+    against the old ones. For defects that belong to a place (an edge) or are a region. All arrays have one shape."""
+    for axis in (0, 1):
+        if rng.random() < 0.5:
+            source, mask = np.flip(source, axis), np.flip(mask, axis)
+    if mask.all() or not mask.any():
+        return target, np.zeros(target.shape, bool)
+    gain = (np.median(target) + 10) / (np.median(source[~mask]) + 10) * rng.uniform(0.9, 1.1)
+    soft = _feather(mask)
+    out = target * (1.0 - soft) + source * (gain * soft)
+    return np.clip(out, 0, 255).astype(np.uint8), np.ascontiguousarray(mask)
+
+
+def is_loose(mask: NDArray[np.bool_]) -> bool:
+    """Whether a defect could be anywhere: small, and away from the upper and lower edge."""
+    return bool(0.0 < mask.mean() < LOOSE_SHARE and not mask[:3].any() and not mask[-3:].any())
 
 
 def _feather(inside: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -43,7 +43,7 @@ class SurfaceNet(nn.Module):
         self.coarse = nn.Conv2d(coarse, classes - 1, 1)
         self.head = nn.Linear(4 * (classes - 1), classes)
         for maps in (self.fine, self.coarse):
-            nn.init.constant_(maps.bias, -2.0)  # type: ignore[arg-type]
+            nn.init.constant_(maps.bias, -2.0)
 
     def with_maps(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         local, deep = self.backbone(x)

@@ -28,7 +28,7 @@ def export_fp32(net: nn.Module, height: int, width: int, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            net.eval().to(memory_format=torch.contiguous_format),  # type: ignore[call-overload]
+            net.eval().to(memory_format=torch.contiguous_format),
             (torch.zeros(1, 1, height, width),),
             str(path),
             input_names=[INPUT],
@@ -36,9 +36,29 @@ def export_fp32(net: nn.Module, height: int, width: int, path: Path) -> None:
             opset_version=OPSET,
             dynamo=False,
         )
+    _compact(path)
+
+
+def _compact(path: Path) -> None:
+    """Rewrite the file with equal constants shared and short names; the graph stays what it is."""
     model = onnx.load(str(path))
+    _share_constants(model.graph)
     _shorten(model.graph)
     onnx.save(model, str(path))
+
+
+def _share_constants(graph: Any) -> None:
+    """Keep one of equal initialisers: a quantised file has hundreds of equal zero points."""
+    first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+    instead: dict[str, str] = {}
+    for initialiser in list(graph.initializer):
+        content = onnx.numpy_helper.to_array(initialiser).tobytes()
+        name = first.setdefault((initialiser.data_type, tuple(initialiser.dims), content), initialiser.name)
+        if name != initialiser.name:
+            instead[initialiser.name] = name
+            graph.initializer.remove(initialiser)
+    for node in graph.node:
+        node.input[:] = [instead.get(name, name) for name in node.input]
 
 
 def _shorten(graph: Any) -> None:
@@ -58,7 +78,7 @@ def _shorten(graph: Any) -> None:
     del graph.value_info[:]
 
 
-class _Reader(CalibrationDataReader):  # type: ignore[misc]
+class _Reader(CalibrationDataReader):
     def __init__(self, inputs: NDArray[np.float32]) -> None:
         self._inputs = iter(inputs)
 
@@ -86,6 +106,7 @@ def quantise_int8(fp32: Path, int8: Path, inputs: NDArray[np.float32], method: s
         weight_type=QuantType.QInt8,
         calibrate_method=methods[method],
     )
+    _compact(int8)
 
 
 def run_onnx(path: Path, inputs: NDArray[np.float32]) -> NDArray[np.float32]:

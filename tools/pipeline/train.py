@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from edge_runtime.infer.pre import preprocess
 from edge_runtime.wire.manifest import InputSpec
-from tools.pipeline.augment import Augmentation, batch_geometry, batch_light, paste_defect
+from tools.pipeline.augment import Augmentation, batch_geometry, batch_light, is_loose, paste_defect, transplant_defect
 from tools.pipeline.model import STRIDES, Architecture, SurfaceNet
 
 CANVAS_SCALE = 1.15  # the canvas that augmentation samples from, relative to the input
@@ -80,13 +80,21 @@ class _Canvas:
 
     def __init__(self, samples: Samples, classes: int, recipe: Recipe, rng: np.random.Generator) -> None:
         self._size = (round(CANVAS_SCALE * recipe.width), round(CANVAS_SCALE * recipe.height))
+        self._labels, self._classes, self._recipe, self._rng = samples.labels, classes, recipe, rng
         self._images = [self._fitted(frame) for frame in samples.frames]
         self._masks = [None if m is None or not m.any() else self._fitted_mask(m) for m in samples.masks]
-        self._labels, self._classes, self._recipe, self._rng = samples.labels, classes, recipe, rng
-        self._local = [i for i, m in enumerate(self._masks) if m is not None and 0 < m.mean() < 0.25]
+        self._sources = [
+            [i for i in np.nonzero(self._labels == label)[0].tolist() if self._is_source(i)]
+            for label in range(1, classes)
+        ]
+        self._sources = [places for places in self._sources if places]
         counts = np.bincount(self._labels, minlength=classes).astype(float)
         weight = 0.5 / len(self._labels) + 0.5 / (classes * counts[self._labels])
         self._weight = weight / weight.sum()
+
+    def _is_source(self, index: int) -> bool:
+        mask = self._masks[index]
+        return mask is not None and bool(mask.any())
 
     def _fitted(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return np.asarray(Image.fromarray(frame).resize(self._size, Image.Resampling.BOX))
@@ -106,7 +114,7 @@ class _Canvas:
         known = np.ones(n, bool)
         for row, i in enumerate(index):
             image, mask = self._images[i], self._masks[i]
-            if labels[row] == 0 and self._local and self._rng.random() < self._recipe.augmentation.paste_probability:
+            if labels[row] == 0 and self._sources and self._rng.random() < self._recipe.augmentation.paste_probability:
                 image, mask, labels[row] = self._paste(image)
             images[row, 0] = image
             if labels[row] > 0:
@@ -123,10 +131,13 @@ class _Canvas:
         return x, torch.from_numpy(labels), warped * own, torch.from_numpy(known)
 
     def _paste(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None, int]:
-        source = int(self._rng.choice(self._local))
+        """A sound image with a defect of another part, the classes in equal shares; (image, None, 0) where it fails."""
+        places = self._sources[int(self._rng.integers(len(self._sources)))]
+        source = places[int(self._rng.integers(len(places)))]
         mask = self._masks[source]
         assert mask is not None
-        pasted, where = paste_defect(image, self._images[source], mask, self._rng)
+        change = paste_defect if is_loose(mask) else transplant_defect
+        pasted, where = change(image, self._images[source], mask, self._rng)
         return (pasted, where, int(self._labels[source])) if where.any() else (image, None, 0)
 
 
@@ -134,8 +145,8 @@ def fit(samples: Samples, classes: int, recipe: Recipe, seed: int, progress: Pro
     """Train and return the weight-averaged network in evaluation mode."""
     torch.manual_seed(seed)
     canvas = _Canvas(samples, classes, recipe, np.random.default_rng(seed))
-    net = SurfaceNet(classes, recipe.architecture).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = copy.deepcopy(net)
+    net = SurfaceNet(classes, recipe.architecture).to(memory_format=torch.channels_last)
+    average: SurfaceNet = copy.deepcopy(net)
     steps = max(1, recipe.epochs * math.ceil(len(samples.labels) / recipe.batch))
     optimiser, schedule = _optimiser(net, recipe, steps)
     net.train()
@@ -143,7 +154,7 @@ def fit(samples: Samples, classes: int, recipe: Recipe, seed: int, progress: Pro
     for step in range(steps):
         loss = _loss(net, canvas.batch(), recipe)
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 2.0)
         optimiser.step()
         schedule.step()
@@ -151,7 +162,8 @@ def fit(samples: Samples, classes: int, recipe: Recipe, seed: int, progress: Pro
         recent += (float(loss.detach()) - recent) * max(0.05, 1 / (1 + step))
         if progress:
             progress(step + 1, steps, recent)
-    return average.eval()
+    average.eval()
+    return average
 
 
 def _optimiser(
@@ -198,17 +210,16 @@ def map_loss(cells: Tensor, covered: Tensor, known: Tensor, hard_cells: int) -> 
     return hardest + 0.5 * sound.mean() + 0.5 * missed
 
 
-@torch.no_grad()
 def _average(average: SurfaceNet, net: SurfaceNet, decay: float) -> None:
-    for a, b in zip(average.parameters(), net.parameters(), strict=True):
-        a.lerp_(b, 1.0 - decay)
-    for a, b in zip(average.buffers(), net.buffers(), strict=True):
-        if a.is_floating_point():
-            a.lerp_(b, 1.0 - decay)
+    """Move every floating-point value of `average` towards `net`'s by the share 1 − `decay`."""
+    given = net.state_dict()
+    for name, value in average.state_dict().items():
+        if value.is_floating_point():
+            value.lerp_(given[name], 1.0 - decay)
 
 
-@torch.no_grad()
 def logits_of(net: SurfaceNet, inputs: NDArray[np.float32], batch: int = 64) -> NDArray[np.float32]:
     """Logits (n, classes) of pre-processed inputs (n, 1, h, w)."""
-    parts = [net(torch.from_numpy(inputs[i : i + batch])).numpy() for i in range(0, len(inputs), batch)]
+    with torch.no_grad():
+        parts = [net(torch.from_numpy(inputs[i : i + batch])).numpy() for i in range(0, len(inputs), batch)]
     return np.concatenate(parts)

@@ -11,7 +11,8 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from edge_runtime import __version__
 from edge_runtime.errors import GudgeonError
@@ -70,16 +71,7 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
 def main(argv: list[str]) -> int:
     args = parse(argv)
     torch.set_num_threads(args.threads)
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("loss {task.fields[loss]:.3f}"))
-    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
-        tasks: dict[str, Any] = {}
-
-        def report(name: str, done: int, steps: int, loss: float) -> None:
-            if name not in tasks:
-                tasks[name] = bar.add_task(name, total=steps, loss=loss)
-            bar.update(tasks[name], completed=done, loss=loss)
-
+    with shown_progress(Console(stderr=True)) as report:
         summary = train(args, recipe_of(args), report)
     if args.json:
         print(json.dumps(summary, indent=2))
@@ -87,6 +79,29 @@ def main(argv: list[str]) -> int:
         for key, value in summary.items():
             print(f"{key}: {value}")
     return 0
+
+
+@contextmanager
+def shown_progress(console: Console) -> Iterator[Report]:
+    """A bar for each stage on a terminal; elsewhere a line at every tenth of it."""
+    if not console.is_terminal:
+
+        def line(name: str, done: int, steps: int, loss: float) -> None:
+            if done * 10 // steps != (done - 1) * 10 // steps:
+                print(f"{name}: {done * 100 // steps} %, loss {loss:.3f}", file=sys.stderr, flush=True)
+
+        yield line
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("loss {task.fields[loss]:.3f}"))
+    with Progress(*columns, TimeRemainingColumn(), console=console) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def bar(name: str, done: int, steps: int, loss: float) -> None:
+            if name not in tasks:
+                tasks[name] = bars.add_task(name, total=steps, loss=loss)
+            bars.update(tasks[name], completed=done, loss=loss)
+
+        yield bar
 
 
 def train(
