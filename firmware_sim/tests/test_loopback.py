@@ -179,7 +179,7 @@ def test_opc_ua_shows_the_same_tags_and_takes_the_same_answer(tmp_path: Path) ->
         assert (rows[0]["result"], rows[0]["score"], rows[0]["pulse_seen"]) == (2, 500, True)
         assert not rows[1]["answered"]
 
-    play(tmp_path, LineSection(parts=2, parts_per_s=2, wait_for_device=True, transition_ms=5), scene, opcua=True)
+    play(tmp_path, LineSection(parts=2, parts_per_s=2, transition_ms=5), scene, opcua=True)
 
 
 def test_a_subscriber_of_opc_ua_is_told(tmp_path: Path) -> None:

@@ -27,7 +27,17 @@ def test_a_walk_never_leaves_the_table_and_the_way_back_to_execute_is_always_ope
     for given_input in inputs:
         state = step(state, given_input) or state
         assert state in State
-    for command in (Input.SC, Input.ABORT, Input.SC, Input.CLEAR, Input.SC, Input.RESET, Input.SC, Input.START, Input.SC):
+    for command in (
+        Input.SC,
+        Input.ABORT,
+        Input.SC,
+        Input.CLEAR,
+        Input.SC,
+        Input.RESET,
+        Input.SC,
+        Input.START,
+        Input.SC,
+    ):
         state = step(state, command) or state
     assert state is State.EXECUTE
 
