@@ -129,7 +129,7 @@ def test_a_mute_plc_gives_no_answer_at_all(tmp_path: Path) -> None:
         while not plant.plc.mute:
             await asyncio.sleep(0.005)
         client = await connect(ports["modbus_port"])
-        with pytest.raises(Exception, match="(?i)no response"):
+        with pytest.raises(Exception, match=r"(?i)no response"):
             await client.read_holding_registers(0, count=2, device_id=3)
         while plant.plc.mute:
             await asyncio.sleep(0.01)

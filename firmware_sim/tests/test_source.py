@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +21,7 @@ def test_a_round_shows_every_image_once(tmp_path: Path, split_folders: bool) -> 
     shown = [int(images.part(n)[0][0, 0]) for n in range(60)]
     for start in range(0, 60, 6):
         assert sorted(shown[start : start + 6]) == [10, 11, 12, 13, 14, 15]
-    assert all(a != b for a, b in zip(shown, shown[1:], strict=False))
+    assert all(a != b for a, b in itertools.pairwise(shown))
     assert len({tuple(shown[s : s + 6]) for s in range(0, 60, 6)}) > 1
     again = source.folder(tmp_path, "test", seed=3)
     assert [int(again.part(n)[0][0, 0]) for n in range(60)] == shown
