@@ -60,6 +60,8 @@ def test_other_mistakes_are_one_line_with_their_exit_code(tmp_path: Path, capsys
     line = ["line", "--config", str(file)]
     assert cli.main(["lien"]) == 2
     assert "did you mean 'line'" in one_line(capsys)
+    assert cli.main([*line, "--parts", "many"]) == 2
+    assert "invalid int value: 'many'" in one_line(capsys)
     assert cli.main(["line", "--config", str(tmp_path / "none.toml")]) == 3
     assert "no such file" in one_line(capsys)
     assert cli.main([*line, "--images", str(tmp_path / "none")]) == 8

@@ -90,3 +90,11 @@ def test_drawn_parts_depend_on_seed_and_number_only(monkeypatch: pytest.MonkeyPa
         assert truth.defect == (truth.class_name != "free")
     assert np.array_equal(one.part(40)[0], one.part(0)[0])
     assert 8 < sum(p.truth.defect for p in one.pictures) < 32
+
+
+def test_the_renderer_that_ships_fits(tmp_path: Path) -> None:
+    drawn = source.rendered(SourceSection(defect_share=1.0, height=64, width=56, light_drift=1.0), 1, 4)
+    for n in range(4):
+        pixels, truth = drawn.part(n)
+        assert (pixels.shape, pixels.dtype) == ((64, 56), np.uint8)
+        assert truth.defect
