@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from firmware_sim import config as config_file
 from firmware_sim.config import Config
@@ -35,6 +36,11 @@ def main(argv: list[str]) -> int:
         return error.exit_code
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog.removeprefix('gudgeon sim ')}: {message}; see {self.prog} --help")
+
+
 def _line(argv: list[str]) -> int:
     args = _parser().parse_args(argv)
     config = config_file.check(_with_options(args), "the command line")
@@ -45,9 +51,7 @@ def _line(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="gudgeon sim line", description="A PLC line with camera, over Modbus and OPC UA."
-    )
+    parser = _Parser(prog="gudgeon sim line", description="A PLC line with camera, over Modbus and OPC UA.")
     parser.add_argument("--config", type=Path, metavar="FILE", help="line.toml; without it, the defaults")
     parser.add_argument("--parts", type=int, metavar="N", help="stop (Completed) after N parts; 0: no end")
     parser.add_argument("--parts-per-s", type=float, metavar="X")

@@ -104,3 +104,10 @@ def docs_table() -> str:
         moves = ", ".join(f"{i.title} → {TABLE[state, i].title}" for i in Input if (state, i) in TABLE)
         rows.append(f"| {int(state)} | {state.title} | {kind} | {moves} |")
     return "\n".join(rows)
+
+
+def docs_commands() -> str:
+    """The table of the command codes of the reference page."""
+    return "\n".join(
+        ["| code | command |", "|---|---|", *(f"| {int(i)} | {i.title} |" for i in Input if i is not I.SC)]
+    )

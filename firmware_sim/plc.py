@@ -1,6 +1,7 @@
 """The PLC: PackML state, trigger, answers, reject gate. No sockets and no sleeping; the clock is an argument.
 
-- Triggers only in Execute. The belt also runs in Completing, until the last part has met the gate.
+- Triggers only in Execute, which lasts until the last ordered part has met the gate: devices answer in no other state.
+  After the command Complete the belt runs on in Completing until it is empty.
 - Recipe, lot and serial are in the registers before `part_seq` is; the frame is sent after.
 - Latency: from the write of `part_seq` into the registers to the write of `result_seq` by the handler of the request.
 - An answer counts for any part that has not met the gate yet, so also a late one for an older part.
@@ -155,7 +156,7 @@ class Plc:
         elif self.state in ACTING:
             if now_ns >= self._complete_ns:
                 self.command(Input.SC)
-        elif self.state is State.EXECUTE and self._conveyor.all_inspected and self._held is None:
+        elif self.state is State.EXECUTE and self._conveyor.all_inspected and not self._belt and self._held is None:
             self.command(Input.SC)
         elif self._auto and self.state is State.STOPPED:
             self.command(Input.RESET)

@@ -96,3 +96,14 @@ class Registers:
     def clear(self) -> None:
         for cells in self._space.values():
             cells[:] = [0] * _SIZE
+
+
+def docs_table() -> str:
+    """The table of the reference page."""
+    rows = ["| address | tag | OPC UA type | written by | meaning |", "|---|---|---|---|---|"]
+    for tag in TAGS:
+        last = f"–{tag.address + 1}" if tag.words == 2 else ""
+        kind = "Boolean" if tag.space == "coil" else "UInt32" if tag.words == 2 else "UInt16"
+        who = "PLC" if tag.writer == "plc" else tag.writer
+        rows.append(f"| {tag.space} {tag.address}{last} | `{tag.name}` | {kind} | {who} | {tag.meaning} |")
+    return "\n".join(rows)

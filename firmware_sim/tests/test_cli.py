@@ -60,6 +60,8 @@ def test_other_mistakes_are_one_line_with_their_exit_code(tmp_path: Path, capsys
     line = ["line", "--config", str(file)]
     assert cli.main(["lien"]) == 2
     assert "did you mean 'line'" in one_line(capsys)
+    assert cli.main([*line, "--parts", "many"]) == 2
+    assert "invalid int value: 'many'" in one_line(capsys)
     assert cli.main(["line", "--config", str(tmp_path / "none.toml")]) == 3
     assert "no such file" in one_line(capsys)
     assert cli.main([*line, "--images", str(tmp_path / "none")]) == 8
@@ -80,7 +82,8 @@ def test_a_port_in_use_is_one_line_and_exit_code_6(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         ports = "".join(
-            f"[{name}]\nport = {port if name == section else 0}\n" + (f"enabled = {str(name == section).lower()}\n" * (name == "opcua"))
+            f"[{name}]\nport = {port if name == section else 0}\n"
+            + (f"enabled = {str(name == section).lower()}\n" * (name == "opcua"))
             for name in ("modbus", "opcua", "camera", "stats")
         )
         file = tmp_path / "line.toml"
@@ -91,14 +94,28 @@ def test_a_port_in_use_is_one_line_and_exit_code_6(
 
 
 def test_it_runs_to_completed_serves_on_and_ends_cleanly_on_sigterm(tmp_path: Path) -> None:
-    (tmp_path / "line.toml").write_text(ANY_PORT + '[line]\ntransition_ms = 5\n[source]\nkind = "folder"\nimages = "images"\n')
+    (tmp_path / "line.toml").write_text(
+        ANY_PORT + '[line]\ntransition_ms = 5\n[source]\nkind = "folder"\nimages = "images"\n'
+    )
     write_folder(tmp_path / "images")
     command = [sys.executable, "-m", "edge_runtime.cli", "sim", "line", "--config", str(tmp_path / "line.toml")]
-    options = ["--parts", "3", "--parts-per-s", "20", "--ready-file", str(tmp_path / "ready"), "--log", str(tmp_path / "log")]
+    options = [
+        "--parts",
+        "3",
+        "--parts-per-s",
+        "20",
+        "--ready-file",
+        str(tmp_path / "ready"),
+        "--log",
+        str(tmp_path / "log"),
+    ]
     process = subprocess.Popen([*command, *options], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
     try:
         deadline = time.monotonic() + 30
-        while time.monotonic() < deadline and len((tmp_path / "log").read_text().splitlines() if (tmp_path / "log").exists() else []) < 3:
+        while (
+            time.monotonic() < deadline
+            and len((tmp_path / "log").read_text().splitlines() if (tmp_path / "log").exists() else []) < 3
+        ):
             time.sleep(0.05)
         ports = json.loads((tmp_path / "ready").read_text())
         assert set(ports) == {"modbus_port", "camera_port", "stats_port"}

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +10,7 @@ from firmware_sim.line import SLIP_S, Conveyor, Layout
 
 
 def drain(belt: Conveyor, limit: int = 10_000) -> list[tuple[str, int, float]]:
-    out = []
+    out: list[tuple[str, int, float]] = []
     for _ in range(limit):
         due = belt.next_due_s()
         if due is None:
@@ -32,7 +34,7 @@ def test_every_part_is_inspected_once_in_order_and_then_meets_the_gate(
     assert [t for *_, t in events] == sorted(t for *_, t in events)
     for (_, seen_s), (_, gate_s) in zip(inspected, gates, strict=True):
         assert abs(gate_s - seen_s - gate_mm / 500.0) < 1e-6
-    gaps = [b - a for (_, a), (_, b) in zip(inspected, inspected[1:], strict=False)]
+    gaps = [b - a for (_, a), (_, b) in itertools.pairwise(inspected)]
     assert all((1 - jitter) / rate - 1e-6 <= gap <= (1 + jitter) / rate + 1e-6 for gap in gaps)
 
 

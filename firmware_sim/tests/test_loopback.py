@@ -129,7 +129,7 @@ def test_a_mute_plc_gives_no_answer_at_all(tmp_path: Path) -> None:
         while not plant.plc.mute:
             await asyncio.sleep(0.005)
         client = await connect(ports["modbus_port"])
-        with pytest.raises(Exception, match="(?i)no response"):
+        with pytest.raises(Exception, match=r"(?i)no response"):
             await client.read_holding_registers(0, count=2, device_id=3)
         while plant.plc.mute:
             await asyncio.sleep(0.01)
@@ -179,7 +179,7 @@ def test_opc_ua_shows_the_same_tags_and_takes_the_same_answer(tmp_path: Path) ->
         assert (rows[0]["result"], rows[0]["score"], rows[0]["pulse_seen"]) == (2, 500, True)
         assert not rows[1]["answered"]
 
-    play(tmp_path, LineSection(parts=2, parts_per_s=2, wait_for_device=True, transition_ms=5), scene, opcua=True)
+    play(tmp_path, LineSection(parts=2, parts_per_s=2, transition_ms=5), scene, opcua=True)
 
 
 def test_a_subscriber_of_opc_ua_is_told(tmp_path: Path) -> None:

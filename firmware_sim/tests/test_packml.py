@@ -5,7 +5,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from firmware_sim import packml
+from firmware_sim import packml, registers
 from firmware_sim.packml import ACTING, TABLE, Input, State, step
 
 DOCS = Path(__file__).parents[2] / "docs" / "reference" / "plc-handshake.md"
@@ -27,7 +27,17 @@ def test_a_walk_never_leaves_the_table_and_the_way_back_to_execute_is_always_ope
     for given_input in inputs:
         state = step(state, given_input) or state
         assert state in State
-    for command in (Input.SC, Input.ABORT, Input.SC, Input.CLEAR, Input.SC, Input.RESET, Input.SC, Input.START, Input.SC):
+    for command in (
+        Input.SC,
+        Input.ABORT,
+        Input.SC,
+        Input.CLEAR,
+        Input.SC,
+        Input.RESET,
+        Input.SC,
+        Input.START,
+        Input.SC,
+    ):
         state = step(state, command) or state
     assert state is State.EXECUTE
 
@@ -46,5 +56,7 @@ def test_commands_out_of_place_are_refused() -> None:
     assert step(State.HELD, Input.UNSUSPEND) is None
 
 
-def test_the_reference_page_prints_the_table_of_the_code() -> None:
-    assert packml.docs_table() in DOCS.read_text(encoding="utf-8")
+def test_the_reference_page_prints_the_tables_of_the_code() -> None:
+    page = DOCS.read_text(encoding="utf-8")
+    for table in (packml.docs_table(), packml.docs_commands(), registers.docs_table()):
+        assert table in page

@@ -186,7 +186,10 @@ def test_a_restart_clears_registers_begins_an_epoch_and_goes_on() -> None:
 
     table.device = look
     table.run_to_the_end()
-    assert [(p.epoch, p.part_seq) for p in table.settled] == [*((1, n) for n in range(1, 7)), *((2, n) for n in range(1, 5))]
+    assert [(p.epoch, p.part_seq) for p in table.settled] == [
+        *((1, n) for n in range(1, 7)),
+        *((2, n) for n in range(1, 5)),
+    ]
     assert {"Resetting", "Starting"} <= set(states)
     assert table.settled[6].fault_injected == "reset_plc"
     assert table.plc.status()["unanswered"] == 0

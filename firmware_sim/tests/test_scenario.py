@@ -28,7 +28,9 @@ def test_when() -> None:
 
 def test_a_file_is_read(tmp_path: Path) -> None:
     file = tmp_path / "s.toml"
-    file.write_text('[[fault]]\nkind = "no_answer"\nat_s = 2\nduration_ms = 900\n[[fault]]\nkind = "black"\nevery = 5\n')
+    file.write_text(
+        '[[fault]]\nkind = "no_answer"\nat_s = 2\nduration_ms = 900\n[[fault]]\nkind = "black"\nevery = 5\n'
+    )
     silent, dark = scenario.load(file)
     assert (silent.at_s, silent.options) == (2.0, {"duration_ms": 900})
     assert (dark.every, dark.options) == (5, {})

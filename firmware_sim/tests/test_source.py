@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +21,7 @@ def test_a_round_shows_every_image_once(tmp_path: Path, split_folders: bool) -> 
     shown = [int(images.part(n)[0][0, 0]) for n in range(60)]
     for start in range(0, 60, 6):
         assert sorted(shown[start : start + 6]) == [10, 11, 12, 13, 14, 15]
-    assert all(a != b for a, b in zip(shown, shown[1:], strict=False))
+    assert all(a != b for a, b in itertools.pairwise(shown))
     assert len({tuple(shown[s : s + 6]) for s in range(0, 60, 6)}) > 1
     again = source.folder(tmp_path, "test", seed=3)
     assert [int(again.part(n)[0][0, 0]) for n in range(60)] == shown
@@ -89,3 +90,11 @@ def test_drawn_parts_depend_on_seed_and_number_only(monkeypatch: pytest.MonkeyPa
         assert truth.defect == (truth.class_name != "free")
     assert np.array_equal(one.part(40)[0], one.part(0)[0])
     assert 8 < sum(p.truth.defect for p in one.pictures) < 32
+
+
+def test_the_renderer_that_ships_fits(tmp_path: Path) -> None:
+    drawn = source.rendered(SourceSection(defect_share=1.0, height=64, width=56, light_drift=1.0), 1, 4)
+    for n in range(4):
+        pixels, truth = drawn.part(n)
+        assert (pixels.shape, pixels.dtype) == ((64, 56), np.uint8)
+        assert truth.defect
