@@ -11,12 +11,12 @@ import asyncio
 import logging
 import socket
 import threading
-from typing import Any
 
 from amqtt.adapters import StreamReaderAdapter, StreamWriterAdapter
 from amqtt.broker import Broker
 from amqtt.contexts import BrokerConfig, ListenerConfig, ListenerType
 
+from cloud.mqtt_hello import HELLO_TIMEOUT_S, MQTT_311, read_hello, refusal
 from edge_runtime import log
 from edge_runtime.errors import GudgeonError
 
@@ -35,7 +35,6 @@ class EmbeddedBroker:
         self._stop: asyncio.Event = asyncio.Event()
         self._started = threading.Event()
         self._error: BaseException | None = None
-        self._connections: set[asyncio.Task[Any]] = set()
         self._thread = threading.Thread(target=self._run, name="broker", daemon=True)
 
     def start(self) -> None:
@@ -65,15 +64,12 @@ class EmbeddedBroker:
         await broker.start()
 
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.current_task()
-            assert task is not None
-            self._connections.add(task)
-            task.add_done_callback(self._connections.discard)
-            peer = writer.get_extra_info("socket")
-            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             try:
-                await broker.external_connected(StreamReaderAdapter(reader), StreamWriterAdapter(writer), LISTENER)
-            except (OSError, asyncio.CancelledError):
+                begun = await _begin(reader, writer)
+                if begun is not None:
+                    await broker.external_connected(begun, StreamWriterAdapter(writer), LISTENER)
+            except (OSError, EOFError, asyncio.CancelledError):
                 pass  # the client is gone, or the broker is stopping
             except Exception as error:  # whatever one client sends, the others are served
                 log.say(logging.WARNING, "an MQTT connection ended with an error", reason=repr(error))
@@ -97,7 +93,35 @@ class EmbeddedBroker:
         await asyncio.gather(*left, return_exceptions=True)
 
 
+class BegunReader(StreamReaderAdapter):  # type: ignore[misc]
+    """A reader of which the first bytes have been read already."""
+
+    def __init__(self, begun: bytes, reader: asyncio.StreamReader) -> None:
+        super().__init__(reader)
+        self._begun = begun
+
+    async def read(self, n: int = -1) -> bytes:
+        if not self._begun:
+            return bytes(await super().read(n))
+        taken, self._begun = (self._begun, b"") if n == -1 else (self._begun[:n], self._begun[n:])
+        return taken if n == -1 or len(taken) == n else taken + bytes(await super().read(n - len(taken)))
+
+
+async def _begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> BegunReader | None:
+    """A reader for the broker, or None where the client was refused."""
+    try:
+        begun, level = await asyncio.wait_for(read_hello(reader), HELLO_TIMEOUT_S)
+    except (ValueError, TimeoutError) as error:
+        log.say(logging.WARNING, "a connection to the broker was closed", reason=str(error) or "no CONNECT came")
+        return None
+    if level == MQTT_311:
+        return BegunReader(begun, reader)
+    writer.write(refusal(level))
+    await writer.drain()
+    return None
+
+
 def _quiet() -> None:
-    """amqtt tells every connection, and an error for each client that speaks MQTT 5 first."""
+    """amqtt tells every connection and every message; what matters is told here and in ingest."""
     for name in ("amqtt", "transitions"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -23,7 +23,7 @@ def event(seq: int, stream: str = "decision", kind: str = "decision", device: st
 
 def decision(seq: int, part_seq: int | None = None, kind: str = "decision", **more: Any) -> Event:
     """A Decision about the part `part_seq` (default: `seq`)."""
-    body = {
+    body: dict[str, Any] = {
         "part_epoch": 0,
         "part_seq": part_seq or seq,
         "result": 1,
@@ -32,7 +32,8 @@ def decision(seq: int, part_seq: int | None = None, kind: str = "decision", **mo
         "reason": "below 0.5",
     }
     body |= {"latency_us": 2500, "serial": 1000 + seq, "lot": 7, "engine": "onnxruntime", "steps_us": {"infer": 900}}
-    return event(seq, kind=kind, **(body | more))
+    body |= more
+    return event(seq, kind=kind, **body)
 
 
 class FakeDevice:
