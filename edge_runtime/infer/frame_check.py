@@ -34,16 +34,17 @@ class FrameMeasure:
     flat_fraction: float
 
 
-def thin(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Every n-th pixel, grey, at most about SIDE × SIDE; float32."""
+def thin(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Every n-th pixel, grey, at most about SIDE × SIDE."""
     step = max(1, min(pixels.shape[:2]) // SIDE)
     small = pixels[::step, ::step]
-    return np.asarray(small if small.ndim == 2 else small[:, :, 1], dtype=np.float32)
+    return np.ascontiguousarray(small if small.ndim == 2 else small[:, :, 1])
 
 
 def measure(pixels: NDArray[np.uint8]) -> FrameMeasure:
     """The figures that the limits are about; needs at least 16 × 16 pixels."""
-    x = thin(pixels)
+    grey = thin(pixels)
+    x = grey.astype(np.float32)
     around = x[:-2, 1:-1] + x[2:, 1:-1]
     around += x[1:-1, :-2]
     around += x[1:-1, 2:]
@@ -56,8 +57,8 @@ def measure(pixels: NDArray[np.uint8]) -> FrameMeasure:
     variance = block_means(blocks * blocks) - first * first
     return FrameMeasure(
         mean=mean,
-        dark_fraction=float(np.count_nonzero(x <= DARK)) / x.size,
-        bright_fraction=float(np.count_nonzero(x >= BRIGHT)) / x.size,
+        dark_fraction=float(np.count_nonzero(grey <= DARK)) / x.size,
+        bright_fraction=float(np.count_nonzero(grey >= BRIGHT)) / x.size,
         sharpness=float(np.abs(around, out=around).mean()) / max(deviation, 1.0),
         flat_fraction=float(np.count_nonzero(variance < FLAT_STD**2)) / variance.size,
     )

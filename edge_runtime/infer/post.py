@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,9 +34,13 @@ def softmax(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float
 
 def judge(logits: NDArray[np.float32], manifest: Manifest) -> Judgement:
     """`logits`: (classes,). Logits that are not finite are never guessed at: review with score 1."""
-    if not np.isfinite(logits).all():
+    z = [value / manifest.temperature for value in logits.tolist()]  # a few numbers: plain floats beat arrays
+    if not all(map(math.isfinite, z)):
         return Judgement(1.0, "", (), REVIEW, "the engine returned a value that is not finite")
-    p = softmax(logits, manifest.temperature).tolist()
+    top = max(z)
+    e = [math.exp(value - top) for value in z]
+    total = sum(e)
+    p = [value / total for value in e]
     ok = manifest.classes.index(manifest.ok_class)
     score = min(max(1.0 - p[ok], 0.0), 1.0)
     worst = max((q, i) for i, q in enumerate(p) if i != ok)[1]
