@@ -96,5 +96,6 @@ def test_the_renderer_that_ships_fits(tmp_path: Path) -> None:
     drawn = source.rendered(SourceSection(defect_share=1.0, height=64, width=56, light_drift=1.0), 1, 4)
     for n in range(4):
         pixels, truth = drawn.part(n)
-        assert (pixels.shape, pixels.dtype) == ((64, 56), np.uint8)
+        assert pixels.shape == (64, 56)
+        assert pixels.dtype == np.uint8
         assert truth.defect
