@@ -53,9 +53,14 @@ def wait_for(what: str, done: Callable[[], Any], timeout_s: float = 20.0, pause_
     raise AssertionError(f"{what}: not within {timeout_s:.0f} s")
 
 
-def ready(file: Path) -> dict[str, Any]:
-    """The content of a ready file, as soon as it is there."""
-    content: dict[str, Any] = wait_for(f"{file.name}", lambda: file.exists() and json.loads(file.read_text()))
+def ready(file: Path, process: subprocess.Popen[bytes], log: Path) -> dict[str, Any]:
+    """The content of a ready file, as soon as it is there; fails with the log of a process that has ended."""
+
+    def look() -> Any:
+        assert process.poll() is None, log.read_text()
+        return file.exists() and json.loads(file.read_text())
+
+    content: dict[str, Any] = wait_for(file.name, look)
     return content
 
 

@@ -64,8 +64,8 @@ def line_with_device(folder: Path, parts: int, parts_per_s: float, scenario: str
     if scenario:
         (work / "scenario.toml").write_text(scenario)
         args += ["--scenario", work / "scenario.toml"]
-    with running(*args, cwd=folder, log=work / "line.log"):
-        ports = ready(work / "line.ready")
+    with running(*args, cwd=folder, log=work / "line.log") as line:
+        ports = ready(work / "line.ready", line, work / "line.log")
         config = files.device_toml(work, plan, ports, {"broker_port": free_port()})
         with running("run", "--config", config, cwd=folder, log=work / "device.log"):
             yield Line(folder, ports)
