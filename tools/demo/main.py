@@ -23,6 +23,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 
 from edge_runtime.errors import BundleError, GudgeonError, UsageError
+from edge_runtime.field.modbus import ModbusDriver
+from edge_runtime.field.tag import Tag
 from edge_runtime.wire.manifest import MANIFEST
 from tools.demo import files, processes, report
 from tools.demo.files import Plan, Workplace
@@ -32,6 +34,8 @@ DEFAULT_BUNDLE = Path(__file__).resolve().parents[2] / "models" / "surface"
 POLL_S = 0.25
 DRAIN_S = 30.0
 PAGE = 1000
+COMMAND, COMPLETE = Tag("command", "uint16", "holding", 20), 10
+COMPLETE_S = 10.0
 
 
 class Demo:
@@ -42,12 +46,14 @@ class Demo:
         self._running: dict[str, processes.Running] = {}
         self._http = httpx.Client(timeout=5.0)
         self._stats_url = self._cloud_url = ""
+        self._modbus_port = 0
         self._killer = Killer(plan.kills, plan.parts, work / "state/run/processes.json", random.Random(plan.seed))
         self.interrupted = False
 
     def start(self) -> str:
         """The address of the live page."""
         line = self._start_line()
+        self._modbus_port = line["modbus_port"]
         self._stats_url = f"http://127.0.0.1:{line['stats_port']}/stats"
         cloud = self._start("cloud", "cloud", files.cloud_toml(self._work, self._plan, line["stats_port"]))
         self._cloud_url = f"http://127.0.0.1:{cloud['http_port']}"
@@ -84,6 +90,8 @@ class Demo:
 
     def finish(self) -> dict[str, Any]:
         """Wait for the last Events, stop the device, and join the PLC's log with the cloud's Decisions."""
+        if self.interrupted:
+            self._complete()
         plc = self._stats()
         deadline = time.monotonic() + DRAIN_S
         while time.monotonic() < deadline and not self._all_arrived(plc):
@@ -96,6 +104,16 @@ class Demo:
         self._stop("line")
         parts = report.read_parts(self._work / "parts.jsonl")
         return report.build(plc, parts, decisions, recorded, restarts, self._killer.kills)
+
+    def _complete(self) -> None:
+        """Give the PLC the command Complete, as its operator would, and let the belt run empty."""
+        plc = ModbusDriver("127.0.0.1", self._modbus_port)
+        plc.connect()
+        plc.write([(COMMAND, COMPLETE)])
+        plc.close()
+        deadline = time.monotonic() + COMPLETE_S
+        while time.monotonic() < deadline and not self._stats()["done"]:
+            time.sleep(POLL_S)
 
     def stop(self) -> None:
         for name in ("device", "line", "cloud"):
