@@ -15,6 +15,7 @@ import threading
 from amqtt.adapters import StreamReaderAdapter, StreamWriterAdapter
 from amqtt.broker import Broker
 from amqtt.contexts import BrokerConfig, ListenerConfig, ListenerType
+from amqtt.session import Session
 
 from cloud.mqtt_hello import HELLO_TIMEOUT_S, MQTT_311, read_hello, refusal
 from edge_runtime import log
@@ -60,7 +61,7 @@ class EmbeddedBroker:
 
     async def _serve(self) -> None:
         config = BrokerConfig(listeners={LISTENER: ListenerConfig(type=ListenerType.EXTERNAL)}, plugins=PLUGINS)
-        broker = Broker(config, loop=self._loop)
+        broker = CarefulBroker(config, loop=self._loop)
         await broker.start()
 
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -91,6 +92,17 @@ class EmbeddedBroker:
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+
+
+class CarefulBroker(Broker):  # type: ignore[misc]
+    """amqtt 0.12.1 gives each client that connects the retained messages of everybody's subscriptions; here a client gets
+    what it has subscribed to itself."""
+
+    async def _publish_retained_messages_for_subscription(
+        self, subscription: tuple[str, int], session: Session
+    ) -> None:
+        if any(subscriber is session for subscriber, _ in self._subscriptions.get(subscription[0], ())):
+            await super()._publish_retained_messages_for_subscription(subscription, session)
 
 
 class BegunReader(StreamReaderAdapter):  # type: ignore[misc]
