@@ -1,0 +1,64 @@
+"""Ingest against Mosquitto, MQTT 5, killed and started again: the broker that is used beyond one machine."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from paho.mqtt.enums import MQTTProtocolVersion
+from sqlalchemy import Engine
+
+from cloud.ingest import PROTOCOLS, Ingest
+from cloud.sockets import listen, port_of
+from cloud.store import queries
+from cloud.tests.made import WAIT_S, FakeDevice, decision
+
+MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
+pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="needs mosquitto: apt-get install mosquitto")
+
+
+def start(folder: Path, port: int) -> subprocess.Popen[bytes]:
+    (folder / "m.conf").write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
+    process = subprocess.Popen([str(MOSQUITTO), "-c", str(folder / "m.conf")], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + WAIT_S
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        else:
+            return process
+
+
+def test_mqtt_5_and_a_broker_that_is_killed_and_comes_back(engine: Engine, tmp_path: Path) -> None:
+    with listen("127.0.0.1", 0, "") as probe:
+        port = port_of(probe)
+    broker = start(tmp_path, port)
+    ingest = Ingest(engine, "127.0.0.1", port)
+    ingest.start()
+    try:
+        assert ingest.connected.wait(WAIT_S)
+        assert PROTOCOLS[ingest._protocol] is MQTTProtocolVersion.MQTTv5
+        device = FakeDevice(port)
+        assert device.send([decision(1)]) == {"decision": 1}
+        device.close()
+        broker.kill()
+        broker.wait()
+        deadline = time.monotonic() + WAIT_S
+        while ingest.connected.is_set() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        broker = start(tmp_path, port)
+        assert ingest.connected.wait(WAIT_S)
+        device = FakeDevice(port)
+        assert device.send([decision(1), decision(2)]) == {"decision": 2}
+        device.close()
+        assert len(queries.events(engine, {}, 0, 10)) == 2
+    finally:
+        ingest.stop()
+        broker.kill()
+        broker.wait()
