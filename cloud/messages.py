@@ -1,15 +1,15 @@
 """What arrives over MQTT, read: topic and payload to one of four items. Pure.
 
 A message that cannot be read becomes a Rejection: it is counted and kept, and it never stops ingest.
-Numbers that JSON cannot hold (NaN, infinity) become null and broken text is mended, so that one odd value in a body never
-blocks its stream.
+A number in a body that is too large for a float becomes null and broken text is mended, so that one odd value never blocks
+its stream.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from edge_runtime.wire.topics import Place, parse
 
 INT64_MAX = 2**63 - 1
 REASON_CHARS = 300
+BODY_LEVELS = 32
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,18 @@ def _batch(place: Place, payload: bytes) -> Batch:
     for e in events:
         if e.device != place.device:
             raise ValueError(f"event of device {e.device!r} on the topic of device {place.device!r}")
-        for name in ("seq", "mono_ns", "wall_ns", "wall_uncertainty_ns"):
-            value = getattr(e, name)
-            if value is not None and not -INT64_MAX <= value <= INT64_MAX:
-                raise ValueError(f"event: {name} is out of range")
+        _check_depth(e.body)
     return Batch(place, events)
+
+
+def _check_depth(value: Any, levels: int = BODY_LEVELS) -> None:
+    """ValueError for a body that a reader of the store might not take apart again."""
+    if levels == 0:
+        raise ValueError(f"event: body is nested deeper than {BODY_LEVELS} levels")
+    inside = value.values() if isinstance(value, Mapping) else value
+    for item in inside:
+        if isinstance(item, Mapping | list):
+            _check_depth(item, levels - 1)
 
 
 def _status(place: Place, payload: bytes) -> Status:
