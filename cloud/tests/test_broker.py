@@ -108,21 +108,22 @@ def test_the_last_will_is_kept_for_those_who_come_later(port: int) -> None:
 
 
 def test_a_client_gets_no_retained_message_that_it_did_not_ask_for(port: int) -> None:
-    topic = PLACE.topic("status")
-    told: queue.Queue[str] = queue.Queue()
+    kept = PLACE.topic("status")
+    to_curious: queue.Queue[str] = queue.Queue()
+    to_quiet: queue.Queue[str] = queue.Queue()
     curious, quiet = client("curious"), client("quiet")
     curious.on_connect = lambda c, *_: c.subscribe("v1/#", 1)
-    curious.on_message = lambda c, u, m: told.put(m.topic)
+    curious.on_subscribe = lambda c, *_: c.publish(kept, b"kept", qos=1, retain=True)
+    curious.on_message = lambda c, u, m: to_curious.put(m.topic)
     curious.connect("127.0.0.1", port)
     curious.loop_start()
+    assert to_curious.get(timeout=WAIT_S) == kept
     quiet.on_connect = lambda c, *_: c.subscribe("own/#", 1)
     quiet.on_subscribe = lambda c, *_: c.publish("own/last", b"1", qos=1)
-    quiet.on_message = lambda c, u, m: told.put(m.topic)
-    curious.publish(topic, b"kept", qos=1, retain=True).wait_for_publish(WAIT_S)
-    assert told.get(timeout=WAIT_S) == topic
+    quiet.on_message = lambda c, u, m: to_quiet.put(m.topic)
     quiet.connect("127.0.0.1", port)
     quiet.loop_start()
-    assert told.get(timeout=WAIT_S) == "own/last"
+    assert to_quiet.get(timeout=WAIT_S) == "own/last"
     for one in (curious, quiet):
         one.disconnect()
         one.loop_stop()
