@@ -33,7 +33,8 @@ Progress = Callable[[int, int, float], None]
 class Recipe:
     """Everything that decides a training run but the data and the seed.
 
-    `hard_cells`: how many of a map's worst sound cells (per 144) stand for all; `backbone_rate`: its share of the rate."""
+    `hard_cells`: how many of a map's worst sound cells (per 144) stand for all (0: none)
+    in the map loss; `backbone_rate`: its share of the rate."""
 
     height: int = 192
     width: int = 192
@@ -203,8 +204,8 @@ def map_loss(cells: Tensor, covered: Tensor, known: Tensor, hard_cells: int) -> 
     defect = (covered > DEFECT_CELL).float()
     loss = functional.binary_cross_entropy_with_logits(cells, defect, reduction="none")
     sound = (loss * (covered < SOUND_CELL)).flatten(2)
-    count = min(max(1, hard_cells * max(1, sound.shape[2] // 144)), sound.shape[2])
-    hardest = sound.topk(count, 2).values.mean()
+    count = min(hard_cells * max(1, sound.shape[2] // 144), sound.shape[2])
+    hardest = sound.topk(count, 2).values.mean() if count else sound.mean()
     found = defect.sum((2, 3))
     missed = ((loss * defect).sum((2, 3)) / found.clamp_min(1.0)).sum() / (found > 0).sum().clamp_min(1)
     return hardest + 0.5 * sound.mean() + 0.5 * missed
