@@ -54,7 +54,19 @@ def _surface(rng: np.random.Generator, height: int, width: int) -> Picture:
     surface *= 1.0 + float(rng.uniform(0.0, 0.12)) * np.maximum(_noise(rng, shape, (2, width // 4)) - 0.8, 0.0)
     for _ in range(int(rng.integers(0, 4))):
         surface *= 1.0 - float(rng.uniform(0.03, 0.12)) * _stain(rng, shape)
+    if rng.random() < 0.5:
+        surface *= 1.0 - float(rng.uniform(0.05, 0.2)) * _specks(rng, shape)
     return np.asarray(surface, np.float32)
+
+
+def _specks(rng: np.random.Generator, shape: tuple[int, int]) -> Picture:
+    """Dust: a few faint dots, smaller and softer than a blowhole."""
+    image, draw = _canvas(shape)
+    for _ in range(int(rng.integers(1, 9))):
+        y, x = _place(rng, shape, 0.0)
+        size = float(rng.uniform(0.5, 1.6))
+        draw.ellipse((x - size, y - size, x + size, y + size), fill=255)
+    return _soft(image, 1.2)
 
 
 def _stain(rng: np.random.Generator, shape: tuple[int, int]) -> Picture:
@@ -117,11 +129,11 @@ def _blowhole(rng: np.random.Generator, surface: Picture) -> tuple[Picture, Mask
     image, draw = _canvas(surface.shape)
     for _ in range(int(rng.integers(1, 4))):
         y, x = _place(rng, surface.shape, 0.06)
-        size = float(rng.uniform(3.0, 9.0))
+        size = float(rng.uniform(2.0, 8.0))
         draw.polygon(_outline(rng, y, x, (size, size * float(rng.uniform(0.5, 1.0))), 0.15), fill=255)
     hole = _soft(image, 1.0)
     rim = np.roll(_soft(image, 2.0), (2, 2), (0, 1)) * (1.0 - hole)
-    drilled = surface * (1.0 - float(rng.uniform(0.35, 0.75)) * hole) + float(rng.uniform(0.05, 0.3)) * rim
+    drilled = surface * (1.0 - float(rng.uniform(0.25, 0.7)) * hole) + float(rng.uniform(0.05, 0.3)) * rim
     return np.asarray(drilled, np.float32), _is_set(image)
 
 
@@ -131,7 +143,7 @@ def _break(rng: np.random.Generator, surface: Picture) -> tuple[Picture, Mask]:
     edge = int(rng.integers(0, 4))
     along = float(rng.uniform(0.0, 1.0))
     y, x = ((0.0, along), (1.0, along), (along, 0.0), (along, 1.0))[edge]
-    radius = (float(rng.uniform(14, 48)), float(rng.uniform(14, 48)))
+    radius = (float(rng.uniform(9, 46)), float(rng.uniform(9, 46)))
     image, draw = _canvas(surface.shape)
     draw.polygon(_outline(rng, y * height, x * width, radius, 0.2), fill=255)
     inside = _soft(image, 1.2)
@@ -163,7 +175,7 @@ def _crack(rng: np.random.Generator, surface: Picture) -> tuple[Picture, Mask]:
     if rng.random() < 0.5:
         x, y = points[len(points) // 2]
         draw.line(_path(rng, (y, x), angle + 0.8, float(rng.uniform(15, 45)), 0.25), fill=255, width=thickness)
-    depth = float(rng.uniform(0.35, 0.7))
+    depth = float(rng.uniform(0.22, 0.65))
     return surface * (1.0 - depth * _soft(image, 0.6)), _is_set(image)
 
 
@@ -173,7 +185,7 @@ def _scratch(rng: np.random.Generator, surface: Picture) -> tuple[Picture, Mask]
     start = _place(rng, surface.shape, 0.15)
     angle = float(rng.uniform(0.2, 0.8)) * np.pi * (1 if rng.random() < 0.5 else -1)
     draw.line(_path(rng, start, angle, float(rng.uniform(50, 160)), 0.015), fill=255, width=int(rng.integers(2, 4)))
-    return surface + float(rng.uniform(0.3, 0.7)) * _soft(image, 0.6), _is_set(image)
+    return surface + float(rng.uniform(0.2, 0.6)) * _soft(image, 0.6), _is_set(image)
 
 
 def _fray(rng: np.random.Generator, surface: Picture) -> tuple[Picture, Mask]:
@@ -184,7 +196,7 @@ def _fray(rng: np.random.Generator, surface: Picture) -> tuple[Picture, Mask]:
     radius = (float(rng.uniform(0.16, 0.32)) * height, float(rng.uniform(0.12, 0.25)) * width)
     draw.polygon(_outline(rng, y, x, radius, 0.1), fill=255)
     inside = _soft(image, 2.0)
-    skin = float(rng.uniform(0.55, 0.85)) + 0.04 * _noise(rng, surface.shape, (height // 12, width // 12))
+    skin = float(rng.uniform(0.6, 0.9)) + 0.04 * _noise(rng, surface.shape, (height // 12, width // 12))
     return np.asarray(surface * (1.0 - inside) + skin * inside, np.float32), _is_set(image)
 
 
@@ -196,7 +208,7 @@ def _uneven(rng: np.random.Generator, surface: Picture) -> tuple[Picture, Mask]:
     below = rows > border[None, :]
     worn = below if rng.random() < 0.5 else ~below
     share = _soft(Image.fromarray(worn.astype(np.uint8) * 255), 1.5)
-    gain = float(rng.uniform(0.18, 0.38)) * (1 if rng.random() < 0.5 else -1)
+    gain = float(rng.uniform(0.12, 0.35)) * (1 if rng.random() < 0.5 else -1)
     grain = 1.0 + float(rng.uniform(0.5, 1.5)) * (surface - 1.0)
     changed = (1.0 + gain) * grain + 0.06 * _noise(rng, surface.shape, (2, width))
     return np.asarray(surface * (1.0 - share) + changed * share, np.float32), worn

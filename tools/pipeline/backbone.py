@@ -86,9 +86,14 @@ class Lite(nn.Module):
             part.eval()
         return self
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.stem(x)
-        for block in self.blocks[:FINE]:
+    def beginning(self, blocks: int) -> nn.Sequential:
+        """The stem and the first `blocks` blocks."""
+        return nn.Sequential(self.stem, *self.blocks[:blocks])
+
+    def forward(self, x: Tensor, done: int = 0) -> tuple[Tensor, Tensor]:
+        """`done`: how many blocks `x` has been through already; at most `FINE`."""
+        x = x if done else self.stem(x)
+        for block in self.blocks[done:FINE]:
             x = block(x)
         fine = x
         for block in self.blocks[FINE:]:

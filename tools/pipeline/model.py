@@ -35,6 +35,7 @@ class SurfaceNet(nn.Module):
 
     def __init__(self, classes: int, architecture: Architecture) -> None:
         super().__init__()
+        self.architecture = architecture
         self.backbone = Lite(architecture.frozen) if architecture.backbone == "lite" else Plain(architecture.widths)
         fine, coarse = self.backbone.channels
         self.refine = nn.Sequential(*conv(fine, architecture.fine_width, 3))
@@ -45,11 +46,28 @@ class SurfaceNet(nn.Module):
         for maps in (self.fine, self.coarse):
             nn.init.constant_(maps.bias, -2.0)
 
-    def with_maps(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        local, deep = self.backbone(x)
+    def with_maps(self, x: Tensor, done: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        """`done`: how many of the backbone's blocks `x` has been through already."""
+        local, deep = self.backbone(x, done) if done else self.backbone(x)
         fine, coarse = self.fine(self.dropout(self.refine(local))), self.coarse(self.dropout(deep))
         pooled = [fine.amax((2, 3)), coarse.amax((2, 3)), fine.relu().mean((2, 3)), coarse.relu().mean((2, 3))]
         return self.head(torch.cat(pooled, 1)), fine, coarse
 
     def forward(self, x: Tensor) -> Tensor:
         return self.with_maps(x)[0]
+
+
+class Committee(nn.Module):
+    """Several networks as one: the mean of their logits. What they share unchanged (frozen blocks) is computed once."""
+
+    def __init__(self, members: list[SurfaceNet]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        frozen = members[0].architecture.frozen if members[0].architecture.backbone == "lite" else 0
+        self.shared = members[0].backbone.beginning(frozen) if frozen else nn.Identity()
+        self.frozen = frozen
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.shared(x)
+        total: Tensor = sum(member.with_maps(x, self.frozen)[0] for member in self.members)
+        return total * (1.0 / len(self.members))

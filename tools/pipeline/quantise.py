@@ -40,7 +40,7 @@ def export_fp32(net: nn.Module, height: int, width: int, path: Path) -> None:
 
 
 def _compact(path: Path) -> None:
-    """Rewrite the file with equal constants shared and short names; the graph stays what it is."""
+    """Rewrite the file with zero points shared and short names; the graph stays what it is."""
     model = onnx.load(str(path))
     _share_constants(model.graph)
     _shorten(model.graph)
@@ -48,12 +48,13 @@ def _compact(path: Path) -> None:
 
 
 def _share_constants(graph: Any) -> None:
-    """Keep one of equal initialisers: a quantised file has hundreds of equal zero points."""
-    first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+    """Keep one of the all-zero constants of each shape: a quantised file has hundreds of zero points."""
+    first: dict[tuple[int, tuple[int, ...]], str] = {}
     instead: dict[str, str] = {}
     for initialiser in list(graph.initializer):
-        content = onnx.numpy_helper.to_array(initialiser).tobytes()
-        name = first.setdefault((initialiser.data_type, tuple(initialiser.dims), content), initialiser.name)
+        if onnx.numpy_helper.to_array(initialiser).any():
+            continue
+        name = first.setdefault((initialiser.data_type, tuple(initialiser.dims)), initialiser.name)
         if name != initialiser.name:
             instead[initialiser.name] = name
             graph.initializer.remove(initialiser)

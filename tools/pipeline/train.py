@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from edge_runtime.infer.pre import preprocess
 from edge_runtime.wire.manifest import InputSpec
 from tools.pipeline.augment import Augmentation, batch_geometry, batch_light, is_loose, paste_defect, transplant_defect
-from tools.pipeline.model import STRIDES, Architecture, SurfaceNet
+from tools.pipeline.model import STRIDES, Architecture, Committee, SurfaceNet
 
 CANVAS_SCALE = 1.15  # the canvas that augmentation samples from, relative to the input
 DEFECT_CELL, SOUND_CELL = 0.3, 0.05  # share of a cell that a mask covers
@@ -33,7 +33,8 @@ Progress = Callable[[int, int, float], None]
 class Recipe:
     """Everything that decides a training run but the data and the seed.
 
-    `hard_cells`: how many of a map's worst sound cells (per 144) stand for all; `backbone_rate`: its share of the rate."""
+    `hard_cells`: how many of a map's worst sound cells (per 144) stand for all (0: none)
+    in the map loss; `backbone_rate`: its share of the rate."""
 
     height: int = 192
     width: int = 192
@@ -46,6 +47,7 @@ class Recipe:
     map_weight: float = 1.0
     hard_cells: int = 2
     average_decay: float = 0.99
+    members: int = 1
     architecture: Architecture = field(default_factory=Architecture)
     augmentation: Augmentation = field(default_factory=Augmentation)
 
@@ -141,8 +143,23 @@ class _Canvas:
         return (pasted, where, int(self._labels[source])) if where.any() else (image, None, 0)
 
 
-def fit(samples: Samples, classes: int, recipe: Recipe, seed: int, progress: Progress | None = None) -> SurfaceNet:
-    """Train and return the weight-averaged network in evaluation mode."""
+def fit(samples: Samples, classes: int, recipe: Recipe, seed: int, progress: Progress | None = None) -> nn.Module:
+    """Train the recipe's `members` one after the other; returns one network (n, 1, h, w) → logits in evaluation mode."""
+    trained = []
+    for member in range(recipe.members):
+
+        def step(done: int, steps: int, loss: float, before: int = member) -> None:
+            if progress:
+                progress(before * steps + done, recipe.members * steps, loss)
+
+        trained.append(_fit_one(samples, classes, recipe, 1000 * seed + member, step))
+    net = trained[0] if len(trained) == 1 else Committee(trained)
+    net.eval()
+    return net
+
+
+def _fit_one(samples: Samples, classes: int, recipe: Recipe, seed: int, progress: Progress) -> SurfaceNet:
+    """The weight-averaged network."""
     torch.manual_seed(seed)
     canvas = _Canvas(samples, classes, recipe, np.random.default_rng(seed))
     net = SurfaceNet(classes, recipe.architecture).to(memory_format=torch.channels_last)
@@ -160,9 +177,7 @@ def fit(samples: Samples, classes: int, recipe: Recipe, seed: int, progress: Pro
         schedule.step()
         _average(average, net, min(recipe.average_decay, (1 + step) / (10 + step)))
         recent += (float(loss.detach()) - recent) * max(0.05, 1 / (1 + step))
-        if progress:
-            progress(step + 1, steps, recent)
-    average.eval()
+        progress(step + 1, steps, recent)
     return average
 
 
@@ -203,8 +218,8 @@ def map_loss(cells: Tensor, covered: Tensor, known: Tensor, hard_cells: int) -> 
     defect = (covered > DEFECT_CELL).float()
     loss = functional.binary_cross_entropy_with_logits(cells, defect, reduction="none")
     sound = (loss * (covered < SOUND_CELL)).flatten(2)
-    count = min(max(1, hard_cells * max(1, sound.shape[2] // 144)), sound.shape[2])
-    hardest = sound.topk(count, 2).values.mean()
+    count = min(hard_cells * max(1, sound.shape[2] // 144), sound.shape[2])
+    hardest = sound.topk(count, 2).values.mean() if count else sound.mean()
     found = defect.sum((2, 3))
     missed = ((loss * defect).sum((2, 3)) / found.clamp_min(1.0)).sum() / (found > 0).sum().clamp_min(1)
     return hardest + 0.5 * sound.mean() + 0.5 * missed
@@ -218,7 +233,7 @@ def _average(average: SurfaceNet, net: SurfaceNet, decay: float) -> None:
             value.lerp_(given[name], 1.0 - decay)
 
 
-def logits_of(net: SurfaceNet, inputs: NDArray[np.float32], batch: int = 64) -> NDArray[np.float32]:
+def logits_of(net: nn.Module, inputs: NDArray[np.float32], batch: int = 64) -> NDArray[np.float32]:
     """Logits (n, classes) of pre-processed inputs (n, 1, h, w)."""
     with torch.no_grad():
         parts = [net(torch.from_numpy(inputs[i : i + batch])).numpy() for i in range(0, len(inputs), batch)]
