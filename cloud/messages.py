@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from edge_runtime.wire.envelope import Event, decode_batch
@@ -23,10 +23,11 @@ BODY_LEVELS = 32
 
 @dataclass(frozen=True)
 class Batch:
-    """Events of one device, in one message."""
+    """Events of one device, in one message; `floor` as in `wire.envelope.EventBatch`."""
 
     place: Place
     events: Sequence[Event]
+    floor: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,12 @@ def read_message(topic: str, payload: bytes) -> Item:
 
 
 def _batch(place: Place, payload: bytes) -> Batch:
-    events = decode_batch(payload)
-    for e in events:
+    batch = decode_batch(payload)
+    for e in batch.events:
         if e.device != place.device:
             raise ValueError(f"event of device {e.device!r} on the topic of device {place.device!r}")
         _check_depth(e.body)
-    return Batch(place, events)
+    return Batch(place, batch.events, batch.floor)
 
 
 def _check_depth(value: Any, levels: int = BODY_LEVELS) -> None:

@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 
@@ -96,8 +97,15 @@ def make_loop(device: DeviceConfig, models: Models, outbox: Outbox, recorder: Re
         recorder,
         SystemClock(),
         outbox.last("decision"),
+        first_epoch(outbox.floor()),
         make_jobs(device, models),
     )
+
+
+def first_epoch(floor: Mapping[str, int]) -> int:
+    """The part epoch of an outbox without Decisions: 1, or one that was never in use where its sequences begin high,
+    because the outbox before it was damaged (they begin at milliseconds; an epoch is at least a second long)."""
+    return 1 + (floor.get("decision", 1) - 1) // 1000
 
 
 class Poke:

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, delete, func, insert, select, tuple_, update
@@ -32,10 +32,12 @@ def commit(engine: Engine, items: Sequence[Item], now_ns: int) -> Acks:
     """Store all items in one transaction; what may be acknowledged once it has returned."""
     acks: Acks = {}
     events: dict[Place, list[Event]] = defaultdict(list)
+    floors: dict[Place, Counter[str]] = defaultdict(Counter)
     with engine.begin() as connection:
         for item in items:
             if isinstance(item, Batch):
                 events[item.place].extend(item.events)
+                floors[item.place] |= Counter(item.floor)  # the higher of the two, stream by stream
             elif isinstance(item, Status):
                 _see(connection, item.place, now_ns, item)
             elif isinstance(item, Rejection):
@@ -44,11 +46,13 @@ def commit(engine: Engine, items: Sequence[Item], now_ns: int) -> Acks:
                 connection.execute(update(t.device).values(online=False))
         for place, batch in events.items():
             _see(connection, place, now_ns)
-            acks[place] = _store(connection, place.device, batch, now_ns)
+            acks[place] = _store(connection, place.device, batch, floors[place], now_ns)
     return acks
 
 
-def _store(connection: Connection, device: str, events: Sequence[Event], now_ns: int) -> dict[str, int]:
+def _store(
+    connection: Connection, device: str, events: Sequence[Event], floor: Mapping[str, int], now_ns: int
+) -> dict[str, int]:
     """Add what is new; the head of each stream."""
     streams: dict[str, dict[int, Event]] = defaultdict(dict)
     for e in events:
@@ -63,7 +67,7 @@ def _store(connection: Connection, device: str, events: Sequence[Event], now_ns:
             _keep_latest(connection, fresh)
         if fresh and stream == STREAM:
             _project(connection, device, [decision_row(e, now_ns) for e in fresh])
-        heads[stream] = _advance(connection, device, stream, fresh[-1].seq if fresh else 0)
+        heads[stream] = _advance(connection, device, stream, fresh[-1].seq if fresh else 0, floor.get(stream, 1) - 1)
     return heads
 
 
@@ -122,12 +126,14 @@ def _keep_latest(connection: Connection, events: Sequence[Event]) -> None:
         connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=values, where=newer))
 
 
-def _advance(connection: Connection, device: str, stream: str, added_top: int) -> int:
-    """Move the head over everything that is stored without a gap."""
+def _advance(connection: Connection, device: str, stream: str, added_top: int, settled: int) -> int:
+    """Move the head over everything that is stored without a gap; `settled`: what lies up to here is stored or will never
+    come."""
     here = (t.stream_head.c.device == device, t.stream_head.c.stream == stream)
     row = connection.execute(select(t.stream_head.c.head, t.stream_head.c.top).where(*here)).one_or_none()
     head, top = (row.head, max(row.top, added_top)) if row else (0, added_top)
-    if top == head:
+    head, top = max(head, settled), max(top, settled)
+    if row and (head, top) == (row.head, row.top) and top == head:
         return int(head)
     after = (t.event.c.device == device, t.event.c.stream == stream, t.event.c.seq > head)
     with connection.execute(select(t.event.c.seq).where(*after).order_by(t.event.c.seq)) as found:

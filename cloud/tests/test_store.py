@@ -48,6 +48,19 @@ def test_a_gap_holds_the_acknowledgement_until_it_is_filled(engine: Engine) -> N
     assert put(engine, decision(5)) == {"decision": 6}
 
 
+def test_what_a_device_no_longer_holds_is_not_waited_for(engine: Engine) -> None:
+    """A cloud that began anew, and an outbox that was damaged: both leave a gap that never fills."""
+
+    def put_from(floor: int, *numbers: int) -> Mapping[str, int]:
+        return commit(engine, [Batch(PLACE, [decision(n) for n in numbers], {"decision": floor})], 1)[PLACE]
+
+    assert put(engine, decision(7), decision(9)) == {"decision": 0}
+    assert put_from(7, 10) == {"decision": 7}
+    assert put_from(1, 8) == {"decision": 10}
+    assert put_from(5_000, 5_000) == {"decision": 5_000}
+    assert put_from(3, 5_001) == {"decision": 5_001}
+
+
 def test_streams_and_devices_have_heads_of_their_own(engine: Engine) -> None:
     assert put(engine, decision(1), event(2, "metric", "control"), event(1, "metric", "control")) == {
         "decision": 1,

@@ -86,7 +86,8 @@ Job = Callable[[Seen], list[Item]]
 
 class Loop:
     """One line, one camera. `step` does one turn and returns the seconds to sleep before the next; it never raises for
-    what the field does. `last` is the newest Event of the decision stream, `jobs` run after a part was recorded."""
+    what the field does. `last` is the newest Event of the decision stream (None: begin with `first_epoch`), `jobs` run
+    after a part was recorded."""
 
     def __init__(
         self,
@@ -98,6 +99,7 @@ class Loop:
         recorder: Recorder,
         clock: Clock,
         last: Event | None = None,
+        first_epoch: int = 1,
         jobs: tuple[Job, ...] = (),
         plc_backoff: Backoff | None = None,
         camera_backoff: Backoff | None = None,
@@ -108,7 +110,7 @@ class Loop:
         self._camera_backoff = camera_backoff or Backoff(0.1, 2.0)
         self._guard = Guard()
         body = last.body if last else {}
-        self._recorded = PartTracker(int(body.get("part_epoch", 1)), int(body.get("part_seq", 0)))
+        self._recorded = PartTracker(int(body.get("part_epoch", first_epoch)), int(body.get("part_seq", 0)))
         self._tracker = self._recorded
         self._plc_up = self._camera_up = False
         self._plc_said = self._camera_said = False

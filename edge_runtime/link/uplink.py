@@ -44,6 +44,7 @@ class Queue(Protocol):
         self, limit_events: int = ..., limit_bytes: int = ..., after: dict[str, int] | None = ...
     ) -> list[Event]: ...
     def ack(self, committed: dict[str, int]) -> int: ...
+    def floor(self) -> dict[str, int]: ...
 
 
 @dataclass(frozen=True)
@@ -222,7 +223,7 @@ class Uplink:
             events = self._outbox.pending(limit_events=BATCH_EVENTS, after=self.window.sent)
             if not events:
                 return
-            self._client.publish(self._place.topic("events"), encode_batch(events), qos=1)
+            self._client.publish(self._place.topic("events"), encode_batch(events, self._outbox.floor()), qos=1)
             self.window.add(events, now_ns)
 
     def _exchange(self, timeout_s: float = IDLE_S) -> None:
@@ -249,6 +250,8 @@ class Uplink:
             self._take_ack()
 
     def _on_message(self, client: mqtt.Client, _: Any, message: mqtt.MQTTMessage) -> None:
+        if message.topic != self._place.topic("ack"):
+            return
         try:
             committed = decode_ack(bytes(message.payload))
         except ValueError as error:

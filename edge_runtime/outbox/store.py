@@ -6,11 +6,13 @@ SQLite in WAL mode, shared by `control` (appends) and `link` (reads, acknowledge
 - A durable append returns after the commit is on the disk (synchronous FULL). Appends that arrive while one commit is
   under way share the next one (group commit), so that n producers cost one fsync and not n.
 - Only an acknowledgement from the cloud deletes; the last event of each stream is kept apart and survives it.
-- A damaged file is set aside, never deleted, and the event `outbox_damaged` says so.
+- A damaged file is set aside, never deleted, and the event `outbox_damaged` says so. The sequences then go on far
+  above what was ever given out, so that no number comes twice.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import sqlite3
 import threading
@@ -28,6 +30,7 @@ SCHEMA_VERSION = 1
 BODY_LIMIT_BYTES = 64 * 1024
 BUSY_TIMEOUT_MS = 2000
 ENVELOPE_BYTES = 256
+NEVER_REACHED = 1 << 40
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS stream (
@@ -64,7 +67,7 @@ class Outbox:
         self._db_lock = threading.Lock()
         damaged = self._open()
         if damaged:
-            self.append("fault", "outbox_damaged", {"kept_as": damaged})
+            self.append("fault", "outbox_damaged", {"kept_as": damaged, "sequences_from": self.floor()["decision"]})
 
     def append(self, stream: str, kind: str, body: Mapping[str, Any], durable: bool | None = None) -> Event:
         """Store one event; returns it with its sequence number. `durable` None: as the stream's row in STREAMS says."""
@@ -179,6 +182,12 @@ class Outbox:
         with self._reading():
             return int(self._db.execute("SELECT coalesce(sum(head - acked), 0) FROM stream").fetchone()[0])
 
+    def floor(self) -> dict[str, int]:
+        """The lowest sequence number of each stream that this outbox still holds or will give out."""
+        with self._reading():
+            rows = self._db.execute("SELECT name, acked FROM stream").fetchall()
+        return {name: acked + 1 for name, acked in rows}
+
     def head(self, stream: str) -> int:
         """The last sequence number given out in `stream`, 0 before the first."""
         with self._reading():
@@ -189,7 +198,7 @@ class Outbox:
         """The newest event of `stream`, also after it was acknowledged."""
         with self._reading():
             row = self._db.execute("SELECT last FROM stream WHERE name = ?", (stream,)).fetchone()
-        return Event(**json.loads(row[0])) if row else None
+        return Event(**json.loads(row[0])) if row and row[0] else None
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -204,24 +213,48 @@ class Outbox:
             self._db.close()
 
     def _open(self) -> str | None:
-        """Open or create; the name under which a damaged file was kept, or None."""
-        try:
-            self._connect()
-            return None
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
-                raise ResourceError(self._explain(error)) from error
-            kept = self._path.with_name(f"{self._path.name}.damaged-{self._clock.wall_ns()}")
-            self._path.rename(kept)
-            for suffix in ("-wal", "-shm"):
-                side = self._path.with_name(self._path.name + suffix)
-                if side.exists():
-                    side.rename(kept.with_name(kept.name + suffix))
+        """Open or create; the name under which a damaged file was kept, or None. One process at a time, so that two that
+        meet the same damage do not both set the file aside."""
+        with self._alone():
             try:
                 self._connect()
-            except sqlite3.Error as again:
-                raise ResourceError(self._explain(again)) from again
-            return kept.name
+                return None
+            except sqlite3.DatabaseError as error:
+                if isinstance(error, sqlite3.OperationalError):
+                    raise ResourceError(self._explain(error)) from error
+            kept = self._set_aside()
+            try:
+                self._connect()
+                self._start_anew()
+            except sqlite3.Error as error:
+                raise ResourceError(self._explain(error)) from error
+            return kept
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        try:
+            lock = self._path.with_name(f"{self._path.name}.lock").open("w")
+        except OSError as error:
+            raise ResourceError(self._explain(error)) from error
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _set_aside(self) -> str:
+        kept = self._path.with_name(f"{self._path.name}.damaged-{self._clock.wall_ns()}")
+        self._path.rename(kept)
+        for suffix in ("-wal", "-shm"):
+            side = self._path.with_name(self._path.name + suffix)
+            if side.exists():
+                side.rename(kept.with_name(kept.name + suffix))
+        return kept.name
+
+    def _start_anew(self) -> None:
+        """The sequences go on at the milliseconds of the wall clock, or above 2⁴⁰ where it was never set."""
+        wall_ms = self._clock.wall_ns() // 1_000_000
+        head = wall_ms if wall_ms >= NEVER_REACHED else NEVER_REACHED + max(wall_ms, 0)
+        rows = [(stream, head, head, "") for stream in STREAMS]
+        self._db.executemany("INSERT INTO stream VALUES (?, ?, ?, ?)", rows)
 
     def _connect(self) -> None:
         self._db = sqlite3.connect(
@@ -253,9 +286,9 @@ class Outbox:
 
     def _explain(self, error: BaseException) -> str:
         text = str(error)
-        if "full" in text:
+        if "full" in text or "No space left" in text:
             return f"{self._path}: the disk is full; free some space"
-        if "readonly" in text or "unable to open" in text:
+        if isinstance(error, OSError) or "readonly" in text or "unable to open" in text:
             return f"{self._path}: cannot be written ({text}); check that the folder exists and its permissions"
         if "locked" in text:
             return f"{self._path}: stayed locked for {BUSY_TIMEOUT_MS} ms by another process; stop the other one"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 SCHEMA = 1
 BATCH_LIMIT_BYTES = 256 * 1024
@@ -76,19 +76,29 @@ def event_from_dict(value: Any) -> Event:
     return Event(**{name: value.get(name) for name in names})  # type: ignore[arg-type]
 
 
-def encode_batch(events: Iterable[Event]) -> bytes:
-    value = {"v": SCHEMA, "events": [e.to_dict() for e in events]}
+class EventBatch(NamedTuple):
+    """`floor`: stream → the lowest sequence number that the device still holds. What is below it and did not arrive will
+    never come (the outbox was damaged, or this cloud began anew), so that no gap is waited for in vain."""
+
+    events: list[Event]
+    floor: Mapping[str, int]
+
+
+def encode_batch(events: Iterable[Event], floor: Mapping[str, int] | None = None) -> bytes:
+    value = {"v": SCHEMA, "floor": dict(floor or {}), "events": [e.to_dict() for e in events]}
     return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
 
 
-def decode_batch(payload: bytes) -> list[Event]:
-    """Events of one message; ValueError if it is too large, not JSON, or not our schema."""
+def decode_batch(payload: bytes) -> EventBatch:
+    """The content of one message; ValueError if it is too large, not JSON, or not our schema."""
     if len(payload) > 4 * BATCH_LIMIT_BYTES:
         raise ValueError(f"batch of {len(payload)} bytes is over the limit of {4 * BATCH_LIMIT_BYTES}")
     data = _json(payload, "batch")
     if not isinstance(data, dict) or data.get("v") != SCHEMA or not isinstance(data.get("events"), list):
         raise ValueError(f'batch: expected {{"v": {SCHEMA}, "events": […]}}')
-    return [event_from_dict(item) for item in data["events"]]
+    return EventBatch(
+        [event_from_dict(item) for item in data["events"]], _sequences(data.get("floor", {}), "batch: floor")
+    )
 
 
 def encode_ack(committed: Mapping[str, int]) -> bytes:
@@ -102,9 +112,14 @@ def decode_ack(payload: bytes) -> dict[str, int]:
         raise ValueError(f"ack of {len(payload)} bytes is over the limit of {ACK_LIMIT_BYTES}")
     data = _json(payload, "ack")
     committed = data.get("committed") if isinstance(data, dict) and data.get("v") == SCHEMA else None
-    if not isinstance(committed, dict) or any(type(seq) is not int or seq < 0 for seq in committed.values()):
-        raise ValueError(f'ack: expected {{"v": {SCHEMA}, "committed": {{stream: seq}}}}')
-    return committed
+    return _sequences(committed, f'ack: expected {{"v": {SCHEMA}, "committed": {{stream: seq}}}}; committed')
+
+
+def _sequences(value: Any, what: str) -> dict[str, int]:
+    """A table of stream → sequence number."""
+    if not isinstance(value, dict) or any(type(seq) is not int or not 0 <= seq <= INT64_MAX for seq in value.values()):
+        raise ValueError(f"{what} must map streams to sequence numbers")
+    return value
 
 
 def _json(payload: bytes, what: str) -> Any:

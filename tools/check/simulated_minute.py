@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 import edge_runtime
 from edge_runtime.clock import FakeClock
@@ -48,9 +49,9 @@ def minute(bundle_dir: Path, state_dir: Path) -> None:
     plc = MemoryDriver({t.name: 0 for t in (*tags.inputs, *tags.results)}, clock)
     plc.values["line_state"] = 6
 
-    def noisy(trigger: int) -> np.ndarray:
+    def noisy(trigger: int) -> NDArray[np.uint8]:
         frame = golden[trigger % len(golden)]
-        return np.clip(frame.astype(np.int16) + rng.integers(-1, 2, frame.shape), 0, 255).astype(np.uint8)
+        return np.asarray(np.clip(frame.astype(np.int16) + rng.integers(-1, 2, frame.shape), 0, 255), np.uint8)
 
     outbox = Outbox(state_dir / "outbox.db", "smoke", "smoke", clock)
     loop = Loop(Settings(), tags, plc, MemoryCamera(noisy), Models(model, {}), Recorder(outbox), clock)

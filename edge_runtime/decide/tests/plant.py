@@ -73,6 +73,7 @@ class Plant:
             Recorder(self.disk),
             self.clock,
             self.outbox.last("decision"),
+            1,
             self.jobs,
             Backoff(0.1, 2.0),
             Backoff(0.1, 2.0),

@@ -138,7 +138,7 @@ class Cloud:
         if message.topic.endswith("/status"):
             self.status.append(json.loads(message.payload))
             return
-        self.events += decode_batch(bytes(message.payload))
+        self.events += decode_batch(bytes(message.payload)).events
         if self.acking:
             upto: dict[str, int] = {}
             for e in self.events:

@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -281,9 +282,30 @@ def test_a_damaged_file_is_set_aside_and_told(path: Path, damage: Callable[[Path
     assert told.kind == "outbox_damaged"
     kept = path.with_name(told.body["kept_as"])
     assert kept.read_bytes() == broken
-    assert again.append("decision", "k", {}).seq >= 1
+    floor = again.floor()
+    assert again.last("decision") is None
+    assert again.append("decision", "k", {}).seq == floor["decision"] == told.body["sequences_from"] > 2**40
     again.close()
     assert opened(path).depth() == 2
+    assert opened(path).floor() == floor
+
+
+def test_two_that_meet_the_same_damage_set_one_file_aside(path: Path) -> None:
+    opened(path).close()
+    garbage(path)
+    with ThreadPoolExecutor(8) as pool:
+        boxes = list(pool.map(lambda _: opened(path), range(8)))
+    assert len(list(path.parent.glob("*.damaged-*"))) == 1
+    assert [e.kind for e in boxes[0].pending()] == ["outbox_damaged"]
+
+
+def test_the_floor_follows_the_acknowledgements(path: Path) -> None:
+    box = opened(path)
+    assert box.floor() == {}
+    box.append_many([("decision", "k", {})] * 3)
+    assert box.floor() == {"decision": 1}
+    box.ack({"decision": 2})
+    assert box.floor() == {"decision": 3}
 
 
 def test_an_empty_file_is_a_new_outbox(path: Path) -> None:
