@@ -24,7 +24,7 @@ class Architecture:
     """`backbone`: ``lite`` (pretrained; the first `frozen` blocks stay as they are) or ``plain`` (with `widths`)."""
 
     backbone: str = "lite"
-    frozen: int = 3
+    frozen: int = 5
     widths: tuple[int, int, int, int] = (12, 24, 40, 96)
     fine_width: int = 64
     dropout: float = 0.2

@@ -41,7 +41,7 @@ class Recipe:
 
     height: int = 192
     width: int = 192
-    epochs: int = 60
+    epochs: int = 45
     batch: int = 16
     learning_rate: float = 1e-3
     backbone_rate: float = 1.0
@@ -50,7 +50,7 @@ class Recipe:
     map_weight: float = 1.0
     hard_cells: int = 2
     average_decay: float = 0.99
-    members: int = 1
+    members: int = 2
     architecture: Architecture = field(default_factory=Architecture)
     augmentation: Augmentation = field(default_factory=Augmentation)
 
@@ -62,7 +62,7 @@ class Recipe:
 def quick(recipe: Recipe) -> Recipe:
     """The same way in seconds, for tests: a small plain network, few passes."""
     small = Architecture(backbone="plain", widths=(8, 12, 16, 32), fine_width=16)
-    return replace(recipe, height=96, width=96, epochs=8, learning_rate=3e-3, architecture=small)
+    return replace(recipe, height=96, width=96, epochs=8, learning_rate=3e-3, members=1, architecture=small)
 
 
 @dataclass(frozen=True)
