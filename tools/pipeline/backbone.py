@@ -86,9 +86,12 @@ class Lite(nn.Module):
             part.eval()
         return self
 
-    def beginning(self, blocks: int) -> nn.Sequential:
-        """The stem and the first `blocks` blocks."""
-        return nn.Sequential(self.stem, *self.blocks[:blocks])
+    def beginning(self, x: Tensor, blocks: int) -> Tensor:
+        """Through the stem and the first `blocks` blocks."""
+        x = self.stem(x)
+        for block in self.blocks[:blocks]:
+            x = block(x)
+        return x
 
     def forward(self, x: Tensor, done: int = 0) -> tuple[Tensor, Tensor]:
         """`done`: how many blocks `x` has been through already; at most `FINE`."""

@@ -23,6 +23,7 @@ from tools.pipeline import launch
 BUNDLE = launch.REPOSITORY / "models" / "surface"
 KEY_FILE = launch.REPOSITORY / "edge_runtime" / "update" / "keys" / "models-surface.pub"
 RECIPE = (
+    "members=1",
     'architecture.backbone="plain"',
     "learning_rate=0.004",
     "label_smoothing=0.02",

@@ -9,6 +9,7 @@ the NumPy reference can run it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ class Architecture:
     """`backbone`: ``lite`` (pretrained; the first `frozen` blocks stay as they are) or ``plain`` (with `widths`)."""
 
     backbone: str = "lite"
-    frozen: int = 3
+    frozen: int = 5
     widths: tuple[int, int, int, int] = (12, 24, 40, 96)
     fine_width: int = 64
     dropout: float = 0.2
@@ -35,7 +36,6 @@ class SurfaceNet(nn.Module):
 
     def __init__(self, classes: int, architecture: Architecture) -> None:
         super().__init__()
-        self.architecture = architecture
         self.backbone = Lite(architecture.frozen) if architecture.backbone == "lite" else Plain(architecture.widths)
         fine, coarse = self.backbone.channels
         self.refine = nn.Sequential(*conv(fine, architecture.fine_width, 3))
@@ -58,16 +58,20 @@ class SurfaceNet(nn.Module):
 
 
 class Committee(nn.Module):
-    """Several networks as one: the mean of their logits. What they share unchanged (frozen blocks) is computed once."""
+    """Several networks as one: the mean of their logits. The frozen beginning, which they share, is computed once.
 
-    def __init__(self, members: list[SurfaceNet]) -> None:
+    With few parts one network's answer depends on the order in which it saw them; the mean of several does so less."""
+
+    def __init__(self, classes: int, architecture: Architecture, members: int) -> None:
         super().__init__()
-        self.members = nn.ModuleList(members)
-        frozen = members[0].architecture.frozen if members[0].architecture.backbone == "lite" else 0
-        self.shared = members[0].backbone.beginning(frozen) if frozen else nn.Identity()
-        self.frozen = frozen
+        self.members = nn.ModuleList(SurfaceNet(classes, architecture) for _ in range(members))
+        self.frozen = architecture.frozen if architecture.backbone == "lite" else 0
+
+    def shared(self, x: Tensor) -> Tensor:
+        first: Any = self.members[0]
+        return first.backbone.beginning(x, self.frozen) if self.frozen else x
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.shared(x)
         total: Tensor = sum(member.with_maps(x, self.frozen)[0] for member in self.members)
-        return total * (1.0 / len(self.members))
+        return total * (1.0 / len(self.members)) if len(self.members) > 1 else total

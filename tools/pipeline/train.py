@@ -14,19 +14,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from edge_runtime.infer.pre import preprocess
 from edge_runtime.wire.manifest import InputSpec
 from tools.pipeline.augment import Augmentation, batch_geometry, batch_light, is_loose, paste_defect, transplant_defect
-from tools.pipeline.model import STRIDES, Architecture, Committee, SurfaceNet
+from tools.pipeline.model import STRIDES, Architecture, Committee
 
 CANVAS_SCALE = 1.15  # the canvas that augmentation samples from, relative to the input
+BATCH_SURPLUS = 1.5  # of a batch of which every member of a committee takes a share
 DEFECT_CELL, SOUND_CELL = 0.3, 0.05  # share of a cell that a mask covers
 
 #: (step, steps, loss)
 Progress = Callable[[int, int, float], None]
+#: inputs, labels, masks, which masks are known
+Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Recipe:
 
     height: int = 192
     width: int = 192
-    epochs: int = 60
+    epochs: int = 45
     batch: int = 16
     learning_rate: float = 1e-3
     backbone_rate: float = 1.0
@@ -47,7 +50,7 @@ class Recipe:
     map_weight: float = 1.0
     hard_cells: int = 2
     average_decay: float = 0.99
-    members: int = 1
+    members: int = 2
     architecture: Architecture = field(default_factory=Architecture)
     augmentation: Augmentation = field(default_factory=Augmentation)
 
@@ -59,7 +62,7 @@ class Recipe:
 def quick(recipe: Recipe) -> Recipe:
     """The same way in seconds, for tests: a small plain network, few passes."""
     small = Architecture(backbone="plain", widths=(8, 12, 16, 32), fine_width=16)
-    return replace(recipe, height=96, width=96, epochs=8, learning_rate=3e-3, architecture=small)
+    return replace(recipe, height=96, width=96, epochs=8, learning_rate=3e-3, members=1, architecture=small)
 
 
 @dataclass(frozen=True)
@@ -104,11 +107,12 @@ class _Canvas:
     def _fitted_mask(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
         return self._fitted(mask.astype(np.uint8) * 255) > 64
 
-    def batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def batch(self) -> Batch:
         """Inputs (n, 1, h, w), labels (n,), masks (n, classes − 1, h, w), and which of these are known (n,).
 
         Samples are drawn half by class, half by frequency."""
-        index = self._rng.choice(len(self._labels), self._recipe.batch, p=self._weight)
+        drawn = self._recipe.batch if self._recipe.members == 1 else round(BATCH_SURPLUS * self._recipe.batch)
+        index = self._rng.choice(len(self._labels), drawn, p=self._weight)
         n, (width, height) = len(index), self._size
         images = np.empty((n, 1, height, width), np.float32)
         masks = np.zeros((n, 1, height, width), np.float32)
@@ -143,49 +147,38 @@ class _Canvas:
         return (pasted, where, int(self._labels[source])) if where.any() else (image, None, 0)
 
 
-def fit(samples: Samples, classes: int, recipe: Recipe, seed: int, progress: Progress | None = None) -> nn.Module:
-    """Train the recipe's `members` one after the other; returns one network (n, 1, h, w) → logits in evaluation mode."""
-    trained = []
-    for member in range(recipe.members):
-
-        def step(done: int, steps: int, loss: float, before: int = member) -> None:
-            if progress:
-                progress(before * steps + done, recipe.members * steps, loss)
-
-        trained.append(_fit_one(samples, classes, recipe, 1000 * seed + member, step))
-    net = trained[0] if len(trained) == 1 else Committee(trained)
-    net.eval()
-    return net
-
-
-def _fit_one(samples: Samples, classes: int, recipe: Recipe, seed: int, progress: Progress) -> SurfaceNet:
-    """The weight-averaged network."""
+def fit(samples: Samples, classes: int, recipe: Recipe, seed: int, progress: Progress | None = None) -> Committee:
+    """Train and return the weight-averaged committee in evaluation mode. `progress` is told every step."""
     torch.manual_seed(seed)
-    canvas = _Canvas(samples, classes, recipe, np.random.default_rng(seed))
-    net = SurfaceNet(classes, recipe.architecture).to(memory_format=torch.channels_last)
-    average: SurfaceNet = copy.deepcopy(net)
+    rng = np.random.default_rng(seed)
+    canvas = _Canvas(samples, classes, recipe, rng)
+    net = Committee(classes, recipe.architecture, recipe.members).to(memory_format=torch.channels_last)
+    average: Committee = copy.deepcopy(net)
     steps = max(1, recipe.epochs * math.ceil(len(samples.labels) / recipe.batch))
     optimiser, schedule = _optimiser(net, recipe, steps)
     net.train()
     recent = 0.0
     for step in range(steps):
-        loss = _loss(net, canvas.batch(), recipe)
+        loss = _loss(net, canvas.batch(), recipe, rng)
         optimiser.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 2.0)
+        for member in net.members:
+            torch.nn.utils.clip_grad_norm_(member.parameters(), 2.0)
         optimiser.step()
         schedule.step()
         _average(average, net, min(recipe.average_decay, (1 + step) / (10 + step)))
-        recent += (float(loss.detach()) - recent) * max(0.05, 1 / (1 + step))
-        progress(step + 1, steps, recent)
+        recent += (float(loss.detach()) / recipe.members - recent) * max(0.05, 1 / (1 + step))
+        if progress:
+            progress(step + 1, steps, recent)
+    average.eval()
     return average
 
 
 def _optimiser(
-    net: SurfaceNet, recipe: Recipe, steps: int
+    net: Committee, recipe: Recipe, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """AdamW, one cycle; the fresh layers learn at twice the rate."""
-    ready = {id(p) for p in net.backbone.parameters()}
+    ready = {id(p) for member in net.members for p in member.backbone.parameters()}
     groups = [
         [p for p in net.parameters() if p.requires_grad and id(p) in ready],
         [p for p in net.parameters() if id(p) not in ready],
@@ -195,11 +188,24 @@ def _optimiser(
     return optimiser, torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, steps + 1, pct_start=0.15)
 
 
-def _loss(net: SurfaceNet, batch: tuple[Tensor, Tensor, Tensor, Tensor], recipe: Recipe) -> Tensor:
-    x, labels, masks, known = batch
+def _loss(net: Committee, batch: Batch, recipe: Recipe, rng: np.random.Generator) -> Tensor:
+    """The sum of the members' losses, each on its own choice of `recipe.batch` samples out of a larger batch."""
+    x, *targets = batch
     x = x.contiguous(memory_format=torch.channels_last)
+    losses = []
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=torch.ops.mkldnn._is_mkldnn_bf16_supported()):
-        logits, *maps = net.with_maps(x)
+        shared = net.shared(x)
+        for member in net.members:
+            chosen = torch.from_numpy(rng.permutation(len(x))[: recipe.batch])
+            losses.append(
+                _member_loss(member.with_maps(shared[chosen], net.frozen), [t[chosen] for t in targets], recipe)
+            )
+    return torch.stack(losses).sum()
+
+
+def _member_loss(answer: Sequence[Tensor], targets: Sequence[Tensor], recipe: Recipe) -> Tensor:
+    logits, *maps = answer
+    labels, masks, known = targets
     loss = functional.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
     for cells, stride in zip(maps, STRIDES, strict=True):
         covered = functional.max_pool2d(masks, stride, ceil_mode=True)
@@ -225,7 +231,7 @@ def map_loss(cells: Tensor, covered: Tensor, known: Tensor, hard_cells: int) -> 
     return hardest + 0.5 * sound.mean() + 0.5 * missed
 
 
-def _average(average: SurfaceNet, net: SurfaceNet, decay: float) -> None:
+def _average(average: Committee, net: Committee, decay: float) -> None:
     """Move every floating-point value of `average` towards `net`'s by the share 1 − `decay`."""
     given = net.state_dict()
     for name, value in average.state_dict().items():
@@ -233,7 +239,7 @@ def _average(average: SurfaceNet, net: SurfaceNet, decay: float) -> None:
             value.lerp_(given[name], 1.0 - decay)
 
 
-def logits_of(net: nn.Module, inputs: NDArray[np.float32], batch: int = 64) -> NDArray[np.float32]:
+def logits_of(net: Committee, inputs: NDArray[np.float32], batch: int = 64) -> NDArray[np.float32]:
     """Logits (n, classes) of pre-processed inputs (n, 1, h, w)."""
     with torch.no_grad():
         parts = [net(torch.from_numpy(inputs[i : i + batch])).numpy() for i in range(0, len(inputs), batch)]
