@@ -31,6 +31,14 @@ setup-train: .venv-train/.done ## make .venv-train (PyTorch, CPU) that `gudgeon 
 	@rm -f .venv-train/bin/gudgeon
 	@.venv-train/bin/python -c 'import torch, onnx, onnxruntime' && touch $@
 
+setup-convert: .venv-convert/.done ## make .venv-convert (litert-torch, 2 GB): then `gudgeon train` adds a .tflite variant
+.venv-convert/.done: pyproject.toml | setup
+	@[ -x .venv-convert/bin/python ] || $(PYTHON) -m venv .venv-convert
+	@echo "installing the converter environment into .venv-convert (some minutes)"
+	@.venv-convert/bin/pip install -q --disable-pip-version-check -e '.[convert]' 2>&1 | grep -v '^WARNING' || true
+	@rm -f .venv-convert/bin/gudgeon
+	@.venv-convert/bin/python -c 'import litert_torch, ai_edge_quantizer' && touch $@
+
 setup-browser: ## install headless Chromium for the page test (Debian, root or sudo); skipped elsewhere
 	@command -v chromium >/dev/null || { $(APT) && $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive \
 	  apt-get install -y -qq --no-install-recommends chromium chromium-driver >/dev/null; } || echo "no Chromium: the page test will be skipped"

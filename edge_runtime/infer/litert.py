@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,19 @@ def version() -> str:
     return _interpreter_class()[1]
 
 
+@contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """The library writes notes about itself to the process's standard error, past every logger; errors come as exceptions."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 class LiteRtEngine:
     """Takes float32 (1, c, h, w) like the other engines; layout and INT8 input or output scales are handled here."""
 
@@ -41,8 +57,9 @@ class LiteRtEngine:
     def __init__(self, path: Path, variant: str) -> None:
         interpreter, _ = _interpreter_class()
         try:
-            self._interpreter = interpreter(model_path=str(path), num_threads=1)
-            self._interpreter.allocate_tensors()
+            with _quiet_stderr():
+                self._interpreter = interpreter(model_path=str(path), num_threads=1)
+                self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise BundleError(f"{path}: LiteRT cannot load it: {str(error).splitlines()[0][:200]}") from error
         self.variant = variant

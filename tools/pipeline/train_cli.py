@@ -26,10 +26,12 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from edge_runtime import __version__
 from edge_runtime.errors import GudgeonError
+from edge_runtime.infer.engine import Engine
+from edge_runtime.infer.litert import LiteRtEngine
 from edge_runtime.infer.onnx import OnnxEngine
 from edge_runtime.infer.post import softmax
 from edge_runtime.wire.manifest import Manifest
-from tools.pipeline import calibrate, metrics, pack, quantise
+from tools.pipeline import calibrate, metrics, pack, quantise, tflite
 from tools.pipeline.crossval import HeldOut, Loaded, cross_validate, load, with_settings
 from tools.pipeline.train import Recipe, fit, quick
 
@@ -125,6 +127,8 @@ def train(
         quantise.export_fp32(net, recipe.height, recipe.width, work / pack.FP32)
         chosen = rng.permutation(len(inputs))[:CALIBRATION_INPUTS]
         quantise.quantise_int8(work / pack.FP32, work / pack.INT8, inputs[chosen])
+        if python := tflite.convert_python():
+            tflite.convert_int8(net, len(data.classes), recipe.architecture, inputs[chosen], work / pack.TFLITE, python)
         manifest = _pack(args, recipe, data, held_out, work, round(time.monotonic() - start, 1), key)
         sizes = {name: (args.out / name).stat().st_size for name in (pack.FP32, pack.INT8)}
     return {
@@ -155,6 +159,12 @@ def _pack(
     answers = {name: quantise.run_onnx(work / name, inputs) for name in (pack.FP32, pack.INT8)}
     agreement = float((answers[pack.FP32].argmax(1) == answers[pack.INT8].argmax(1)).mean())
     golden = pack.choose_golden(data.samples.labels, answers[pack.INT8], args.golden, np.random.default_rng(args.seed))
+    engines: dict[str, tuple[str, str, Engine]] = {
+        pack.INT8: ("onnxruntime", "int8", OnnxEngine(work / pack.INT8, "int8")),
+        pack.FP32: ("onnxruntime", "fp32", OnnxEngine(work / pack.FP32, "fp32")),
+    }
+    if (work / pack.TFLITE).is_file():
+        engines[pack.TFLITE] = ("litert", "int8", LiteRtEngine(work / pack.TFLITE, "int8"))
     contents = pack.Contents(
         name=args.name,
         version=args.bundle_version,
@@ -166,10 +176,7 @@ def _pack(
         thresholds=thresholds,
         golden=[data.samples.frames[i] for i in golden],
         train_frames=data.samples.frames,
-        engines={
-            pack.INT8: ("onnxruntime", "int8", OnnxEngine(work / pack.INT8, "int8")),
-            pack.FP32: ("onnxruntime", "fp32", OnnxEngine(work / pack.FP32, "fp32")),
-        },
+        engines=engines,
         training={
             "data_digest": data.digest,
             "n": len(inputs),
