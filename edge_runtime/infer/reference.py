@@ -153,6 +153,19 @@ def _reshape(inputs: list[Any], _: Attributes) -> Array:
     return np.asarray(inputs[0].reshape(shape))
 
 
+def _slice(inputs: list[Any], _: Attributes) -> Array:
+    x, starts, ends = inputs[:3]
+    axes = inputs[3].tolist() if len(inputs) > 3 and inputs[3] is not None else list(range(len(starts)))
+    steps = inputs[4].tolist() if len(inputs) > 4 and inputs[4] is not None else [1] * len(axes)
+    cut = [slice(None)] * x.ndim
+    for axis, start, end, step in zip(axes, starts.tolist(), ends.tolist(), steps, strict=True):
+        beyond = (
+            step < 0 and end < -x.shape[axis]
+        )  # numpy counts a negative end from the back: None is "to the very first"
+        cut[axis] = slice(start, None if beyond else end, step)
+    return np.asarray(x[tuple(cut)])
+
+
 def _flatten(inputs: list[Any], attributes: Attributes) -> Array:
     axis = attributes.get("axis", 1)
     return np.asarray(inputs[0].reshape(int(np.prod(inputs[0].shape[:axis])), -1))
@@ -197,6 +210,7 @@ OPERATORS: dict[str, Callable[[list[Any], Attributes], Array]] = {
     "Relu": lambda i, _: np.maximum(i[0], 0),
     "Reshape": _reshape,
     "Sigmoid": lambda i, _: 1.0 / (1.0 + np.exp(-i[0])),
+    "Slice": _slice,
     "Softmax": _softmax,
     "Squeeze": _squeeze,
     "Sub": lambda i, _: i[0] - i[1],

@@ -21,13 +21,15 @@ STRIDES = (8, 16)
 
 @dataclass(frozen=True)
 class Architecture:
-    """`backbone`: ``lite`` (pretrained; the first `frozen` blocks stay as they are) or ``plain`` (with `widths`)."""
+    """`backbone`: ``lite`` (pretrained; the first `frozen` blocks stay as they are) or ``plain`` (with `widths`).
+    `mirror`: the finished network looks at every part twice, the second time mirrored, and answers with the mean."""
 
     backbone: str = "lite"
     frozen: int = 5
     widths: tuple[int, int, int, int] = (12, 24, 40, 96)
     fine_width: int = 64
     dropout: float = 0.2
+    mirror: bool = True
 
 
 class SurfaceNet(nn.Module):
@@ -65,6 +67,7 @@ class Committee(nn.Module):
     def __init__(self, classes: int, architecture: Architecture, members: int) -> None:
         super().__init__()
         self.members = nn.ModuleList(SurfaceNet(classes, architecture) for _ in range(members))
+        self.mirror = architecture.mirror
         self.frozen = architecture.frozen if architecture.backbone == "lite" else 0
 
     def shared(self, x: Tensor) -> Tensor:
@@ -72,6 +75,11 @@ class Committee(nn.Module):
         return first.backbone.beginning(x, self.frozen) if self.frozen else x
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.shared(x)
+        """Logits (n, classes) of float32 (n, 1, h, w)."""
+        parts = len(x)
+        x = self.shared(torch.cat((x, x.flip(3))) if self.mirror else x)
         total: Tensor = sum(member.with_maps(x, self.frozen)[0] for member in self.members)
-        return total * (1.0 / len(self.members)) if len(self.members) > 1 else total
+        looks = len(self.members)
+        if self.mirror:
+            total, looks = total[:parts] + total[parts:], 2 * looks
+        return total * (1.0 / looks) if looks > 1 else total

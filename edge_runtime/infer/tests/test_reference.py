@@ -44,6 +44,18 @@ CASES: dict[str, tuple[list[bytes], dict[str, NDArray[Any]]]] = {
     "Clip one side": ([node("Clip", ["x", "", "hi"], ["y"])], {"hi": q(0.7, F)}),
     "Clip low": ([node("Clip", ["x", "lo"], ["y"])], {"lo": q(0.0, F)}),
     "Concat": ([node("Concat", ["x", "a", "x"], ["y"], axis=1)], {"a": normal(1, 2, 6, 8)}),
+    "Slice mirrored": (
+        [node("Slice", ["x", "start", "end", "axis", "step"], ["y"])],
+        {"start": q([-1], np.int64), "end": q([-(2**63) + 1], np.int64), "axis": q([3], np.int64), "step": q([-1], np.int64)},
+    ),
+    "Slice two axes": (
+        [node("Slice", ["x", "start", "end", "axis"], ["y"])],
+        {"start": q([1, -5], np.int64), "end": q([3, 2**62], np.int64), "axis": q([1, 2], np.int64)},
+    ),
+    "Slice from the first axis": (
+        [node("Slice", ["x", "start", "end"], ["y"])],
+        {"start": q([0, 1], np.int64), "end": q([1, 4], np.int64)},
+    ),
     "Constant": ([node("Constant", [], ["c"], value=normal(4, 1, 1)), node("Add", ["x", "c"], ["y"])], {}),
     "Conv": ([node("Conv", ["x", "w"], ["y"])], {"w": W}),
     "Conv padded": (
