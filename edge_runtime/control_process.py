@@ -34,6 +34,7 @@ from edge_runtime.outbox.store import Outbox
 from edge_runtime.update import slots
 
 REALTIME_PRIORITY = 20
+LINE_DOWN_WAIT_S = 0.02
 RUN = "run"
 POKE_SOCKET = "link.sock"
 
@@ -160,6 +161,8 @@ def run(device: DeviceConfig) -> None:
     log.say(logging.INFO, "control runs", engine=engine.name, variant=engine.variant, realtime=realtime)
     while not stopping:
         wait_s = loop.step()
+        if wait_s > LINE_DOWN_WAIT_S:
+            gc.collect()  # the PLC is away: errors make cycles, and nobody waits
         if wait_s:
             time.sleep(wait_s)
     loop.stop()
