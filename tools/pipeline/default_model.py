@@ -33,7 +33,7 @@ RECIPE = (
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.pipeline.default_model", description=__doc__)
     parser.add_argument("--n", type=int, default=1200, help="pictures to render (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=40, help="default: %(default)s")
+    parser.add_argument("--epochs", type=int, default=24, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--threads", type=int, default=2, help="default: %(default)s")
     parser.add_argument("--out", type=Path, default=BUNDLE, metavar="BUNDLE_DIR")
