@@ -29,7 +29,7 @@ class Architecture:
     widths: tuple[int, int, int, int] = (12, 24, 40, 96)
     fine_width: int = 64
     dropout: float = 0.2
-    mirror: bool = True
+    mirror: bool = False
 
 
 class SurfaceNet(nn.Module):

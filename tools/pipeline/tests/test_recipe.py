@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -59,6 +61,18 @@ def test_map_loss_falls_when_the_defect_is_found_and_grows_with_a_false_alarm() 
     losses = [float(train.map_loss(cells, covered, known, 2)) for cells in (found, blind, alarm)]
     assert losses == sorted(losses)
     assert float(train.map_loss(found, covered, torch.tensor([False]), 2)) == 0.0
+
+
+def test_a_mirrored_committee_gives_a_part_and_its_mirror_image_the_same_answer() -> None:
+    torch.manual_seed(0)
+    net = Committee(3, replace(SMALL, mirror=True), 2).eval()
+    x = torch.randn(4, 1, 32, 48)
+    with torch.no_grad():
+        assert torch.allclose(net(x), net(x.flip(3)), atol=1e-5)
+        net.mirror = False
+        looks = (net(x) + net(x.flip(3))) / 2
+        net.mirror = True
+        assert torch.allclose(net(x), looks, atol=1e-5)
 
 
 def test_a_committee_answers_with_the_mean_of_its_members() -> None:
