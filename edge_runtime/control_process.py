@@ -5,7 +5,6 @@ Started by the supervisor as ``python -m edge_runtime.control_process --config d
 
 from __future__ import annotations
 
-import argparse
 import gc
 import logging
 import os
@@ -17,14 +16,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 
-from edge_runtime import config, log
+from edge_runtime import log
 from edge_runtime.boot import boot_id
+from edge_runtime.child import child_main
 from edge_runtime.clock import SystemClock
 from edge_runtime.config import CameraSection, DeviceConfig, PlcSection
 from edge_runtime.decide.jobs import ReviewFolder, Shadow
 from edge_runtime.decide.loop import Job, Loop, Models, Settings
 from edge_runtime.durable import disk_errors
-from edge_runtime.errors import BundleError, GudgeonError
+from edge_runtime.errors import BundleError
 from edge_runtime.field.camera import Camera
 from edge_runtime.field.driver import Driver
 from edge_runtime.field.handshake import handshake
@@ -181,19 +181,5 @@ def report_models(recorder: Recorder, models: Models) -> None:
         recorder.record(("health", "model_loaded", body), *faults)
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="control", description=__doc__)
-    parser.add_argument("--config", type=Path, required=True, metavar="device.toml")
-    args = parser.parse_args(argv)
-    try:
-        device = config.load_device(args.config)
-        log.setup("control", device.device.state_dir / "log")
-        run(device)
-    except GudgeonError as error:
-        print(f"gudgeon run: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(child_main("control", run))

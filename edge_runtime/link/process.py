@@ -5,7 +5,6 @@ Started by the supervisor as ``python -m edge_runtime.link.process --config devi
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import signal
@@ -15,11 +14,10 @@ import threading
 from pathlib import Path
 from types import FrameType
 
-from edge_runtime import config, log
 from edge_runtime.boot import boot_id
+from edge_runtime.child import child_main
 from edge_runtime.config import DeviceConfig
 from edge_runtime.durable import disk_errors
-from edge_runtime.errors import GudgeonError
 from edge_runtime.link.uplink import Uplink
 from edge_runtime.outbox.store import Outbox
 
@@ -71,19 +69,5 @@ def run(device: DeviceConfig) -> None:
     outbox.close()
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="link", description=__doc__)
-    parser.add_argument("--config", type=Path, required=True, metavar="device.toml")
-    args = parser.parse_args(argv)
-    try:
-        device = config.load_device(args.config)
-        log.setup("link", device.device.state_dir / "log")
-        run(device)
-    except GudgeonError as error:
-        print(f"gudgeon run: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(child_main("link", run))
