@@ -25,6 +25,8 @@ def preprocess(frame: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.float32]
         raise ValueError(
             f"frame is {frame.dtype} with shape {frame.shape}, expected uint8 (height, width) or (height, width, 3)"
         )
+    if frame.shape == ((spec.height, spec.width) if spec.channels == 1 else (spec.height, spec.width, 3)):
+        return normalise(frame, spec)
     image = Image.fromarray(np.ascontiguousarray(frame))
     if image.mode == "RGB" and spec.channels == 1:
         image = image.convert("L")
