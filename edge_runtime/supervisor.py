@@ -12,6 +12,7 @@ import argparse
 import ctypes
 import json
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from edge_runtime import config, log
 from edge_runtime.config import DeviceConfig
 from edge_runtime.durable import disk_errors, replace_file
 from edge_runtime.errors import BundleError, ConfigError, MissingExtraError, ResourceError, UsageError
-from edge_runtime.tasks import TASKS, Task
+from edge_runtime.tasks import ENVIRONMENT, TASKS, Task
 
 FINAL_CODES = {e.exit_code for e in (UsageError, ConfigError, BundleError, ResourceError, MissingExtraError)}
 CHECK_S = 0.05
@@ -121,6 +122,7 @@ def spawn_task(config_path: Path) -> Callable[[Task], subprocess.Popen[bytes]]:
         return subprocess.Popen(
             [sys.executable, "-m", task.module, "--config", str(config_path)],
             stdin=subprocess.DEVNULL,
+            env={**os.environ, **ENVIRONMENT},
             start_new_session=True,
             preexec_fn=_end_with_parent,
         )

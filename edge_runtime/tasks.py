@@ -14,6 +14,9 @@ class Task(NamedTuple):
     stop_s: float
 
 
+#: One thread for NumPy's linear algebra: its helpers sleep between parts, and waking them costs more than they save.
+ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
 TASKS: tuple[Task, ...] = (
     Task("control", "edge_runtime.control_process", 2.0),
     Task("link", "edge_runtime.link.process", 5.0),

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from edge_runtime.decide.decision import Result
 from edge_runtime.errors import GudgeonError
@@ -68,6 +67,8 @@ class ReviewFolder:
         if decision.result is not Result.REVIEW:
             return []
         name = f"{decision.part_epoch:06d}-{decision.part_seq:05d}.png"
+        from PIL import Image  # only for the frames that are kept
+
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(seen.frame.pixels).save(self._folder / name, compress_level=1)
@@ -91,6 +92,8 @@ class ReviewFolder:
 
 def thumbnail(pixels: NDArray[np.uint8]) -> bytes:
     """A JPEG of at most SHARED_SIDE pixels a side and SHARED_LIMIT_BYTES."""
+    from PIL import Image
+
     image = Image.fromarray(pixels)
     image.thumbnail((SHARED_SIDE, SHARED_SIDE))
     for quality in (85, 60, 30, 10):

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from edge_runtime.wire.manifest import InputSpec
 
-RESIZE = {"area": Image.Resampling.BOX, "bilinear": Image.Resampling.BILINEAR}
+RESIZE = {"area": "BOX", "bilinear": "BILINEAR"}
 NORMALISE = ("per_image", "mean_std")
 STD_FLOOR = 4.0  # grey levels; keeps a black or flat frame from turning into amplified noise
 
@@ -27,12 +26,14 @@ def preprocess(frame: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.float32]
         )
     if frame.shape == ((spec.height, spec.width) if spec.channels == 1 else (spec.height, spec.width, 3)):
         return normalise(frame, spec)
+    from PIL import Image  # two megabytes, and no need of them where the camera gives the network's size
+
     image = Image.fromarray(np.ascontiguousarray(frame))
     if image.mode == "RGB" and spec.channels == 1:
         image = image.convert("L")
     elif image.mode == "L" and spec.channels == 3:
         image = image.convert("RGB")
-    small = np.asarray(image.resize((spec.width, spec.height), RESIZE[spec.resize]))
+    small = np.asarray(image.resize((spec.width, spec.height), Image.Resampling[RESIZE[spec.resize]]))
     return normalise(small, spec)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -191,14 +192,13 @@ def board() -> str:
 
 
 def engine_versions() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
+    """The installed engines, by the names of their distributions' folders (`importlib.metadata` would load a megabyte of
+    e-mail parser into the control process)."""
     found = []
-    for package in ("onnxruntime", "ai-edge-litert", "tflite-runtime"):
-        try:
-            found.append(f"{package}={version(package)}")
-        except PackageNotFoundError:
-            continue
+    for package in ("onnxruntime", "ai_edge_litert", "tflite_runtime"):
+        folders = (info for place in sys.path for info in Path(place or ".").glob(f"{package}-*.dist-info"))
+        if info := next(folders, None):
+            found.append(f"{package}={info.name[len(package) + 1 : -len('.dist-info')]}")
     return ",".join(found)
 
 

@@ -31,6 +31,7 @@ BODY_LIMIT_BYTES = 64 * 1024
 BUSY_TIMEOUT_MS = 2000
 ENVELOPE_BYTES = 256
 NEVER_REACHED = 1 << 40
+CACHE_KIB = 512
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS stream (
@@ -268,6 +269,7 @@ class Outbox:
 
     def _prepare(self) -> None:
         self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         self._durable: bool | None = None
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA_VERSION:

@@ -51,8 +51,8 @@ class SpreadClock(SystemClock):
 class Bench:
     """A loop over a PLC and a camera in memory that show the bundle's golden frames, each with fresh noise."""
 
-    def __init__(self, bundle_dir: Path, folder: Path) -> None:
-        self.model: Model = load_model(bundle_dir, folder / "engines.json")
+    def __init__(self, bundle_dir: Path, folder: Path, engine: str = "auto") -> None:
+        self.model: Model = load_model(bundle_dir, folder / "engines.json", engine)
         bundle = bundles.load(bundle_dir)
         self._frames = [self._noisy(f, i) for i, f in enumerate(bundle.golden.frames)]
         self.inputs = golden_inputs(bundle)
@@ -108,10 +108,10 @@ def timed(work: Callable[..., Any], *args: Any) -> int:
     return time.perf_counter_ns() - start
 
 
-def run(bundle_dir: Path, count: int, memory: bool = True) -> dict[str, Any]:
+def run(bundle_dir: Path, count: int, engine: str = "auto", memory: bool = True) -> dict[str, Any]:
     """`count` parts, each between one bare engine run and one with pre-processing."""
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(bundle_dir, Path(folder))
+        bench = Bench(bundle_dir, Path(folder), engine)
         bench.settle()
         bare, pre, loop = [], [], []
         gc.collect()
@@ -122,11 +122,11 @@ def run(bundle_dir: Path, count: int, memory: bool = True) -> dict[str, Any]:
                 bare.append(times[0])
                 pre.append(times[1])
                 loop.append(times[2])
-        engine = bench.model.engine
+        ran = bench.model.engine
         result: dict[str, Any] = {
             "bench": "loop",
-            "engine": engine.name,
-            "variant": engine.variant,
+            "engine": ran.name,
+            "variant": ran.variant,
             "bundle_digest": bench.model.digest,
             "count": count,
             "floor": "bare engine run",
@@ -137,12 +137,12 @@ def run(bundle_dir: Path, count: int, memory: bool = True) -> dict[str, Any]:
             ],
         }
         if memory:
-            result["memory"] = compare_memory(bundle_dir)
+            result["memory"] = compare_memory(bundle_dir, engine)
     return result
 
 
-def compare_memory(bundle_dir: Path) -> dict[str, Any]:
-    control, variant = control_rss_bytes(bundle_dir)
+def compare_memory(bundle_dir: Path, engine: str) -> dict[str, Any]:
+    control, variant = control_rss_bytes(bundle_dir, engine)
     floor = floor_rss_bytes(bundle_dir, variant)
     ratio = round(control / floor, 3)
     return {"control_rss_bytes": control, "floor_rss_bytes": floor, "ratio": ratio, "variant": variant}

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from rich.table import Table
 
 from edge_runtime.doctor import default_bundle
 from edge_runtime.errors import BundleError
+from edge_runtime.tasks import ENVIRONMENT
 
 
 def show(result: dict[str, Any]) -> None:
@@ -39,12 +41,16 @@ def main(argv: list[str]) -> int:
     parser.add_argument("what", choices=("loop", "infer", "outbox"))
     parser.add_argument("--bundle", type=Path, default=default_bundle(), metavar="BUNDLE_DIR")
     parser.add_argument("--count", type=int, default=300, help="measurements of each kind (300)")
+    parser.add_argument(
+        "--engine", choices=("auto", "onnxruntime", "litert"), default="auto", help="loop: on which engine"
+    )
     parser.add_argument("--folder", type=Path, help="outbox: on which disk")
     parser.add_argument("--no-memory", action="store_true", help="loop: leave out the comparison of memory")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
     if args.bundle is None and args.what != "outbox":
         raise BundleError("no bundle: name one with --bundle BUNDLE_DIR")
+    os.environ.update(ENVIRONMENT)  # as `control` is started; it counts only before NumPy is imported
     result: dict[str, Any]
     if args.what == "outbox":
         from tools.bench import outbox
@@ -57,7 +63,7 @@ def main(argv: list[str]) -> int:
     else:
         from tools.bench import loop
 
-        result = loop.run(args.bundle, args.count, not args.no_memory)
+        result = loop.run(args.bundle, args.count, args.engine, not args.no_memory)
     if args.json:
         print(json.dumps(result))
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from pathlib import Path
 import httpx
 
 from edge_runtime.errors import GudgeonError
+from edge_runtime.tasks import ENVIRONMENT
 from edge_runtime.update import install
 from tools.demo import files, processes
 from tools.demo.files import Plan, Workplace
@@ -55,10 +57,10 @@ def floor_rss_bytes(bundle_dir: Path, variant: str) -> int:
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
-def control_rss_bytes(bundle_dir: Path) -> tuple[int, str]:
+def control_rss_bytes(bundle_dir: Path, engine: str) -> tuple[int, str]:
     """(RSS after some parts on a simulated line, the variant that ran)."""
     with tempfile.TemporaryDirectory() as folder:
-        work, plan = Workplace(Path(folder)), Plan(PARTS, 20.0, bundle_dir)
+        work, plan = Workplace(Path(folder)), Plan(PARTS, 20.0, bundle_dir, engine=engine)
         ready = work / "line.ready"
         args = ["line", "--config", str(files.line_toml(work, plan)), "--ready-file", str(ready), "--wait-for-device"]
         args += ["--parts", str(PARTS), "--parts-per-s", "20"]
@@ -67,10 +69,11 @@ def control_rss_bytes(bundle_dir: Path) -> tuple[int, str]:
         try:
             ports = processes.wait_ready(line, ready)
             config = files.device_toml(work, plan, ports, {"broker_port": 1})
-            installed = install.install(bundle_dir, work / "state")
+            installed = install.install(bundle_dir, work / "state", engine=engine)
             control = subprocess.Popen(
                 [sys.executable, "-m", "edge_runtime.control_process", "--config", str(config)],
                 stderr=subprocess.DEVNULL,
+                env={**os.environ, **ENVIRONMENT},
             )
             _wait_done(ports["stats_port"])
             variant = next(iter(json.loads((work / "state/engines.json").read_text()).values()))["variant"]

@@ -24,6 +24,7 @@ class Plan:
     hog: bool = False
     protocol: str = "modbus"
     pulse_ms: int = 40
+    engine: str = "auto"
 
 
 class Workplace:
@@ -71,7 +72,7 @@ def device_toml(work: Workplace, plan: Plan, line: dict[str, int], cloud: dict[s
             "map": {"recipe": 5, "lot": 6, "serial": 8},
         },
         "camera": {"driver": "socket", "port": line["camera_port"]},
-        "bundle": {"path": str(plan.bundle.resolve())},
+        "bundle": {"path": str(plan.bundle.resolve()), "engine": plan.engine},
         "broker": {"port": cloud["broker_port"]},
         "link": {"debug_hog": plan.hog},
     }
