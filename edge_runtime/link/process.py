@@ -21,7 +21,7 @@ from edge_runtime.durable import disk_errors
 from edge_runtime.link.uplink import Uplink
 from edge_runtime.outbox.store import Outbox
 
-NICE = 5
+NICE = 10
 DRAIN_S = 3.0
 POKE_PATH = Path("run") / "link.sock"
 

@@ -70,10 +70,11 @@ def _agree(part: Mapping[str, Any], decision: Mapping[str, Any]) -> bool:
 
 
 def recoveries(parts: Sequence[Mapping[str, Any]], kills_ns: Sequence[int]) -> list[float | None]:
-    """Seconds from each kill (wall time in ns) to the first answer that the PLC saw to a part triggered after it."""
+    """Seconds from each kill (wall time in ns) to the first judged answer (no `fault`) that the PLC saw to a part
+    triggered after it."""
     found: list[float | None] = []
     for kill_ns in kills_ns:
-        later = (p for p in parts if p["answered"] and p["wall_ns_triggered"] > kill_ns)
+        later = (p for p in parts if p["answered"] and p["result"] != FAULT and p["wall_ns_triggered"] > kill_ns)
         first = next(later, None)
         seconds = None
         if first is not None:

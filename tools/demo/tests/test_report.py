@@ -54,7 +54,8 @@ def test_numbers_that_come_again_are_joined_in_order(count: int, turn: int) -> N
 
 
 def test_recovery_is_measured_from_the_kill_to_the_first_answer_after_it() -> None:
-    parts = [part(1, 1, at_ns=10), part(2, 2, answered=False, at_ns=1_000_000_000), part(3, 3, at_ns=1_500_000_000)]
+    parts = [part(1, 1, at_ns=10), part(2, 2, answered=False, at_ns=1_000_000_000)]
+    parts += [part(3, 3, result=4, at_ns=1_100_000_000), part(4, 4, at_ns=1_500_000_000)]
     assert report.recoveries(parts, [500_000_000, 2_000_000_000]) == [1.002, None]
 
 
