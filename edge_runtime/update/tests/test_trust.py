@@ -121,13 +121,14 @@ def test_a_key_file_that_is_none(home: Path) -> None:
 
 def test_what_a_device_trusts(tmp_path: Path, home: Path) -> None:
     state = tmp_path / "state"
-    assert keyring.trusted_keys(state) == {}
+    packaged = keyring.trusted_keys(state)
+    assert len(packaged) == 1, "the key of the bundle that ships, and no other"
     (state / "trust").mkdir(parents=True)
     keyring.write_public(state / "trust" / "factory.pub", PUBLIC)
     (state / "trust" / "note.txt").write_text("not a key")
-    assert keyring.trusted_keys(state) == KEYS
+    assert keyring.trusted_keys(state) == {**packaged, **KEYS}
     developer = keyring.public_bytes(keyring.developer_key())
-    assert keyring.trusted_keys(state) == {**KEYS, trust.key_id(developer): developer}
+    assert keyring.trusted_keys(state) == {**packaged, **KEYS, trust.key_id(developer): developer}
 
 
 @pytest.mark.parametrize(
