@@ -43,7 +43,9 @@ class Line:
 
 @contextmanager
 def line_with_device(folder: Path, parts: int, parts_per_s: float, scenario: str = "") -> Iterator[Line]:
-    work, plan = Workplace(folder), Plan(parts, parts_per_s, DEFAULT_BUNDLE)
+    """The deadlines are wide: what is tested here is what is answered, on a machine that may be busy, and not how fast."""
+    work = Workplace(folder)
+    plan = Plan(parts, parts_per_s, DEFAULT_BUNDLE, deadline_ms=100.0, frame_timeout_ms=40.0)
     args: list[str | Path] = [
         "sim",
         "line",

@@ -25,6 +25,8 @@ class Plan:
     protocol: str = "modbus"
     pulse_ms: int = 40
     engine: str = "auto"
+    deadline_ms: float = 20.0
+    frame_timeout_ms: float = 15.0
 
 
 class Workplace:
@@ -73,6 +75,7 @@ def device_toml(work: Workplace, plan: Plan, line: dict[str, int], cloud: dict[s
         },
         "camera": {"driver": "socket", "port": line["camera_port"]},
         "bundle": {"path": str(plan.bundle.resolve()), "engine": plan.engine},
+        "control": {"deadline_ms": plan.deadline_ms, "frame_timeout_ms": plan.frame_timeout_ms},
         "broker": {"port": cloud["broker_port"]},
         "link": {"debug_hog": plan.hog},
     }
