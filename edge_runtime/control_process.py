@@ -9,17 +9,15 @@ import ctypes
 import gc
 import logging
 import os
-import signal
 import socket
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
 
 from edge_runtime import log
 from edge_runtime.boot import boot_id
-from edge_runtime.child import child_main
+from edge_runtime.child import child_main, stop_event
 from edge_runtime.clock import SystemClock
 from edge_runtime.config import CameraSection, DeviceConfig, PlcSection
 from edge_runtime.decide.jobs import ReviewFolder, Shadow
@@ -152,14 +150,7 @@ def run(device: DeviceConfig) -> None:
     recorder = Recorder(outbox, Poke(state_dir / RUN / POKE_SOCKET))
     loop = make_loop(device, models, outbox, recorder)
     report_models(recorder, models)
-    stopping = False
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        nonlocal stopping
-        stopping = True
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    stopping = stop_event()
     realtime = go_realtime(device.control.realtime)
     gc.collect()
     gc.freeze()
@@ -168,7 +159,7 @@ def run(device: DeviceConfig) -> None:
     assert models.default is not None
     engine = models.default.engine
     log.say(logging.INFO, "control runs", engine=engine.name, variant=engine.variant, realtime=realtime)
-    while not stopping:
+    while not stopping.is_set():
         wait_s = loop.step()
         if wait_s > LINE_DOWN_WAIT_S:
             gc.collect()  # the PLC is away: errors make cycles, and nobody waits

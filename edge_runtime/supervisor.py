@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import logging
 import os
@@ -24,6 +23,7 @@ from pathlib import Path
 from types import FrameType
 
 from edge_runtime import config, log
+from edge_runtime.child import end_with_parent
 from edge_runtime.config import DeviceConfig
 from edge_runtime.durable import disk_errors, replace_file
 from edge_runtime.errors import BundleError, ConfigError, MissingExtraError, ResourceError, UsageError
@@ -35,7 +35,6 @@ FREE_RESTARTS = 5
 RESTART_WINDOW_S = 10.0
 PAUSE_LIMIT_S = 5.0
 SETTLED_S = 3.0
-PR_SET_PDEATHSIG = 1
 STATE_FILE = Path("run") / "processes.json"
 
 
@@ -124,15 +123,10 @@ def spawn_task(config_path: Path) -> Callable[[Task], subprocess.Popen[bytes]]:
             stdin=subprocess.DEVNULL,
             env={**os.environ, **ENVIRONMENT},
             start_new_session=True,
-            preexec_fn=_end_with_parent,
+            preexec_fn=end_with_parent,
         )
 
     return spawn
-
-
-def _end_with_parent() -> None:
-    """A supervisor that is killed leaves nothing running behind (Linux)."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def install_configured(device: DeviceConfig, config_path: Path) -> int:

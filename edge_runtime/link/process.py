@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import sys
 import threading
 from pathlib import Path
-from types import FrameType
 
 from edge_runtime.boot import boot_id
-from edge_runtime.child import child_main
+from edge_runtime.child import child_main, stop_event
 from edge_runtime.config import DeviceConfig
 from edge_runtime.durable import disk_errors
 from edge_runtime.link.uplink import Uplink
@@ -52,17 +50,10 @@ def run(device: DeviceConfig) -> None:
     outbox = Outbox(state_dir / "outbox.db", device.device.id, boot_id())
     broker = device.broker
     uplink = Uplink(device.place, boot_id(), broker.host, broker.port, outbox, wake, broker.keepalive_s)
-    stopping = False
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        nonlocal stopping
-        stopping = True
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    stopping = stop_event()
     if device.link.debug_hog:
         threading.Thread(target=hog, name="hog", daemon=True).start()
-    while not stopping:
+    while not stopping.is_set():
         uplink.turn()
     uplink.drain(DRAIN_S)
     uplink.close()

@@ -6,7 +6,6 @@ the kernel to be ended with the demo (`PR_SET_PDEATHSIG`), so that a killed demo
 
 from __future__ import annotations
 
-import ctypes
 import json
 import signal
 import subprocess
@@ -17,9 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from edge_runtime.child import end_with_parent
 from edge_runtime.errors import GudgeonError, ResourceError
-
-PR_SET_PDEATHSIG = 1
 
 
 @dataclass
@@ -66,7 +64,7 @@ def start(name: str, command: str, args: Sequence[str], log_dir: Path) -> Runnin
         stdout=log_file,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        preexec_fn=_end_with_parent,
+        preexec_fn=end_with_parent,
     )
     return Running(name, process, log_path, log_file)
 
@@ -81,7 +79,3 @@ def wait_ready(running: Running, ready_file: Path, timeout_s: float = 30.0) -> d
         running.check()
         time.sleep(0.05)
     raise ResourceError(f"{running.name} was not ready after {timeout_s:.0f} s; see {running.log_path}")
-
-
-def _end_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
