@@ -12,12 +12,11 @@ import os
 from importlib import resources
 from pathlib import Path
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge_runtime.durable import disk_errors, replace_file
 from edge_runtime.errors import ResourceError
+from edge_runtime.identity import load_or_make, public_bytes
 from edge_runtime.update.trust import KeySet, key_id
 
 
@@ -25,36 +24,13 @@ def home() -> Path:
     return Path(os.environ.get("GUDGEON_HOME") or Path.home() / ".config" / "gudgeon")
 
 
-def public_bytes(key: Ed25519PrivateKey) -> bytes:
-    return key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
-
-
 def developer_key(folder: Path | None = None) -> Ed25519PrivateKey:
     """The local developer's key; made, with its public half beside it, where there is none yet."""
     folder = folder or home()
-    path = folder / "developer.key"
-    with disk_errors(path):
-        if not path.exists():
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            key = Ed25519PrivateKey.generate()
-            pem = key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(fd, "wb") as file:
-                file.write(pem)
-        if path.stat().st_mode & 0o077:
-            raise ResourceError(f"{path}: other users can read this private key; run: chmod 600 {path}")
-        pem = path.read_bytes()
-    try:
-        loaded = serialization.load_pem_private_key(pem, None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise ResourceError(f"{path}: not a private key; move it away and a new one is made") from error
-    if not isinstance(loaded, Ed25519PrivateKey):
-        raise ResourceError(f"{path}: not an Ed25519 key; move it away and a new one is made")
+    key = load_or_make(folder / "developer.key")
     if not (folder / "developer.pub").exists():
-        write_public(folder / "developer.pub", public_bytes(loaded))
-    return loaded
+        write_public(folder / "developer.pub", public_bytes(key))
+    return key
 
 
 def write_public(path: Path, public: bytes) -> None:

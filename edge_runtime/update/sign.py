@@ -8,6 +8,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge_runtime.durable import replace_file
+from edge_runtime.identity import public_bytes
 from edge_runtime.infer import bundle as bundles
 from edge_runtime.update import keyring, trust
 from edge_runtime.wire import manifest as wire
@@ -17,7 +18,7 @@ def sign_bundle(path: Path, key: Ed25519PrivateKey | None = None) -> str:
     """Write `manifest.sig` and return the signer's key id. `key` is the developer key where none is given."""
     loaded = bundles.load(path)
     key = key or keyring.developer_key()
-    signer = trust.key_id(keyring.public_bytes(key))
+    signer = trust.key_id(public_bytes(key))
     data = (loaded.path / wire.MANIFEST).read_bytes()
     replace_file(path / wire.SIGNATURE, trust.encode_signature(signer, key.sign(data)))
     return signer

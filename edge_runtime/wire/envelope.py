@@ -1,20 +1,28 @@
-"""Event: the one envelope for anything worth telling, and the acknowledgement that answers it.
+"""Event: the one envelope for anything worth telling, and the line it becomes.
 
-An Event is identified by (device, stream, seq): `seq` counts 1, 2, 3 … without gaps within a stream and never repeats,
-across restarts and reboots. The cloud drops what it has already committed, so delivery may repeat and effect may not.
+An Event is identified by (device, chain, stream, seq). A *chain* is one life of one outbox; within it `seq` counts
+1, 2, 3 … in each stream, without gaps, across restarts and reboots. The cloud drops what it has already committed, so
+delivery may repeat and effect may not.
+
+A *record line* is the Event as JSON on one line. The outbox makes it once; from then on everybody passes these bytes
+on and nobody writes them anew, because each line names the SHA-256 of the line before it: whoever holds the lines
+can check with `sha256sum` alone that none is missing and none was changed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-SCHEMA = 1
 BATCH_LIMIT_BYTES = 256 * 1024
-ACK_LIMIT_BYTES = 16 * 1024
+LINE_LIMIT_BYTES = 128 * 1024
 INT64_MAX = 2**63 - 1
+CHAIN = re.compile(r"[0-9a-f]{16}")
+HASH = re.compile(r"[0-9a-f]{64}")
 
 #: stream → (priority 0 = most urgent … 9 = bulk, fsync before the call returns)
 STREAMS: dict[str, tuple[int, bool]] = {
@@ -24,6 +32,7 @@ STREAMS: dict[str, tuple[int, bool]] = {
     "command": (2, True),
     "health": (4, False),
     "link": (4, False),
+    "telemetry": (6, False),
     "metric": (8, False),
     "review": (9, False),
 }
@@ -35,10 +44,12 @@ class Event:
 
     `kind` names what happened within the stream (decision stream: ``decision`` or ``unrecorded``; fault stream:
     the fault's name). `mono_ns` is the boot's monotonic clock, `wall_ns` Unix time in ns with
-    `wall_uncertainty_ns` (None: unknown, the clock was never set). `body` is JSON data.
+    `wall_uncertainty_ns` (None: unknown, the clock was never set). `prev` is the hash of the record before it in its
+    stream. `body` is JSON data.
     """
 
     device: str
+    chain: str
     stream: str
     seq: int
     boot_id: str
@@ -46,24 +57,58 @@ class Event:
     mono_ns: int
     wall_ns: int
     wall_uncertainty_ns: int | None
+    prev: str = ""
     body: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return {**vars(self), "body": dict(self.body)}
 
 
+class Record(NamedTuple):
+    """One stored Event as the outbox gives it out: its line, and where it belongs."""
+
+    stream: str
+    seq: int
+    line: bytes
+
+
+def genesis(device: str, chain: str, stream: str) -> str:
+    """What the first record of a stream names as its predecessor."""
+    return hashlib.sha256(f"gudgeon chain\n{device}\n{chain}\n{stream}".encode()).hexdigest()
+
+
+def record_hash(line: bytes) -> str:
+    """SHA-256 of the line's bytes, in hex."""
+    return hashlib.sha256(line).hexdigest()
+
+
+def record_line(event: Event) -> bytes:
+    return json.dumps(event.to_dict(), separators=(",", ":"), allow_nan=False).encode()
+
+
+def read_record(line: bytes) -> Event:
+    """The Event of a record line; ValueError where it is none."""
+    if len(line) > LINE_LIMIT_BYTES:
+        raise ValueError(f"record of {len(line)} bytes is over the limit of {LINE_LIMIT_BYTES}")
+    return event_from_dict(strict_json(line, "record"))
+
+
+#: field → type that its value must have
+_TYPES: tuple[tuple[str, type], ...] = (
+    ("device", str), ("chain", str), ("stream", str), ("seq", int), ("boot_id", str), ("kind", str), ("mono_ns", int),
+    ("wall_ns", int), ("prev", str), ("body", dict),
+)  # fmt: skip
+
+
 def event_from_dict(value: Any) -> Event:
     """Check and build an Event; ValueError names the field that is wrong."""
     if not isinstance(value, dict):
         raise ValueError(f"event: expected an object, found {type(value).__name__}")
-    for name, kind in (
-        ("device", str), ("stream", str), ("seq", int), ("boot_id", str),
-        ("kind", str), ("mono_ns", int), ("wall_ns", int), ("body", dict),
-    ):  # fmt: skip
-        if not isinstance(value.get(name), kind) or isinstance(value.get(name), bool):
+    for name, kind in _TYPES:
+        if type(value.get(name)) is not kind:
             raise ValueError(f"event: {name} must be {kind.__name__}, found {value.get(name)!r}")
     uncertainty = value.get("wall_uncertainty_ns")
-    if uncertainty is not None and (not isinstance(uncertainty, int) or isinstance(uncertainty, bool)):
+    if uncertainty is not None and type(uncertainty) is not int:
         raise ValueError(f"event: wall_uncertainty_ns must be int or null, found {uncertainty!r}")
     for name in ("seq", "mono_ns", "wall_ns", "wall_uncertainty_ns"):
         if abs(value.get(name) or 0) > INT64_MAX:
@@ -72,64 +117,21 @@ def event_from_dict(value: Any) -> Event:
         raise ValueError(f"event: seq must be >= 1, found {value['seq']}")
     if value["stream"] not in STREAMS:
         raise ValueError(f"event: unknown stream {value['stream']!r}, expected one of {', '.join(STREAMS)}")
-    names = ("device", "stream", "seq", "boot_id", "kind", "mono_ns", "wall_ns", "wall_uncertainty_ns", "body")
-    return Event(**{name: value.get(name) for name in names})  # type: ignore[arg-type]
+    if not CHAIN.fullmatch(value["chain"]) or not HASH.fullmatch(value["prev"]):
+        raise ValueError("event: chain must be 16 and prev 64 lower-case hex digits")
+    names = ("device", "chain", "stream", "seq", "boot_id", "kind", "mono_ns", "wall_ns", "wall_uncertainty_ns", "prev")
+    values: dict[str, Any] = {name: value.get(name) for name in names}
+    return Event(**values, body=value["body"])
 
 
-class EventBatch(NamedTuple):
-    """`floor`: stream → the lowest sequence number that the device still holds. What is below it and did not arrive will
-    never come (the outbox was damaged, or this cloud began anew), so that no gap is waited for in vain."""
-
-    events: list[Event]
-    floor: Mapping[str, int]
-
-
-def encode_batch(events: Iterable[Event], floor: Mapping[str, int] | None = None) -> bytes:
-    value = {"v": SCHEMA, "floor": dict(floor or {}), "events": [e.to_dict() for e in events]}
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
-
-
-def decode_batch(payload: bytes) -> EventBatch:
-    """The content of one message; ValueError if it is too large, not JSON, or not our schema."""
-    if len(payload) > 4 * BATCH_LIMIT_BYTES:
-        raise ValueError(f"batch of {len(payload)} bytes is over the limit of {4 * BATCH_LIMIT_BYTES}")
-    data = _json(payload, "batch")
-    if not isinstance(data, dict) or data.get("v") != SCHEMA or not isinstance(data.get("events"), list):
-        raise ValueError(f'batch: expected {{"v": {SCHEMA}, "events": […]}}')
-    return EventBatch(
-        [event_from_dict(item) for item in data["events"]], _sequences(data.get("floor", {}), "batch: floor")
-    )
-
-
-def encode_ack(committed: Mapping[str, int]) -> bytes:
-    """Acknowledge every event of each stream up to and including the given sequence number (contiguous prefix)."""
-    return json.dumps({"v": SCHEMA, "committed": dict(committed)}, separators=(",", ":")).encode()
-
-
-def decode_ack(payload: bytes) -> dict[str, int]:
-    """The committed sequence number of each stream; ValueError if it is not an acknowledgement of our schema."""
-    if len(payload) > ACK_LIMIT_BYTES:
-        raise ValueError(f"ack of {len(payload)} bytes is over the limit of {ACK_LIMIT_BYTES}")
-    data = _json(payload, "ack")
-    committed = data.get("committed") if isinstance(data, dict) and data.get("v") == SCHEMA else None
-    return _sequences(committed, f'ack: expected {{"v": {SCHEMA}, "committed": {{stream: seq}}}}; committed')
-
-
-def _sequences(value: Any, what: str) -> dict[str, int]:
-    """A table of stream → sequence number."""
-    if not isinstance(value, dict) or any(type(seq) is not int or not 0 <= seq <= INT64_MAX for seq in value.values()):
-        raise ValueError(f"{what} must map streams to sequence numbers")
-    return value
-
-
-def _json(payload: bytes, what: str) -> Any:
+def strict_json(data: bytes, what: str) -> Any:
     """Strict JSON: no NaN or Infinity (other readers refuse them), no nesting that breaks the reader."""
 
     def refuse(name: str) -> None:
         raise ValueError(f"{what}: {name} is not JSON")
 
     try:
-        return json.loads(payload, parse_constant=refuse)
+        return json.loads(data, parse_constant=refuse)
     except RecursionError as error:
         raise ValueError(f"{what}: nested too deeply") from error
     except UnicodeDecodeError as error:

@@ -3,9 +3,13 @@
 v1/<enterprise>/<site>/<area>/<line>/<cell>/<device>/<leaf>
 
 leaf      direction        retained  payload
-events    device → cloud   no        a batch of Events (`envelope.encode_batch`)
-ack       cloud → device   no        `Ack`: highest committed sequence of each stream
+events    device → cloud   no        record lines under a signed header (`batch.encode_batch`)
+ack       cloud → device   no        what is committed of each stream (`batch.Ack`)
 status    device → cloud   yes       {"online": bool, "boot_id": str}; also the last will
+desired   cloud → device   yes       the state that the device is asked to take
+reported  device → cloud   yes       the state that it has taken
+command   cloud → device   no        one signed command
+answer    device → cloud   no        what became of it
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ import re
 from dataclasses import dataclass
 
 VERSION = "v1"
-LEAVES = ("events", "ack", "status")
+LEAVES = ("events", "ack", "status", "desired", "reported", "command", "answer")
 SEGMENT = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 

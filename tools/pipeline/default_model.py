@@ -16,6 +16,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge_runtime.errors import GudgeonError
+from edge_runtime.identity import public_bytes
 from edge_runtime.update import keyring
 from edge_runtime.update.sign import sign_bundle
 from tools.pipeline import launch
@@ -53,7 +54,7 @@ def main(argv: list[str]) -> int:
     key = Ed25519PrivateKey.generate()
     signer = sign_bundle(args.out, key)
     args.key_file.parent.mkdir(parents=True, exist_ok=True)
-    keyring.write_public(args.key_file, keyring.public_bytes(key))
+    keyring.write_public(args.key_file, public_bytes(key))
     print(f"signed {args.out} with key {signer}; its public half is {args.key_file}")
     return 0
 

@@ -13,6 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge_runtime.errors import BundleError, ResourceError, UsageError
+from edge_runtime.identity import public_bytes
 from edge_runtime.infer import bundle as bundles
 from edge_runtime.tests.bundles import make_bundle
 from edge_runtime.update import install as installing
@@ -124,7 +125,7 @@ def test_a_failed_trial_is_on_record_and_the_next_may_come(state: Path, old: Pat
 def test_a_trusted_stranger_is_believed(state: Path, tmp_path: Path) -> None:
     key = Ed25519PrivateKey.from_private_bytes(b"s" * 32)
     (state / "trust").mkdir(parents=True)
-    keyring.write_public(state / "trust" / "vendor.pub", keyring.public_bytes(key))
+    keyring.write_public(state / "trust" / "vendor.pub", public_bytes(key))
     assert install(make_bundle(tmp_path / "b", sign_key=key, int8=False), state).changed
 
 

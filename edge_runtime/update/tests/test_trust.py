@@ -15,12 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_runtime.errors import BundleError, ResourceError
+from edge_runtime.identity import public_bytes
 from edge_runtime.tests.bundles import make_bundle
 from edge_runtime.update import keyring, sign, trust
 from edge_runtime.wire import manifest as wire
 
 KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
-PUBLIC = keyring.public_bytes(KEY)
+PUBLIC = public_bytes(KEY)
 KEYS = {trust.key_id(PUBLIC): PUBLIC}
 
 
@@ -84,16 +85,16 @@ def test_unsigned_and_unknown() -> None:
 
 def test_the_developer_key_is_made_once_and_private(home: Path) -> None:
     first, second = keyring.developer_key(), keyring.developer_key()
-    assert keyring.public_bytes(first) == keyring.public_bytes(second)
+    assert public_bytes(first) == public_bytes(second)
     assert (home / "developer.key").stat().st_mode & 0o777 == 0o600
-    assert base64.b64decode((home / "developer.pub").read_text()) == keyring.public_bytes(first)
+    assert base64.b64decode((home / "developer.pub").read_text()) == public_bytes(first)
 
 
 def test_a_lost_public_half_is_made_again(home: Path) -> None:
     key = keyring.developer_key()
     (home / "developer.pub").unlink()
     keyring.developer_key()
-    assert keyring.public_bytes(key) in keyring.trusted_keys(home).values()
+    assert public_bytes(key) in keyring.trusted_keys(home).values()
 
 
 def test_a_key_that_others_can_read_is_refused(home: Path) -> None:
@@ -127,7 +128,7 @@ def test_what_a_device_trusts(tmp_path: Path, home: Path) -> None:
     keyring.write_public(state / "trust" / "factory.pub", PUBLIC)
     (state / "trust" / "note.txt").write_text("not a key")
     assert keyring.trusted_keys(state) == {**packaged, **KEYS}
-    developer = keyring.public_bytes(keyring.developer_key())
+    developer = public_bytes(keyring.developer_key())
     assert keyring.trusted_keys(state) == {**packaged, **KEYS, trust.key_id(developer): developer}
 
 

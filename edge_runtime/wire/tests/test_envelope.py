@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_runtime.wire import envelope
-from edge_runtime.wire.envelope import BATCH_LIMIT_BYTES, INT64_MAX, STREAMS, Event
+from edge_runtime.wire.envelope import (
+    INT64_MAX,
+    LINE_LIMIT_BYTES,
+    STREAMS,
+    Event,
+    event_from_dict,
+    genesis,
+    read_record,
+    record_hash,
+    record_line,
+)
 
 json_values = st.recursive(
     st.none()
@@ -21,10 +31,18 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=10,
 )
+
+
+def hexes(count: int) -> st.SearchStrategy[str]:
+    return st.text("0123456789abcdef", min_size=count, max_size=count)
+
+
 int64 = st.integers(-INT64_MAX, INT64_MAX)
 events = st.builds(
     Event,
     device=st.text(max_size=20),
+    chain=hexes(16),
+    prev=hexes(64),
     stream=st.sampled_from(sorted(STREAMS)),
     seq=st.integers(1, INT64_MAX),
     boot_id=st.text(max_size=20),
@@ -35,39 +53,44 @@ events = st.builds(
     body=st.dictionaries(st.text(), json_values, max_size=4),
 )
 GOOD: dict[str, Any] = {
-    "device": "edge1", "stream": "decision", "seq": 1, "boot_id": "b", "kind": "decision",
+    "device": "edge1", "chain": "0" * 16, "prev": "f" * 64, "stream": "decision", "seq": 1, "boot_id": "b", "kind": "decision",
     "mono_ns": 1, "wall_ns": 2, "wall_uncertainty_ns": None, "body": {},
 }  # fmt: skip
 
 
-@given(st.lists(events, max_size=4))
-def test_a_batch_round_trips(batch: list[Event]) -> None:
-    assert envelope.decode_batch(envelope.encode_batch(batch, {"alarm": 7})) == (batch, {"alarm": 7})
-
-
-@given(st.dictionaries(st.text(), st.integers(0, 2**63 - 1), max_size=5))
-def test_an_ack_round_trips(committed: dict[str, int]) -> None:
-    assert envelope.decode_ack(envelope.encode_ack(committed)) == committed
+@given(events)
+def test_a_record_line_round_trips(event: Event) -> None:
+    line = record_line(event)
+    assert b"\n" not in line
+    assert read_record(line) == event
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_decoded_or_refused_with_value_error(payload: bytes) -> None:
-    for decode in (envelope.decode_batch, envelope.decode_ack):
+def test_any_bytes_are_read_or_refused_with_value_error(line: bytes) -> None:
+    try:
+        read_record(line)
+    except ValueError:
+        pass
+
+
+@given(json_values)
+def test_any_json_is_read_or_refused_with_value_error(value: Any) -> None:
+    for each in (value, {**GOOD, "body": value}, {**GOOD, "seq": value}, {**GOOD, "prev": value}):
         try:
-            decode(payload)
+            read_record(json.dumps(each).encode())
         except ValueError:
             continue
 
 
-@given(json_values)
-def test_any_json_is_decoded_or_refused_with_value_error(value: Any) -> None:
-    for payload in (value, {"v": 1, "events": value}, {"v": 1, "events": [value]}, {"v": 1, "committed": value}):
-        raw = json.dumps(payload).encode()
-        for decode in (envelope.decode_batch, envelope.decode_ack):
-            try:
-                decode(raw)
-            except ValueError:
-                continue
+def test_the_hash_is_that_of_sha256sum() -> None:
+    line = record_line(Event(**GOOD))
+    told = subprocess.run(["sha256sum"], input=line, capture_output=True, check=True).stdout.split()[0].decode()
+    assert record_hash(line) == told
+
+
+def test_the_first_record_of_each_stream_and_chain_has_a_predecessor_of_its_own() -> None:
+    found = {genesis(d, c, s) for d in ("a", "b") for c in ("0" * 16, "1" * 16) for s in STREAMS}
+    assert len(found) == 4 * len(STREAMS)
 
 
 @pytest.mark.parametrize("name", GOOD)
@@ -80,7 +103,7 @@ def test_a_wrong_field_is_named(name: str, wrong: Any) -> None:
     else:
         value = {**GOOD, name: wrong}
     with pytest.raises(ValueError, match=name):
-        envelope.event_from_dict(value)
+        event_from_dict(value)
 
 
 @pytest.mark.parametrize(
@@ -89,50 +112,29 @@ def test_a_wrong_field_is_named(name: str, wrong: Any) -> None:
 )
 def test_a_value_out_of_range_is_named(name: str, wrong: Any) -> None:
     with pytest.raises(ValueError, match=name):
-        envelope.event_from_dict({**GOOD, name: wrong})
+        event_from_dict({**GOOD, name: wrong})
 
 
 def test_unknown_fields_are_ignored() -> None:
-    assert envelope.event_from_dict({**GOOD, "added_later": 1}) == Event(**GOOD)
+    assert event_from_dict({**GOOD, "added_later": 1}) == Event(**GOOD)
 
 
-@pytest.mark.parametrize(
-    "payload",
-    [
-        b"[" * 100_000,
-        b'{"v":1,"events":[' + b'{"a":' * 50_000,
-        b'{"v":2,"events":[]}',
-        b'{"v":1}',
-        b"[]",
-        b'{"v":1,"events":[NaN]}',
-        b"\xff\xfe",
-        b"",
-    ],
-)
-def test_hostile_batches_are_refused(payload: bytes) -> None:
-    with pytest.raises(ValueError, match="batch"):
-        envelope.decode_batch(payload)
+@pytest.mark.parametrize("line", [b"[" * 100_000, b'{"a":' * 20_000, b"[]", b'{"seq":NaN}', b"\xff\xfe", b""])
+def test_hostile_lines_are_refused(line: bytes) -> None:
+    with pytest.raises(ValueError, match=r"record|event"):
+        read_record(line)
 
 
-def test_the_size_limits() -> None:
-    assert envelope.decode_batch(b'{"v":1,"events":[]}'.ljust(4 * BATCH_LIMIT_BYTES)) == ([], {})
+def test_the_size_limit() -> None:
+    line = record_line(Event(**GOOD))
+    assert read_record(line.ljust(LINE_LIMIT_BYTES)) == Event(**GOOD)
     with pytest.raises(ValueError, match="over the limit"):
-        envelope.decode_batch(b'{"v":1,"events":[]}'.ljust(4 * BATCH_LIMIT_BYTES + 1))
-    with pytest.raises(ValueError, match="over the limit"):
-        envelope.decode_ack(b" " * (envelope.ACK_LIMIT_BYTES + 1))
+        read_record(line.ljust(LINE_LIMIT_BYTES + 1))
 
 
-@pytest.mark.parametrize(
-    "payload", [b'{"v":1,"committed":{"a":true}}', b'{"v":1,"committed":{"a":-1}}', b'{"v":1}', b"3"]
-)
-def test_wrong_acks_are_refused(payload: bytes) -> None:
-    with pytest.raises(ValueError, match="ack"):
-        envelope.decode_ack(payload)
-
-
-def test_a_number_that_is_not_json_is_never_sent() -> None:
+def test_a_number_that_is_not_json_is_never_stored() -> None:
     with pytest.raises(ValueError, match="JSON"):
-        envelope.encode_batch([Event(**{**GOOD, "body": {"x": float("nan")}})])
+        record_line(Event(**{**GOOD, "body": {"x": float("nan")}}))
 
 
 def test_decisions_alarms_and_faults_are_durable() -> None:
