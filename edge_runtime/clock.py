@@ -19,7 +19,7 @@ class Clock(Protocol):
 class _Timex(ctypes.Structure):
     """struct timex of <sys/timex.h> (Linux); only the first fields are read."""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("modes", ctypes.c_uint), ("offset", ctypes.c_long), ("freq", ctypes.c_long), ("maxerror", ctypes.c_long),
         ("esterror", ctypes.c_long), ("status", ctypes.c_int), ("rest", ctypes.c_byte * 192),
     ]  # fmt: skip

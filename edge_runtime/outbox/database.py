@@ -47,10 +47,12 @@ CREATE TABLE shed_total (
   stream TEXT NOT NULL, policy TEXT NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (stream, policy)) WITHOUT ROWID;
 """
 #: `cum`: bytes of all records of the stream up to this one, so that a queue's size is a subtraction
-_EVENTS = "CREATE TABLE event_{} (seq INTEGER PRIMARY KEY, tick_s INTEGER NOT NULL, cum INTEGER NOT NULL, data BLOB NOT NULL)"
+_EVENTS = (
+    "CREATE TABLE event_{} (seq INTEGER PRIMARY KEY, tick_s INTEGER NOT NULL, cum INTEGER NOT NULL, data BLOB NOT NULL)"
+)
 
 
-class Damaged(Exception):
+class DamagedError(Exception):
     """A page of the file cannot be read; a new file has taken its place."""
 
 
@@ -63,11 +65,13 @@ class Database:
         self.chain = self.kept_as = ""
         self.generation = 0
         self._suspect = False
+        self._durable: bool | None = None
+        self._limit_pages = 0
         self._open()
 
     @contextmanager
     def transaction(self, durable: bool) -> Iterator[sqlite3.Connection]:
-        """All or nothing, on the disk when it returns if `durable`. ResourceError where the disk refuses, Damaged where
+        """All or nothing, on the disk when it returns if `durable`. ResourceError where the disk refuses, DamagedError where
         the file had to be replaced."""
         with self.lock, self._explained():
             self._follow_file()
@@ -173,9 +177,9 @@ class Database:
             raise
 
     def _prepare(self) -> None:
-        self._durable: bool | None = None
-        self._limit_pages = 0
-        self.db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # of a new file; the file can shrink when the budget does
+        self._durable, self._limit_pages = None, 0
+        if self.db.execute("PRAGMA page_count").fetchone()[0] == 0:  # on an existing file it would write
+            self.db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # the file can shrink when the budget does
         self.db.execute("PRAGMA journal_mode = WAL")
         self.db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         self.db.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
@@ -266,7 +270,7 @@ class Database:
                 self._suspect = True
                 self.db.close()
                 self._open()
-                raise Damaged(str(error)) from error
+                raise DamagedError(str(error)) from error
             raise ResourceError(self.explain(error)) from error
         except sqlite3.Error as error:
             raise ResourceError(self.explain(error)) from error

@@ -24,11 +24,11 @@ PAGES_OF_A_STEP = 24  # a step itself may need pages before it frees any
 
 
 class _Range(NamedTuple):
-    """Held records `first` … `last`, of which `count` with `size_bytes` go."""
+    """Held records `first` … `last`, of which `removed` with `size_bytes` go."""
 
     first: int
     last: int
-    count: int
+    removed: int
     size_bytes: int
 
 
@@ -84,7 +84,7 @@ class Shedding:
             taken = _Range(*found)
             self._tell(db, stream, policy, 0, taken)
             db.execute(f"DELETE FROM event_{stream} WHERE seq <= ?", (taken.last,))
-        return taken.count
+        return taken.removed
 
     def _thin(self, stream: str, every: int) -> int:
         with self._database.transaction(durable=False) as db:
@@ -101,10 +101,11 @@ class Shedding:
             taken = _Range(found[0], found[1], found[3], found[4])
             self._tell(db, stream, "thin", every, taken)
             db.execute(
-                f"DELETE FROM event_{stream} WHERE seq BETWEEN ? AND ? AND seq % ? != 0", (taken.first, taken.last, every)
+                f"DELETE FROM event_{stream} WHERE seq BETWEEN ? AND ? AND seq % ? != 0",
+                (taken.first, taken.last, every),
             )
             db.execute("UPDATE stream SET thinned = ? WHERE name = ?", (taken.last, stream))
-        return taken.count
+        return taken.removed
 
     def _tell(self, db: sqlite3.Connection, stream: str, policy: str, every: int, taken: _Range) -> None:
         """Into the statement: a new range, or the last one grown."""
@@ -115,7 +116,8 @@ class Shedding:
         end = (taken.last, new_id, record_hash(last), json.loads(last)["wall_ns"])
         if grown is not None:
             db.execute(
-                "UPDATE shed SET last = ?, id = ?, last_hash = ?, until_wall_ns = ? WHERE stream = ? AND policy = ? AND first = ?",
+                "UPDATE shed SET last = ?, id = ?, last_hash = ?, until_wall_ns = ? "
+                "WHERE stream = ? AND policy = ? AND first = ?",
                 (*end, stream, policy, grown),
             )
         else:
@@ -124,11 +126,11 @@ class Shedding:
             db.execute("INSERT INTO shed VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, begin["wall_ns"], end[3]))
         db.execute(
             "INSERT INTO shed_total VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET count = count + excluded.count",
-            (stream, policy, taken.count),
+            (stream, policy, taken.removed),
         )
         db.execute(
             "UPDATE stream SET gone = gone + ?, gone_bytes = gone_bytes + ? WHERE name = ?",
-            (taken.count, taken.size_bytes, stream),
+            (taken.removed, taken.size_bytes, stream),
         )
 
     def _grows(self, db: sqlite3.Connection, stream: str, policy: str, every: int, first: int) -> int | None:
@@ -153,7 +155,10 @@ class Shedding:
             "FROM shed WHERE id > ? ORDER BY id LIMIT ?",
             (self._database.get("shed_confirmed") or 0, SHED_LIMIT),
         )
-        return [Shed(*row[:5], shed_count(*row[2:5]), *row[5:]) for row in rows]
+        found: list[list[Any]] = [list(row) for row in rows]
+        for row in found:
+            row.insert(5, shed_count(row[2], row[3], row[4]))
+        return [Shed(*row) for row in found]
 
     def confirm(self, shed_id: int) -> None:
         """The cloud has stored every range up to this id."""

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, TypeVar
 from edge_runtime.clock import Clock, SystemClock
 from edge_runtime.errors import ResourceError
 from edge_runtime.outbox.budget import UNLIMITED, Cap, cap_pages, du_bytes
-from edge_runtime.outbox.database import Damaged, Database
+from edge_runtime.outbox.database import DamagedError, Database
 from edge_runtime.outbox.group import GroupCommit, Request
 from edge_runtime.outbox.packing import pack, unpack
 from edge_runtime.outbox.policy import Storage
@@ -123,10 +123,14 @@ class Outbox:
             durable = any(STREAMS[stream][1] for stream, _, _ in items)
         size = sum(len(text) for *_, text in encoded)
         if size > CALL_LIMIT_BYTES:
-            raise ValueError(f"{len(items)} events of {size} bytes are over the limit of {CALL_LIMIT_BYTES} for one commit")
+            raise ValueError(
+                f"{len(items)} events of {size} bytes are over the limit of {CALL_LIMIT_BYTES} for one commit"
+            )
         clock = self._clock
         times = clock.monotonic_ns(), clock.wall_ns(), clock.wall_uncertainty_ns()
-        request = _Append(size, items=encoded, mono_ns=times[0], wall_ns=times[1], uncertainty_ns=times[2], durable=durable)
+        request = _Append(
+            size, items=encoded, mono_ns=times[0], wall_ns=times[1], uncertainty_ns=times[2], durable=durable
+        )
         self._group.submit(request)
         if request.error is not None:
             raise ResourceError(str(request.error)) from request.error
@@ -265,7 +269,7 @@ class Outbox:
         """Where the file turns out to be damaged, a new one takes its place and the work is done there."""
         try:
             return work()
-        except Damaged:
+        except DamagedError:
             self._tell_damage()
             return work()
 
