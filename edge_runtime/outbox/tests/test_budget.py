@@ -89,8 +89,8 @@ def test_thinned_then_evicted_and_the_budget_holds(box: Outbox, tmp_path: Path) 
 
 
 def test_the_order_of_giving_up_is_the_table(box: Outbox, tmp_path: Path) -> None:
-    fill(box, tmp_path, "decision", 20)
-    fill(box, tmp_path, "metric", 20)
+    fill(box, tmp_path, "decision", 10)
+    fill(box, tmp_path, "metric", 25)
     fill(box, tmp_path, "fault", 100)
     totals = box.shed_totals()
     assert totals.keys() >= {("metric", "thin"), ("metric", "evict_oldest"), ("decision", "evict_oldest")}
@@ -123,10 +123,11 @@ def test_a_range_confirmed_is_told_no_more_until_it_grows(box: Outbox, tmp_path:
     box.confirm_shed(told[-1].id)
     assert box.checkpoint().shed == []
     fill(box, tmp_path, "telemetry", 60)
-    (grown,) = box.checkpoint().shed
-    assert (grown.first, grown.policy) == (told[-1].first, "thin")
+    before = next(s for s in told if s.policy == "thin")
+    grown = next(s for s in box.checkpoint().shed if s.policy == "thin")
+    assert grown.first == before.first
     assert grown.id > told[-1].id
-    assert grown.last > told[-1].last
+    assert grown.last > before.last
 
 
 def test_what_was_delivered_in_between_is_not_told_as_given_up(box: Outbox, tmp_path: Path) -> None:
