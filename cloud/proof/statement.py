@@ -134,6 +134,10 @@ def _here(table: Any, where: tuple[str, str, str]) -> tuple[Any, ...]:
     return table.c.device == where[0], table.c.chain == where[1], table.c.stream == where[2]
 
 
+def _inside(table: Any, where: tuple[str, str, str], whole: Span) -> tuple[Any, ...]:
+    return *_here(table, where), table.c.last >= whole.first, table.c.first <= whole.last
+
+
 def _whole(connection: Connection, where: tuple[str, str, str], head: int, period: Period) -> Span | None:
     """The numbers that the period covers: those of the records in it, and of the ranges given up that lie in it."""
     if not head:
@@ -154,19 +158,11 @@ def _whole(connection: Connection, where: tuple[str, str, str], head: int, perio
 
 
 def _stream(connection: Connection, where: tuple[str, str, str], whole: Span) -> dict[str, Any]:
-    inside = lambda table: (*_here(table, where), table.c.last >= whole.first, table.c.first <= whole.last)  # noqa: E731
-    spans = [
-        Span(*r)
-        for r in connection.execute(
-            select(t.span.c.first, t.span.c.last).where(*inside(t.span)).order_by(t.span.c.first)
-        )
-    ]
+    query = select(t.span.c.first, t.span.c.last).where(*_inside(t.span, where, whole)).order_by(t.span.c.first)
+    spans = [Span(*row) for row in connection.execute(query)]
     # what was thinned first and evicted later was given up by the thinning
-    shed = list(
-        connection.execute(
-            select(t.shed).where(*inside(t.shed)).order_by(t.shed.c.every.desc(), t.shed.c.first)
-        ).mappings()
-    )
+    given = select(t.shed).where(*_inside(t.shed, where, whole)).order_by(t.shed.c.every.desc(), t.shed.c.first)
+    shed = list(connection.execute(given).mappings())
     counted = count(whole, spans, [(s["policy"], Given(s["first"], s["last"], s["every"])) for s in shed])
     repeats = connection.execute(select(t.stream_head.c.duplicates).where(*_here(t.stream_head, where))).scalar() or 0
     last = connection.execute(
