@@ -18,6 +18,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import paho.mqtt.client as mqtt
@@ -27,7 +28,7 @@ from sqlalchemy import Engine
 from cloud.messages import Connected, Item, Rejection, read_message
 from cloud.store.writing import Acks, commit
 from edge_runtime import log
-from edge_runtime.wire.envelope import encode_ack
+from edge_runtime.wire.batch import encode_ack
 from edge_runtime.wire.topics import subscription
 
 PROTOCOLS = (MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311)
@@ -193,16 +194,16 @@ class Ingest:
                     logging.ERROR, "a message could not be stored; the device will send it again", reason=str(error)
                 )
                 self._stopping.wait(STORE_PAUSE_S)
-                return {}
-            return {place: heads for item in items for place, heads in self._commit([item]).items()}
+                return []
+            return [ack for item in items for ack in self._commit([item])]
         self.counts["commits"] += 1
         return acks
 
     def _publish(self, acks: Acks) -> None:
         client = self._client
-        for place, heads in acks.items():
-            if client is not None and heads:
-                client.publish(place.topic("ack"), encode_ack(heads), qos=1)
+        for place, ack in acks:
+            if client is not None:
+                client.publish(place.topic("ack"), encode_ack(replace(ack, now_ns=time.time_ns())), qos=1)
 
 
 def _no_delay(client: mqtt.Client, _: Any, sock: Any) -> None:

@@ -7,13 +7,19 @@ its stream.
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from edge_runtime.wire.envelope import Event, decode_batch
+import zstandard
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from edge_runtime.wire.batch import PAYLOAD_LIMIT_BYTES, ZSTD_MAGIC, Checkpoint, decode_batch, signed_bytes
+from edge_runtime.wire.envelope import Event
 from edge_runtime.wire.topics import Place, parse
 
 INT64_MAX = 2**63 - 1
@@ -23,11 +29,14 @@ BODY_LEVELS = 32
 
 @dataclass(frozen=True)
 class Batch:
-    """Events of one device, in one message; `floor` as in `wire.envelope.EventBatch`."""
+    """Records of one device, in one message, whose signature was found right for the key that its header names."""
 
     place: Place
+    checkpoint: Checkpoint
+    header: str
+    signature: str
     events: Sequence[Event]
-    floor: Mapping[str, int] = field(default_factory=dict)
+    lines: Sequence[bytes]
 
 
 @dataclass(frozen=True)
@@ -65,12 +74,31 @@ def read_message(topic: str, payload: bytes) -> Item:
 
 
 def _batch(place: Place, payload: bytes) -> Batch:
-    batch = decode_batch(payload)
+    batch = decode_batch(_unpacked(payload))
+    if batch.checkpoint.device != place.device:
+        raise ValueError(f"batch of device {batch.checkpoint.device!r} on the topic of device {place.device!r}")
+    try:
+        key = Ed25519PublicKey.from_public_bytes(batch.checkpoint.public_key)
+        key.verify(batch.signature, signed_bytes(batch.header))
+    except InvalidSignature as error:
+        raise ValueError("batch: the signature does not fit the header") from error
     for e in batch.events:
-        if e.device != place.device:
-            raise ValueError(f"event of device {e.device!r} on the topic of device {place.device!r}")
         _check_depth(e.body)
-    return Batch(place, batch.events, batch.floor)
+    signature = base64.b64encode(batch.signature).decode()
+    return Batch(place, batch.checkpoint, batch.header.decode(), signature, batch.events, batch.lines)
+
+
+def _unpacked(payload: bytes) -> bytes:
+    """The payload without its compression, which never makes more than the limit of a batch."""
+    if not payload.startswith(ZSTD_MAGIC):
+        return payload
+    try:
+        told = zstandard.frame_content_size(payload)
+        if told > PAYLOAD_LIMIT_BYTES:  # where the size is told, the library does not mind the limit
+            raise zstandard.ZstdError(f"it holds {told} bytes")
+        return zstandard.ZstdDecompressor().decompress(payload, max_output_size=PAYLOAD_LIMIT_BYTES)
+    except zstandard.ZstdError as error:
+        raise ValueError(f"batch: cannot be decompressed into {PAYLOAD_LIMIT_BYTES} bytes: {error}") from error
 
 
 def _check_depth(value: Any, levels: int = BODY_LEVELS) -> None:

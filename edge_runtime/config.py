@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from edge_runtime.errors import ConfigError
+from edge_runtime.outbox.policy import Storage
 from edge_runtime.wire.topics import Place
 
 T = TypeVar("T")
@@ -145,6 +146,7 @@ class DeviceConfig:
     control: ControlSection = field(default_factory=ControlSection)
     broker: BrokerSection = field(default_factory=BrokerSection)
     link: LinkSection = field(default_factory=LinkSection)
+    storage: Storage = field(default_factory=Storage)
 
     def __post_init__(self) -> None:
         _ = self.place  # the names must fit a topic

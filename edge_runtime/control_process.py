@@ -12,11 +12,9 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 from edge_runtime import log
-from edge_runtime.boot import boot_id
 from edge_runtime.child import child_main, stop_event
 from edge_runtime.clock import SystemClock
 from edge_runtime.config import CameraSection, DeviceConfig, PlcSection
@@ -28,6 +26,7 @@ from edge_runtime.field.camera import Camera
 from edge_runtime.field.driver import Driver
 from edge_runtime.field.handshake import handshake
 from edge_runtime.infer.model import Model, load_model
+from edge_runtime.outbox.opening import open_outbox
 from edge_runtime.outbox.recorder import Recorder
 from edge_runtime.outbox.store import Outbox
 from edge_runtime.update import slots
@@ -97,15 +96,8 @@ def make_loop(device: DeviceConfig, models: Models, outbox: Outbox, recorder: Re
         recorder,
         SystemClock(),
         outbox.last("decision"),
-        first_epoch(outbox.floor()),
-        make_jobs(device, models),
+        jobs=make_jobs(device, models),
     )
-
-
-def first_epoch(floor: Mapping[str, int]) -> int:
-    """The part epoch of an outbox without Decisions: 1, or one that was never in use where its sequences begin high,
-    because the outbox before it was damaged (they begin at milliseconds; an epoch is at least a second long)."""
-    return 1 + (floor.get("decision", 1) - 1) // 1000
 
 
 class Poke:
@@ -145,7 +137,7 @@ def run(device: DeviceConfig) -> None:
     state_dir = device.device.state_dir
     with disk_errors(state_dir):
         (state_dir / RUN).mkdir(parents=True, exist_ok=True)
-    outbox = Outbox(state_dir / "outbox.db", device.device.id, boot_id())
+    outbox = open_outbox(device)
     models = load_models(device)
     recorder = Recorder(outbox, Poke(state_dir / RUN / POKE_SOCKET))
     loop = make_loop(device, models, outbox, recorder)

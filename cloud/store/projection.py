@@ -25,7 +25,7 @@ LATEST = {("metric", "control"), ("health", "health"), ("health", "model_loaded"
 
 
 def decision_row(e: Event, received_ns: int) -> dict[str, Any]:
-    row: dict[str, Any] = {"device": e.device, "seq": e.seq, "kind": plain_text(e.kind)}
+    row: dict[str, Any] = {"device": e.device, "chain": e.chain, "seq": e.seq, "kind": plain_text(e.kind)}
     row |= {name: _integer(e.body.get(name)) for name in INTEGERS}
     row |= {name: _text(e.body.get(name)) for name in TEXTS}
     return row | {"score": _real(e.body.get("score")), "wall_ns": e.wall_ns, "received_ns": received_ns}

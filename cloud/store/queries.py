@@ -8,8 +8,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Select, Table, func, select
+from sqlalchemy import ColumnElement, Connection, Engine, Select, Table, and_, func, select
 
+from cloud.messages import json_text
 from cloud.packml import DIVERTED
 from cloud.store import tables as t
 
@@ -30,7 +31,12 @@ def rows(engine: Engine, table: Table, equal: Mapping[str, Any], after: int, lim
 
 def events(engine: Engine, equal: Mapping[str, Any], after: int, limit: int) -> list[Row]:
     found = rows(engine, t.event, equal, after, limit)
-    return [row | {"body": json.loads(row["body"])} for row in found]
+    return [row | {"body": _body(row["record"])} for row in found]
+
+
+def _body(record: str) -> Any:
+    """The body of a record line, as JSON that every reader takes."""
+    return json.loads(json_text(json.loads(record)["body"]))
 
 
 def decisions(engine: Engine, equal: Mapping[str, Any], after: int, limit: int) -> list[Row]:
@@ -62,9 +68,15 @@ def devices(engine: Engine) -> list[Row]:
             body = json.loads(row["body"])
             latest[row["device"]][f"{row['stream']}/{row['kind']}"] = {"wall_ns": row["wall_ns"], "body": body}
         heads: dict[str, dict[str, int]] = defaultdict(dict)
-        for row in _all(connection, select(t.stream_head)):
-            heads[row["device"]][row["stream"]] = row["head"]
+        for row in _all(
+            connection, select(t.stream_head).outerjoin(t.chain, _same_chain()).order_by(t.chain.c.first_seen_ns)
+        ):
+            heads[row["device"]][row["stream"]] = row["head"]  # of the newest chain
     return [row | {"latest": latest[row["device"]], "committed": heads[row["device"]]} for row in found]
+
+
+def _same_chain() -> ColumnElement[bool]:
+    return and_(t.chain.c.device == t.stream_head.c.device, t.chain.c.chain == t.stream_head.c.chain)
 
 
 def tallies(engine: Engine) -> dict[str, int]:

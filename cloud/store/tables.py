@@ -1,8 +1,13 @@
 """The tables as SQLAlchemy sees them; `migrations.py` makes them, and a test compares the two.
 
-event         every Event once, by (device, stream, seq); `id` is the order of arrival and the cursor of the API
+event         every Event once, by (device, chain, stream, seq): `record` is its line, byte for byte, `id` the order of
+              arrival and the cursor of the API
 decision      projection of the stream `decision`: one row for each of its Events
-stream_head   highest seq below which nothing is missing (`head`) and highest seq seen (`top`)
+stream_head   highest seq below which nothing is missing (`head`) and highest seq seen (`top`), repeats dropped
+chain         each life of a device's outbox: its key, pinned at first sight, and its newest signed checkpoint
+span          what was delivered, as intervals
+shed          what the device gave up, as it has stated
+finding       what does not fit: a broken link of the hash chain, a key that changed
 tally         counters kept with each commit, so that the live page never counts rows
 latest        the last Event of the kinds that tell a device's present state
 device        where it stands, whether it is connected
@@ -33,6 +38,7 @@ event = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("device", Text, nullable=False),
+    Column("chain", Text, nullable=False),
     Column("stream", Text, nullable=False),
     Column("seq", BigInteger, nullable=False),
     Column("boot_id", Text, nullable=False),
@@ -41,8 +47,8 @@ event = Table(
     Column("wall_ns", BigInteger, nullable=False),
     Column("wall_uncertainty_ns", BigInteger),
     Column("received_ns", BigInteger, nullable=False),
-    Column("body", Text, nullable=False),
-    UniqueConstraint("device", "stream", "seq"),
+    Column("record", Text, nullable=False),
+    UniqueConstraint("device", "chain", "stream", "seq"),
 )
 
 decision = Table(
@@ -50,6 +56,7 @@ decision = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("device", Text, nullable=False),
+    Column("chain", Text, nullable=False),
     Column("seq", BigInteger, nullable=False),
     Column("kind", Text, nullable=False),
     Column("part_epoch", BigInteger),
@@ -67,16 +74,18 @@ decision = Table(
     Column("variant", Text),
     Column("wall_ns", BigInteger, nullable=False),
     Column("received_ns", BigInteger, nullable=False),
-    UniqueConstraint("device", "seq"),
+    UniqueConstraint("device", "chain", "seq"),
 )
 
 stream_head = Table(
     "stream_head",
     metadata,
     Column("device", Text, primary_key=True),
+    Column("chain", Text, primary_key=True),
     Column("stream", Text, primary_key=True),
     Column("head", BigInteger, nullable=False),
     Column("top", BigInteger, nullable=False),
+    Column("duplicates", BigInteger, nullable=False),
 )
 
 tally = Table(
@@ -106,4 +115,58 @@ rejection = Table(
     Column("topic", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
+)
+
+chain = Table(
+    "chain",
+    metadata,
+    Column("device", Text, primary_key=True),
+    Column("chain", Text, primary_key=True),
+    Column("key", Text, nullable=False),
+    Column("first_seen_ns", BigInteger, nullable=False),
+    Column("counter", BigInteger, nullable=False),
+    Column("checkpoint", Text, nullable=False),
+    Column("signature", Text, nullable=False),
+)
+
+span = Table(
+    "span",
+    metadata,
+    Column("device", Text, primary_key=True),
+    Column("chain", Text, primary_key=True),
+    Column("stream", Text, primary_key=True),
+    Column("first", BigInteger, primary_key=True),
+    Column("last", BigInteger, nullable=False),
+)
+
+shed = Table(
+    "shed",
+    metadata,
+    Column("device", Text, primary_key=True),
+    Column("chain", Text, primary_key=True),
+    Column("stream", Text, primary_key=True),
+    Column("policy", Text, primary_key=True),
+    Column("first", BigInteger, primary_key=True),
+    Column("last", BigInteger, nullable=False),
+    Column("every", BigInteger, nullable=False),
+    Column("id", BigInteger, nullable=False),
+    Column("count", BigInteger, nullable=False),
+    Column("prev_hash", Text, nullable=False),
+    Column("first_hash", Text, nullable=False),
+    Column("last_hash", Text, nullable=False),
+    Column("since_wall_ns", BigInteger, nullable=False),
+    Column("until_wall_ns", BigInteger, nullable=False),
+)
+
+finding = Table(
+    "finding",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("device", Text, nullable=False),
+    Column("chain", Text, nullable=False),
+    Column("stream", Text, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("at_ns", BigInteger, nullable=False),
 )

@@ -1,22 +1,26 @@
 """The write side: everything that waits is committed in one transaction.
 
-- An Event is stored once: (device, stream, seq) that is already there is dropped, whatever it holds.
+- An Event is stored once: (device, chain, stream, seq) that is already there is dropped, whatever it holds.
 - The projection, the counters and the heads change in the same transaction as the Events that they come from.
-- `head` is the highest seq below which nothing is missing. It is the only number that may be acknowledged.
+- `head` is the highest seq below which nothing is missing: delivered, given up as the device has stated, or below the
+  lowest that it still holds. It is the only number that may be acknowledged.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, delete, func, insert, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Engine, Table, delete, func, insert, select, tuple_, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from cloud.messages import Batch, Connected, Item, Rejection, Status, json_text, plain_text
+from cloud.store import chains
 from cloud.store import tables as t
+from cloud.store.intervals import Given, Span, merged, reach, runs
 from cloud.store.projection import LATEST, STREAM, decision_row, part_key, tallies
+from edge_runtime.wire.batch import ISLANDS_LIMIT, Ack, Shed
 from edge_runtime.wire.envelope import Event
 from edge_runtime.wire.topics import Place
 
@@ -24,67 +28,135 @@ T = TypeVar("T")
 CHUNK = 500
 REJECTIONS_KEPT = 1000
 
-#: the place of a device and the heads of the streams that its messages touched
-Acks = dict[Place, dict[str, int]]
+#: the answer to each chain that sent something, and where it belongs
+Acks = list[tuple[Place, Ack]]
 
 
 def commit(engine: Engine, items: Sequence[Item], now_ns: int) -> Acks:
     """Store all items in one transaction; what may be acknowledged once it has returned."""
-    acks: Acks = {}
-    events: dict[Place, list[Event]] = defaultdict(list)
-    floors: dict[Place, Counter[str]] = defaultdict(Counter)
+    batches: dict[tuple[Place, str], list[Batch]] = defaultdict(list)
     with engine.begin() as connection:
         for item in items:
             if isinstance(item, Batch):
-                events[item.place].extend(item.events)
-                floors[item.place] |= Counter(item.floor)  # the higher of the two, stream by stream
+                batches[item.place, item.checkpoint.chain].append(item)
             elif isinstance(item, Status):
                 _see(connection, item.place, now_ns, item)
             elif isinstance(item, Rejection):
                 _reject(connection, item, now_ns)
             elif isinstance(item, Connected):
                 connection.execute(update(t.device).values(online=False))
-        for place, batch in events.items():
-            _see(connection, place, now_ns)
-            acks[place] = _store(connection, place.device, batch, floors[place], now_ns)
-    return acks
+        acks = [_store(connection, place, chain, found, now_ns) for (place, chain), found in batches.items()]
+    return [ack for ack in acks if ack is not None]
 
 
 def _store(
-    connection: Connection, device: str, events: Sequence[Event], floor: Mapping[str, int], now_ns: int
-) -> dict[str, int]:
-    """Add what is new; the head of each stream."""
-    streams: dict[str, dict[int, Event]] = defaultdict(dict)
-    for e in events:
-        streams[e.stream].setdefault(e.seq, e)
-    heads: dict[str, int] = {}
-    for stream, by_seq in streams.items():
-        for seq in _known(connection, device, stream, list(by_seq)):
-            del by_seq[seq]
-        fresh = [by_seq[seq] for seq in sorted(by_seq)]
-        if fresh:
-            connection.execute(insert(t.event), [_event_row(e, now_ns) for e in fresh])
-            _keep_latest(connection, fresh)
-        if fresh and stream == STREAM:
-            _project(connection, device, [decision_row(e, now_ns) for e in fresh])
-        heads[stream] = _advance(connection, device, stream, fresh[-1].seq if fresh else 0, floor.get(stream, 1) - 1)
-    return heads
+    connection: Connection, place: Place, chain: str, batches: Sequence[Batch], now_ns: int
+) -> tuple[Place, Ack] | None:
+    """Add what is new of one chain; the answer to it, or None where the chain belongs to another key."""
+    if not _pin(connection, place, chain, batches, now_ns):
+        return None
+    _see(connection, place, now_ns)
+    newest = max((b.checkpoint for b in batches), key=lambda c: c.counter)
+    shed = {s.id: s for b in batches for s in b.checkpoint.shed}
+    _keep_shed(connection, place.device, chain, [shed[i] for i in sorted(shed)])
+    streams: dict[str, dict[int, tuple[Event, bytes]]] = defaultdict(dict)
+    came: Counter[str] = Counter()
+    for batch in batches:
+        for e, line in zip(batch.events, batch.lines, strict=True):
+            came[e.stream] += 1
+            streams[e.stream].setdefault(e.seq, (e, line))
+    committed: dict[str, int] = {}
+    islands: dict[str, list[Span]] = {}
+    for stream in {*streams, *(s.stream for s in shed.values())}:
+        where = (place.device, chain, stream)
+        fresh = _insert(connection, where, streams[stream], now_ns)
+        settled = newest.floor.get(stream, 1) - 1
+        committed[stream], islands[stream] = _advance(connection, where, fresh, came[stream] - len(fresh), settled)
+    top = max(shed, default=0)
+    return place, Ack(chain, committed, islands, top, newest.counter, newest.mono_ns, received_ns=now_ns, now_ns=now_ns)
 
 
-def _known(connection: Connection, device: str, stream: str, seqs: Sequence[int]) -> Iterator[int]:
+def _pin(connection: Connection, place: Place, chain: str, batches: Sequence[Batch], now_ns: int) -> bool:
+    """The key of a chain is the one that it came with first; batches under another are turned away."""
+    here = t.chain.c
+    known = {row.chain: row for row in connection.execute(select(t.chain).where(here.device == place.device))}
+    key = known[chain].key if chain in known else batches[0].checkpoint.key
+    for batch in batches:
+        if batch.checkpoint.key != key:
+            _find(connection, place.device, chain, "foreign_key", f"batch signed by {batch.checkpoint.key}", now_ns)
+            reason = f"chain {chain} of device {place.device} belongs to another key"
+            _reject(connection, Rejection(place.topic("events"), reason, len(batch.header)), now_ns)
+            return False
+    if known and chain not in known and all(row.key != key for row in known.values()):
+        _find(connection, place.device, chain, "key_changed", f"new chain with the new key {key}", now_ns)
+    newest = max(batches, key=lambda b: b.checkpoint.counter)
+    values = {
+        "counter": newest.checkpoint.counter,
+        "checkpoint": newest.header,
+        "signature": newest.signature,
+    }
+    if chain not in known:
+        row = values | {"device": place.device, "chain": chain, "key": key, "first_seen_ns": now_ns}
+        connection.execute(insert(t.chain).values(**row))
+    elif newest.checkpoint.counter > known[chain].counter:
+        connection.execute(update(t.chain).values(**values).where(here.device == place.device, here.chain == chain))
+    return True
+
+
+def _find(connection: Connection, device: str, chain: str, kind: str, detail: str, now_ns: int) -> None:
+    row = {"device": device, "chain": chain, "stream": "", "seq": 0, "kind": kind, "detail": detail, "at_ns": now_ns}
+    connection.execute(insert(t.finding).values(**row))
+
+
+def _keep_shed(connection: Connection, device: str, chain: str, shed: Sequence[Shed]) -> None:
+    keys = ["device", "chain", "stream", "policy", "first"]
+    for s in shed:
+        row = vars(s) | {"device": device, "chain": chain}
+        changed = {name: value for name, value in row.items() if name not in keys}
+        statement = upsert(t.shed).values(**row)
+        newer = t.shed.c.id < s.id
+        connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed, where=newer))
+
+
+def _insert(
+    connection: Connection, where: tuple[str, str, str], by_seq: dict[int, tuple[Event, bytes]], now_ns: int
+) -> list[int]:
+    """Store what is not there yet of one stream; its numbers in order."""
+    for seq in list(_known(connection, where, list(by_seq))):
+        del by_seq[seq]
+    fresh = [by_seq[seq] for seq in sorted(by_seq)]
+    if not fresh:
+        return []
+    connection.execute(insert(t.event), [_event_row(e, line, now_ns) for e, line in fresh])
+    events = [e for e, _ in fresh]
+    _keep_latest(connection, events)
+    if where[2] == STREAM:
+        _project(connection, events, now_ns)
+    chains.verify(connection, where, {e.seq: chains.Stored(line, e.prev) for e, line in fresh}, now_ns)
+    return [e.seq for e in events]
+
+
+def _known(connection: Connection, where: tuple[str, str, str], seqs: Sequence[int]) -> Iterator[int]:
     for chunk in _chunks(seqs):
-        where = (t.event.c.device == device, t.event.c.stream == stream, t.event.c.seq.in_(chunk))
-        yield from connection.execute(select(t.event.c.seq).where(*where)).scalars()
+        here = (*_here(t.event, where), t.event.c.seq.in_(chunk))
+        yield from connection.execute(select(t.event.c.seq).where(*here)).scalars()
 
 
-def _event_row(e: Event, now_ns: int) -> dict[str, Any]:
-    row = vars(e) | {"boot_id": plain_text(e.boot_id), "kind": plain_text(e.kind), "body": json_text(dict(e.body))}
+def _here(table: Table, where: tuple[str, str, str]) -> tuple[ColumnElement[bool], ...]:
+    return tuple(table.c[name] == value for name, value in zip(("device", "chain", "stream"), where, strict=True))
+
+
+def _event_row(e: Event, line: bytes, now_ns: int) -> dict[str, Any]:
+    row = {name: value for name, value in vars(e).items() if name not in ("prev", "body")}
+    row |= {"boot_id": plain_text(e.boot_id), "kind": plain_text(e.kind), "record": line.decode()}
     return row | {"received_ns": now_ns}
 
 
-def _project(connection: Connection, device: str, rows: Sequence[dict[str, Any]]) -> None:
+def _project(connection: Connection, events: Sequence[Event], now_ns: int) -> None:
+    device, chain = events[0].device, events[0].chain
+    rows = [decision_row(e, now_ns) for e in events]
     keys = [key for row in rows if (key := part_key(row)) is not None]
-    seen = Counter(_seen(connection, device, list(dict.fromkeys(keys))))
+    seen = Counter(_seen(connection, device, chain, list(dict.fromkeys(keys))))
     found: Counter[str] = Counter()
     for row in rows:
         found += tallies(row)
@@ -97,12 +169,15 @@ def _project(connection: Connection, device: str, rows: Sequence[dict[str, Any]]
     _count(connection, device, found)
 
 
-def _seen(connection: Connection, device: str, keys: Sequence[tuple[int, int]]) -> dict[tuple[int, int], int]:
+def _seen(
+    connection: Connection, device: str, chain: str, keys: Sequence[tuple[int, int]]
+) -> dict[tuple[int, int], int]:
     """How many Events each part already has."""
     part = (t.decision.c.part_epoch, t.decision.c.part_seq)
     counts: dict[tuple[int, int], int] = {}
     for chunk in _chunks(keys):
-        query = select(*part, func.count()).where(t.decision.c.device == device, tuple_(*part).in_(chunk))
+        here = (t.decision.c.device == device, t.decision.c.chain == chain, tuple_(*part).in_(chunk))
+        query = select(*part, func.count()).where(*here)
         counts |= {(epoch, seq): n for epoch, seq, n in connection.execute(query.group_by(*part))}
     return counts
 
@@ -126,25 +201,49 @@ def _keep_latest(connection: Connection, events: Sequence[Event]) -> None:
         connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=values, where=newer))
 
 
-def _advance(connection: Connection, device: str, stream: str, added_top: int, settled: int) -> int:
-    """Move the head over everything that is stored without a gap; `settled`: what lies up to here is stored or will never
-    come."""
-    here = (t.stream_head.c.device == device, t.stream_head.c.stream == stream)
-    row = connection.execute(select(t.stream_head.c.head, t.stream_head.c.top).where(*here)).one_or_none()
-    head, top = (row.head, max(row.top, added_top)) if row else (0, added_top)
-    head, top = max(head, settled), max(top, settled)
-    if row and (head, top) == (row.head, row.top) and top == head:
-        return int(head)
-    after = (t.event.c.device == device, t.event.c.stream == stream, t.event.c.seq > head)
-    with connection.execute(select(t.event.c.seq).where(*after).order_by(t.event.c.seq)) as found:
-        for seq in found.scalars():
-            if seq != head + 1:
-                break
-            head = seq
-    values = {"head": head, "top": top}
-    statement = upsert(t.stream_head).values(device=device, stream=stream, **values)
-    connection.execute(statement.on_conflict_do_update(index_elements=["device", "stream"], set_=values))
-    return int(head)
+def _advance(
+    connection: Connection, where: tuple[str, str, str], fresh: Sequence[int], repeats: int, settled: int
+) -> tuple[int, list[Span]]:
+    """Move the head over everything that is delivered, given up, or up to `settled` will never come; the head, and the
+    first intervals delivered beyond it."""
+    h = t.stream_head
+    row = connection.execute(select(h.c.head, h.c.top, h.c.duplicates).where(*_here(h, where))).one_or_none()
+    head, top, duplicates = row or (0, 0, 0)
+    if fresh:
+        _keep_spans(connection, where, runs(fresh))
+    head, top = max(head, settled), max(top, settled, *fresh[-1:])
+    while True:
+        spans = _spans(connection, where, head)
+        shed = connection.execute(
+            select(t.shed.c.first, t.shed.c.last, t.shed.c.every).where(*_here(t.shed, where), t.shed.c.last > head)
+        )
+        moved = reach(head, spans, [Given(*r) for r in shed])
+        if moved == head or len(spans) < CHUNK:
+            break
+        head = moved
+    head, top = moved, max(top, moved)
+    key = dict(zip(("device", "chain", "stream"), where, strict=True))
+    values = {"head": head, "top": top, "duplicates": duplicates + repeats}
+    statement = upsert(h).values(**key, **values)
+    connection.execute(statement.on_conflict_do_update(index_elements=list(key), set_=values))
+    return head, [s for s in spans if s.first > head][:ISLANDS_LIMIT]
+
+
+def _spans(connection: Connection, where: tuple[str, str, str], head: int) -> list[Span]:
+    s = t.span.c
+    query = select(s.first, s.last).where(*_here(t.span, where), s.last > head).order_by(s.first).limit(CHUNK)
+    return [Span(*row) for row in connection.execute(query)]
+
+
+def _keep_spans(connection: Connection, where: tuple[str, str, str], added: Sequence[Span]) -> None:
+    """Join what was added with the intervals that it touches."""
+    s = t.span.c
+    near = (*_here(t.span, where), s.last >= added[0].first - 1, s.first <= added[-1].last + 1)
+    touched = [Span(*row) for row in connection.execute(select(s.first, s.last).where(*near))]
+    connection.execute(delete(t.span).where(*near))
+    key = dict(zip(("device", "chain", "stream"), where, strict=True))
+    rows = [key | span._asdict() for span in merged([*touched, *added])]
+    connection.execute(insert(t.span), rows)
 
 
 def _see(connection: Connection, place: Place, now_ns: int, status: Status | None = None) -> None:

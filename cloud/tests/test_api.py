@@ -14,12 +14,12 @@ from fastapi import FastAPI
 from sqlalchemy import Engine
 
 from cloud.app import make_app
-from cloud.messages import Batch, Item, Rejection, Status
+from cloud.messages import Item, Rejection, Status
 from cloud.security import HEADERS, host_name
 from cloud.simulator import Simulator
 from cloud.store.writing import commit
 from cloud.summary import summarise
-from cloud.tests.made import PLACE, decision, event
+from cloud.tests.made import PLACE, batch, decision, event
 
 STATS = {"recall": 0.97, "overkill": 0.02, "trigger_to_answer_ms": {"p50": 2.1}}
 
@@ -31,7 +31,7 @@ def filled(engine: Engine) -> Engine:
     events += [decision(12, 11, kind="unrecorded", result=2, latency_us=None, lot=8)]
     metric = event(1, "metric", "control", line_state=6, outbox_depth=4, health="nominal")
     loaded = event(1, "health", "model_loaded", engine="litert", variant="int8", bundle_digest="d1")
-    items: list[Item] = [Batch(PLACE, [*events, metric, loaded]), Status(PLACE, True, "b1"), Rejection("t", "odd", 3)]
+    items: list[Item] = [batch([*events, metric, loaded]), Status(PLACE, True, "b1"), Rejection("t", "odd", 3)]
     commit(engine, items, time.time_ns())
     return engine
 

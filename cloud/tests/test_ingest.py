@@ -15,10 +15,10 @@ from sqlalchemy.exc import OperationalError
 from cloud import ingest as ingest_module
 from cloud.broker import EmbeddedBroker
 from cloud.ingest import Ingest
-from cloud.messages import Batch, Connected
+from cloud.messages import Connected
 from cloud.sockets import listen, port_of
 from cloud.store import queries
-from cloud.tests.made import PLACE, WAIT_S, FakeDevice, decision, event
+from cloud.tests.made import PLACE, WAIT_S, FakeDevice, batch, decision, event
 
 
 @pytest.fixture
@@ -129,8 +129,8 @@ def test_a_stranger_on_the_port_disturbs_nobody(
 
 def test_messages_that_wait_share_a_commit(engine: Engine) -> None:
     ingest = Ingest(engine, "127.0.0.1", 1, (MQTTProtocolVersion.MQTTv311,))
-    acks = ingest._commit([Connected(), *(Batch(PLACE, [decision(n)]) for n in range(1, 40))])
-    assert acks == {PLACE: {"decision": 39}}
+    acks = ingest._commit([Connected(), *(batch([decision(n)]) for n in range(1, 40))])
+    assert [(place, ack.committed) for place, ack in acks] == [(PLACE, {"decision": 39})]
     assert ingest.counts["commits"] == 1
 
 
@@ -141,7 +141,7 @@ def test_a_store_that_fails_acknowledges_nothing(engine: Engine, monkeypatch: py
     monkeypatch.setattr(ingest_module, "commit", full)
     monkeypatch.setattr(ingest_module, "STORE_PAUSE_S", 0.0)
     ingest = Ingest(engine, "127.0.0.1", 1)
-    assert ingest._commit([Batch(PLACE, [decision(1)]), Batch(PLACE, [decision(2)])]) == {}
+    assert ingest._commit([batch([decision(1)]), batch([decision(2)])]) == []
     assert ingest.counts["not_committed"] == 2
 
 

@@ -10,17 +10,20 @@ import os
 import socket
 import sys
 import threading
+import time
 from pathlib import Path
 
 from edge_runtime.boot import boot_id
 from edge_runtime.child import child_main, stop_event
 from edge_runtime.config import DeviceConfig
 from edge_runtime.durable import disk_errors
+from edge_runtime.identity import device_key
 from edge_runtime.link.uplink import Uplink
-from edge_runtime.outbox.store import Outbox
+from edge_runtime.outbox.opening import open_outbox
 
 NICE = 10
 DRAIN_S = 3.0
+MAINTAIN_S = 1.0
 POKE_PATH = Path("run") / "link.sock"
 
 
@@ -47,14 +50,18 @@ def run(device: DeviceConfig) -> None:
     os.nice(NICE)
     state_dir = device.device.state_dir
     wake = wake_socket(state_dir / POKE_PATH)
-    outbox = Outbox(state_dir / "outbox.db", device.device.id, boot_id())
-    broker = device.broker
-    uplink = Uplink(device.place, boot_id(), broker.host, broker.port, outbox, wake, broker.keepalive_s)
+    outbox = open_outbox(device)
+    broker, key = device.broker, device_key(state_dir)
+    uplink = Uplink(device.place, boot_id(), broker.host, broker.port, outbox, key, wake, broker.keepalive_s)
     stopping = stop_event()
     if device.link.debug_hog:
         threading.Thread(target=hog, name="hog", daemon=True).start()
+    due_s = 0.0
     while not stopping.is_set():
         uplink.turn()
+        if time.monotonic() >= due_s:
+            outbox.maintain()
+            due_s = time.monotonic() + MAINTAIN_S
     uplink.drain(DRAIN_S)
     uplink.close()
     outbox.close()

@@ -15,17 +15,21 @@ import logging
 import select
 import socket
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import paho.mqtt.client as mqtt
+import zstandard
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from edge_runtime import log
 from edge_runtime.backoff import Backoff
 from edge_runtime.clock import Clock, SystemClock
-from edge_runtime.wire.envelope import Event, decode_ack, encode_batch
+from edge_runtime.identity import public_text
+from edge_runtime.wire.batch import Ack, Checkpoint, decode_ack, encode_batch
+from edge_runtime.wire.envelope import Record
 from edge_runtime.wire.topics import Place
 
 ACK_TIMEOUT_S = 10.0
@@ -34,17 +38,21 @@ PROBE_TIMEOUT_S = 1.0  # the first try with MQTT 5: some 3.1.1 brokers never ans
 BATCHES_UNDER_WAY = 4
 BATCH_EVENTS = 200
 IDLE_S = 0.5
+PACK_FROM_BYTES = 1024
 PROTOCOLS = (MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311)
 
 
 class Queue(Protocol):
     """What the uplink needs of the outbox."""
 
+    @property
+    def chain(self) -> str: ...
     def pending(
-        self, limit_events: int = ..., limit_bytes: int = ..., after: dict[str, int] | None = ...
-    ) -> list[Event]: ...
-    def ack(self, committed: dict[str, int]) -> int: ...
-    def floor(self) -> dict[str, int]: ...
+        self, limit_events: int = ..., limit_bytes: int = ..., after: Mapping[str, int] | None = ...
+    ) -> list[Record]: ...
+    def ack(self, committed: Mapping[str, int]) -> int: ...
+    def checkpoint(self) -> Checkpoint: ...
+    def confirm_shed(self, shed_id: int) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -67,12 +75,12 @@ class Window:
     def has_room(self) -> bool:
         return len(self._batches) < self._limit
 
-    def add(self, events: Sequence[Event], now_ns: int) -> None:
-        upto = {e.stream: e.seq for e in events}
+    def add(self, records: Sequence[Record], now_ns: int) -> None:
+        upto = {r.stream: r.seq for r in records}
         self.sent |= upto
         self._batches.append(Batch(upto, now_ns))
 
-    def acknowledged(self, committed: dict[str, int]) -> None:
+    def acknowledged(self, committed: Mapping[str, int]) -> None:
         """Batches of which everything is committed are no longer under way."""
         while self._batches and all(committed.get(s, 0) >= n for s, n in self._batches[0].upto.items()):
             self._batches.popleft()
@@ -96,6 +104,7 @@ class Uplink:
         host: str,
         port: int,
         outbox: Queue,
+        key: Ed25519PrivateKey,
         wake: socket.socket | None = None,
         keepalive_s: int = 30,
         clock: Clock | None = None,
@@ -108,7 +117,10 @@ class Uplink:
         self._protocol_proven = False
         self._client: mqtt.Client | None = None
         self._retry_ns = self._connecting_ns = 0
-        self._committed: dict[str, int] = {}
+        self._sign: Callable[[bytes], bytes] = key.sign
+        self._public_key = public_text(key)
+        self._acks: list[Ack] = []
+        self._shed_told = 0
         self._said = ""
         self.window = Window()
         self.connected = False
@@ -220,11 +232,13 @@ class Uplink:
         if self.window.timed_out(now_ns):
             self.window.reset()
         while self.window.has_room:
-            events = self._outbox.pending(limit_events=BATCH_EVENTS, after=self.window.sent)
-            if not events:
+            records = self._outbox.pending(limit_events=BATCH_EVENTS, after=self.window.sent)
+            if not records:
                 return
-            self._client.publish(self._place.topic("events"), encode_batch(events, self._outbox.floor()), qos=1)
-            self.window.add(events, now_ns)
+            checkpoint = replace(self._outbox.checkpoint(), key=self._public_key)
+            payload = packed(encode_batch(checkpoint, [r.line for r in records], self._sign))
+            self._client.publish(self._place.topic("events"), payload, qos=1)
+            self.window.add(records, now_ns)
 
     def _exchange(self, timeout_s: float = IDLE_S) -> None:
         """Wait for the broker or for a poke; read and write what is due."""
@@ -246,24 +260,33 @@ class Uplink:
         failed = next((c for c in codes if c != mqtt.MQTT_ERR_SUCCESS), None)
         if failed is not None or client.socket() is None:
             self._lost(mqtt.error_string(failed) if failed is not None else "the broker closed the connection")
-        elif self._committed:
-            self._take_ack()
+        else:
+            self._take_acks()
 
     def _on_message(self, client: mqtt.Client, _: Any, message: mqtt.MQTTMessage) -> None:
         if message.topic != self._place.topic("ack"):
             return
         try:
-            committed = decode_ack(bytes(message.payload))
+            ack = decode_ack(bytes(message.payload))
         except ValueError as error:
             log.say(logging.WARNING, "an acknowledgement could not be read", reason=str(error))
             return
-        for stream, seq in committed.items():
-            self._committed[stream] = max(seq, self._committed.get(stream, 0))
+        if ack.chain == self._outbox.chain:  # else it is for the outbox that was here before
+            self._acks.append(ack)
 
-    def _take_ack(self) -> None:
-        committed, self._committed = self._committed, {}
-        self._outbox.ack(committed)
-        self.window.acknowledged(committed)
+    def _take_acks(self) -> None:
+        """All that have come, as one."""
+        acks, self._acks = self._acks, []
+        committed: dict[str, int] = {}
+        for ack in acks:
+            committed |= {s: n for s, n in ack.committed.items() if n > committed.get(s, 0)}
+        if committed:
+            self._outbox.ack(committed)
+            self.window.acknowledged(committed)
+        shed = max((ack.shed for ack in acks), default=0)
+        if shed > self._shed_told:
+            self._outbox.confirm_shed(shed)
+            self._shed_told = shed
 
     def _sleep(self) -> None:
         wait_s = max(0.0, min(IDLE_S, (self._retry_ns - self._clock.monotonic_ns()) / 1e9))
@@ -272,6 +295,14 @@ class Uplink:
         elif select.select([self._wake], [], [], wait_s)[0]:
             drain_wake(self._wake)
             self._clock.sleep(wait_s / 2)
+
+
+def packed(payload: bytes) -> bytes:
+    """Compressed with Zstandard where that pays."""
+    if len(payload) < PACK_FROM_BYTES:
+        return payload
+    small = zstandard.ZstdCompressor(level=3).compress(payload)
+    return small if len(small) < 0.9 * len(payload) else payload
 
 
 def _no_delay(client: mqtt.Client, _: Any, sock: Any) -> None:

@@ -11,6 +11,7 @@ from edge_runtime.errors import ResourceError
 
 Item = tuple[str, str, Mapping[str, Any]]
 KEPT_ITEMS = 2000
+COMMIT_ITEMS = 20
 
 
 class Store(Protocol):
@@ -28,22 +29,32 @@ class Recorder:
         self.error = ""
 
     def record(self, *items: Item) -> bool:
-        """Store the items, after everything that still waits in memory, in one commit. False where the disk refused."""
+        """Store the items, after everything that still waits in memory. False where the disk refused."""
         self._kept.extend(items)
         if not self._kept:
             return True
         try:
-            self._store.append_many(list(self._kept))
+            self._flush(len(items))
         except ResourceError as error:
             self.error = str(error)
             while len(self._kept) > KEPT_ITEMS:
                 self._kept.popleft()
                 self.lost += 1
             return False
-        self._kept.clear()
         self.error = ""
         self._poke()
         return True
+
+    def _flush(self, newest: int) -> None:
+        """What waited goes in pieces of `COMMIT_ITEMS`, because one commit is bounded; the newest items in one commit."""
+        while len(self._kept) > newest:
+            self._take(min(COMMIT_ITEMS, len(self._kept) - newest))
+        self._take(len(self._kept))
+
+    def _take(self, count: int) -> None:
+        self._store.append_many([self._kept[i] for i in range(count)])
+        for _ in range(count):
+            self._kept.popleft()
 
     def depth(self) -> int:
         """How many stored Events wait for the cloud."""

@@ -1,74 +1,114 @@
-"""Outbox: the durable, ordered queue between what the device did and what the cloud has confirmed.
+"""Outbox: the durable, ordered, bounded queue between what the device did and what the cloud has confirmed.
 
-SQLite in WAL mode, shared by `control` (appends) and `link` (reads, acknowledges). Rules:
+One SQLite file, shared by `control` (appends) and `link` (reads, acknowledges). Rules:
 
-- The sequence of a stream is given out inside the transaction that stores the event: no gap, no repeat, across crashes.
-- A durable append returns after the commit is on the disk (synchronous FULL). Appends that arrive while one commit is
-  under way share the next one (group commit), so that n producers cost one fsync and not n.
-- Only an acknowledgement from the cloud deletes; the last event of each stream is kept apart and survives it.
-- A damaged file is set aside, never deleted, and the event `outbox_damaged` says so. The sequences then go on far
-  above what was ever given out, so that no number comes twice.
+- The sequence of a stream is given out inside the transaction that stores the record: no gap, no repeat, across
+  crashes. Each record names the hash of the one before it.
+- A durable append returns after the commit is on the disk. Appends that arrive while one commit is under way share the
+  next one.
+- Only an acknowledgement from the cloud deletes, or the disk budget, which tells what it took (`shedding`). The last
+  event of each stream is kept apart and survives its acknowledgement.
+- An alarm finds room as long as there is any in the budget: a reserve is kept for it.
 """
 
 from __future__ import annotations
 
-import fcntl
+import base64
+import hashlib
 import json
 import sqlite3
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from edge_runtime.clock import Clock, SystemClock
 from edge_runtime.errors import ResourceError
-from edge_runtime.wire.envelope import BATCH_LIMIT_BYTES, STREAMS, Event
+from edge_runtime.outbox.budget import UNLIMITED, Cap, cap_pages, du_bytes
+from edge_runtime.outbox.database import DamagedError, Database
+from edge_runtime.outbox.group import GroupCommit, Request
+from edge_runtime.outbox.packing import pack, unpack
+from edge_runtime.outbox.policy import Storage
+from edge_runtime.outbox.shedding import Shedding
+from edge_runtime.wire.batch import Checkpoint, Head
+from edge_runtime.wire.envelope import BATCH_LIMIT_BYTES, STREAMS, Event, Record, genesis, read_record, record_hash
 
-SCHEMA_VERSION = 1
+T = TypeVar("T")
 BODY_LIMIT_BYTES = 64 * 1024
-BUSY_TIMEOUT_MS = 2000
-ENVELOPE_BYTES = 256
-NEVER_REACHED = 1 << 40
-CACHE_KIB = 512
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS stream (
-  name TEXT PRIMARY KEY, head INTEGER NOT NULL, acked INTEGER NOT NULL, last TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS event (
-  priority INTEGER NOT NULL, stream TEXT NOT NULL, seq INTEGER NOT NULL, size INTEGER NOT NULL, data TEXT NOT NULL,
-  PRIMARY KEY (priority, stream, seq)) WITHOUT ROWID;
-"""
+PART_BYTES = 45 * 1024  # of a blob, in each record; base64 makes a third more of it
+GROUP_LIMIT_BYTES = 1024 * 1024
+CALL_LIMIT_BYTES = 1536 * 1024
+ROW_BYTES = 48  # what a row takes in the file beside its data, generously
+COUNTERS = 1000
+ACK_ROWS = 5000
+EXPIRE_EVERY_S = 60
+ALARM = "alarm"
+URGENT_FIRST = sorted(STREAMS, key=lambda s: STREAMS[s][0])
 
 
-@dataclass
-class _Request:
-    """One append that waits for its commit."""
+class Backlog(NamedTuple):
+    """What waits of one stream. `oldest_age_s` is running time of the device."""
 
-    items: Sequence[tuple[str, str, str]]
-    mono_ns: int
-    wall_ns: int
-    durable: bool
-    done: threading.Event = field(default_factory=threading.Event)
+    records: int
+    size_bytes: int
+    oldest_age_s: int
+
+
+class _Newest(NamedTuple):
+    """`cum`: bytes of all records of the stream up to this one."""
+
+    seq: int
+    hash: str
+    cum: int
+
+
+@dataclass(eq=False)
+class _Append(Request):
+    """`items`: stream, kind, body, body as JSON."""
+
+    items: Sequence[tuple[str, str, Mapping[str, Any], str]] = ()
+    mono_ns: int = 0
+    wall_ns: int = 0
+    uncertainty_ns: int | None = None
+    durable: bool = True
     events: list[Event] = field(default_factory=list)
-    error: BaseException | None = None
 
 
 class Outbox:
     """Open the queue at `path`, creating it where there is none. Safe for several threads and several processes.
 
-    Raises `errors.ResourceError` where the disk is full, not writable, or stays locked."""
+    `storage`: the disk budget and the classes; none: no limit. `frames_bytes`: what the folder's other writers may come
+    to hold by themselves. Raises `errors.ResourceError` where the disk is full, not writable, or stays locked."""
 
-    def __init__(self, path: Path, device: str, boot_id: str, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        device: str,
+        boot_id: str,
+        clock: Clock | None = None,
+        storage: Storage | None = None,
+        frames_bytes: int = 0,
+    ) -> None:
         self._path, self._device, self._boot_id = path, device, boot_id
         self._clock = clock or SystemClock()
-        self._waiting: list[_Request] = []
-        self._waiting_lock = threading.Lock()
-        self._db_lock = threading.Lock()
-        damaged = self._open()
-        if damaged:
-            self.append("fault", "outbox_damaged", {"kept_as": damaged, "sequences_from": self.floor()["decision"]})
+        self._storage, self._frames_bytes = storage or Storage(budget_bytes=0), frames_bytes
+        self._db = Database(path, boot_id, self._clock)
+        self._shedding = Shedding(self._db, self._storage)
+        self._group = GroupCommit(self._commit, GROUP_LIMIT_BYTES)
+        self._newest: dict[str, _Newest] = {}
+        self._newest_version: tuple[int, int] | None = None
+        self._counters: tuple[str, range] = ("", range(0))
+        self._expired_s = self._db.tick_s(self._clock.monotonic_ns())
+        self.measure()
+        self._tell_damage()
+        self._adopt_version_1()
+
+    @property
+    def chain(self) -> str:
+        """The life of this outbox: 16 hex digits, made with the file."""
+        return self._db.chain
+
+    # ── append ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def append(self, stream: str, kind: str, body: Mapping[str, Any], durable: bool | None = None) -> Event:
         """Store one event; returns it with its sequence number. `durable` None: as the stream's row in STREAMS says."""
@@ -77,77 +117,210 @@ class Outbox:
     def append_many(
         self, items: Sequence[tuple[str, str, Mapping[str, Any]]], durable: bool | None = None
     ) -> list[Event]:
-        """Store several events of any streams in one commit, all or none."""
-        encoded = [(stream, kind, _encode(stream, body)) for stream, kind, body in items]
+        """Store several events of any streams in one commit, all or none; together at most 1.5 MiB."""
+        encoded = [(stream, kind, body, _encode(stream, body)) for stream, kind, body in items]
         if durable is None:
-            durable = any(STREAMS[stream][1] for stream, _, _ in encoded)
-        request = _Request(encoded, self._clock.monotonic_ns(), self._clock.wall_ns(), durable)
-        with self._waiting_lock:
-            self._waiting.append(request)
-        with self._db_lock:
-            if not request.done.is_set():
-                self._commit_waiting()
+            durable = any(STREAMS[stream][1] for stream, _, _ in items)
+        size = sum(len(text) for *_, text in encoded)
+        if size > CALL_LIMIT_BYTES:
+            raise ValueError(
+                f"{len(items)} events of {size} bytes are over the limit of {CALL_LIMIT_BYTES} for one commit"
+            )
+        clock = self._clock
+        times = clock.monotonic_ns(), clock.wall_ns(), clock.wall_uncertainty_ns()
+        request = _Append(
+            size, items=encoded, mono_ns=times[0], wall_ns=times[1], uncertainty_ns=times[2], durable=durable
+        )
+        self._group.submit(request)
         if request.error is not None:
-            raise ResourceError(self._explain(request.error)) from request.error
+            raise ResourceError(str(request.error)) from request.error
         return request.events
 
-    def _commit_waiting(self) -> None:
-        """Commit everything that waits, as one transaction; the caller holds the database lock."""
-        with self._waiting_lock:
-            group, self._waiting = self._waiting, []
-        try:
-            self._set_durable(any(r.durable for r in group))
-            self._db.execute("BEGIN IMMEDIATE")
-            for request in group:
-                request.events = [self._insert(request, *item) for item in request.items]
-            self._db.execute("COMMIT")
-        except BaseException as error:  # an interrupt too: the others in the group must not take it for success
-            for request in group:
-                request.error = error
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            if not isinstance(error, sqlite3.Error):
-                raise
-        finally:
-            for request in group:
-                request.done.set()
+    def append_blob(self, stream: str, kind: str, meta: Mapping[str, Any], data: bytes) -> list[Event]:
+        """Store a large payload as a row of records of kind ``<kind>.part``; the reader joins them by the SHA-256 of the
+        whole, under ``blob``."""
+        blob = hashlib.sha256(data).hexdigest()
+        parts = [data[i : i + PART_BYTES] for i in range(0, len(data), PART_BYTES)] or [b""]
+        events = []
+        for i, part in enumerate(parts):
+            body: dict[str, Any] = {"blob": blob, "part": i, "of": len(parts), "data": base64.b64encode(part).decode()}
+            if i == 0:
+                body |= {"size_bytes": len(data), "meta": dict(meta)}
+            events.append(self.append(stream, f"{kind}.part", body, durable=i == len(parts) - 1 and STREAMS[stream][1]))
+        return events
 
-    def _insert(self, request: _Request, stream: str, kind: str, body: str) -> Event:
-        row = self._db.execute("SELECT head FROM stream WHERE name = ?", (stream,)).fetchone()
-        seq = (row[0] if row else 0) + 1
+    def _commit(self, group: Sequence[Request]) -> None:
+        """One transaction for all of the group that finds room; the others get their error."""
+        requests = [r for r in group if isinstance(r, _Append)]
+        with self._db.lock:
+            self._keep_bounds()
+            admitted = [r for r in requests if self._admit(r, requests)]
+            if not admitted:
+                return
+            self._again_if_damaged(lambda: self._store(admitted))
+            if self._storage.budget_bytes:
+                self._shedding.trim_log()
+
+    def _store(self, requests: Sequence[_Append]) -> None:
+        try:
+            with self._db.transaction(any(r.durable for r in requests)) as db:
+                version = self._db.version()
+                if version != self._newest_version:
+                    self._newest.clear()
+                    self._newest_version = version
+                tick_s = self._db.tick_s(self._clock.monotonic_ns())
+                rows: dict[str, list[tuple[int, int, int, bytes]]] = {}
+                for request in requests:
+                    request.events = [self._add(rows, tick_s, request, *item) for item in request.items]
+                for stream, found in rows.items():
+                    db.executemany(f"INSERT INTO event_{stream} VALUES (?, ?, ?, ?)", found)
+        except BaseException:
+            self._newest_version = None
+            raise
+
+    def _add(
+        self,
+        rows: dict[str, list[tuple[int, int, int, bytes]]],
+        tick_s: int,
+        request: _Append,
+        stream: str,
+        kind: str,
+        body: Mapping[str, Any],
+        text: str,
+    ) -> Event:
+        newest = self._newest.get(stream) or self._load_newest(stream)
+        r = request
         event = Event(
-            self._device, stream, seq, self._boot_id, kind, request.mono_ns, request.wall_ns, None, json.loads(body)
-        )
-        data = json.dumps(event.to_dict(), separators=(",", ":"))
-        self._db.execute("INSERT INTO event VALUES (?, ?, ?, ?, ?)", (STREAMS[stream][0], stream, seq, len(data), data))
-        self._db.execute(
-            "INSERT INTO stream VALUES (?1, ?2, 0, ?3) ON CONFLICT (name) DO UPDATE SET head = ?2, last = ?3",
-            (stream, seq, data),
-        )
+            self._device, self._db.chain, stream, newest.seq + 1, self._boot_id, kind,
+            r.mono_ns, r.wall_ns, r.uncertainty_ns, newest.hash, body,
+        )  # fmt: skip
+        line = _line(event, text)
+        data = pack(line)
+        cum = newest.cum + len(data)
+        self._newest[stream] = _Newest(event.seq, record_hash(line), cum)
+        rows.setdefault(stream, []).append((event.seq, tick_s, cum, data))
         return event
+
+    def _load_newest(self, stream: str) -> _Newest:
+        row = self._db.db.execute(f"SELECT seq, cum, data FROM event_{stream} ORDER BY seq DESC LIMIT 1").fetchone()
+        if row:
+            return _Newest(row[0], record_hash(unpack(row[2])), row[1])
+        head, known, stored = self._db.db.execute(
+            "SELECT head, hash, stored FROM stream WHERE name = ?", (stream,)
+        ).fetchone()
+        return _Newest(head, known or genesis(self._device, self._db.chain, stream), stored)
+
+    # ── the budget ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def measure(self) -> None:
+        """Look how much of the budget the rest of the folder takes, for all processes that share this outbox."""
+        if not self._storage.budget_bytes:
+            return
+        own = [self._path.with_name(self._path.name + suffix) for suffix in ("", "-wal", "-shm")]
+        rest = du_bytes(self._path.parent, own)
+        with self._db.transaction(durable=False) as db:
+            page_bytes = db.execute("PRAGMA page_size").fetchone()[0]
+            frames = max(0, self._frames_bytes - du_bytes(self._path.parent / "review"))
+            self._db.put("cap", json.dumps(cap_pages(self._storage, rest, frames, page_bytes)))
+
+    def maintain(self) -> None:
+        """What is best done by `link`, once a second or so, and not while a part waits: measure, expire, make room ahead."""
+        self.measure()
+        with self._db.lock:
+            self._shedding.expire(self._db.tick_s(self._clock.monotonic_ns()))
+            cap = self._cap()
+            if cap.hard < UNLIMITED:
+                self._shedding.make_room(GROUP_LIMIT_BYTES // 4096, cap)
+                self._shedding.shrink(cap)
+
+    def _cap(self) -> Cap:
+        text = self._db.get("cap") if self._storage.budget_bytes else None
+        return Cap(*json.loads(text)) if text else Cap(UNLIMITED, UNLIMITED)
+
+    def _keep_bounds(self) -> None:
+        tick_s = self._db.tick_s(self._clock.monotonic_ns())
+        if tick_s - self._expired_s >= EXPIRE_EVERY_S:
+            self._expired_s = tick_s
+            self._again_if_damaged(lambda: self._shedding.expire(tick_s))
+
+    def _admit(self, request: _Append, group: Sequence[_Append]) -> bool:
+        """Whether there is room in the budget, making some where there is not."""
+        if not self._storage.budget_bytes:
+            return True
+        with self._db.reading():
+            cap, page_bytes = self._cap(), 4096
+        pages = sum(r.size_bytes + ROW_BYTES + 600 * len(r.items) for r in group) // page_bytes + 8
+        if self._again_if_damaged(lambda: self._shedding.make_room(pages, cap)):
+            self._db.limit_pages(cap.hard)
+            return True
+        if all(stream == ALARM for stream, *_ in request.items):
+            self._db.limit_pages(cap.hard)
+            return self._db.used_pages() + pages <= cap.hard or self._refuse(request, cap)
+        return self._refuse(request, cap)
+
+    def _refuse(self, request: _Append, cap: Cap) -> bool:
+        request.error = ResourceError(
+            f"{self._path}: the disk budget of {self._storage.budget_bytes} bytes is used up and nothing in it may be given "
+            f"up; raise storage.budget_bytes, or change storage.classes ({cap.hard} pages are left to the outbox)"
+        )
+        return False
+
+    def _again_if_damaged(self, work: Callable[[], T]) -> T:
+        """Where the file turns out to be damaged, a new one takes its place and the work is done there."""
+        try:
+            return work()
+        except DamagedError:
+            self._tell_damage()
+            return work()
+
+    def _tell_damage(self) -> None:
+        kept_as, self._db.kept_as = self._db.kept_as, ""
+        if kept_as:
+            self.measure()
+            clock = self._clock
+            body = {"kept_as": kept_as, "chain": self.chain}
+            item = ("fault", "outbox_damaged", body, json.dumps(body))
+            self._store([_Append(0, items=[item], mono_ns=clock.monotonic_ns(), wall_ns=clock.wall_ns())])
+
+    def _adopt_version_1(self) -> None:
+        """Records of the old format get a place in the new chain; those under way at the update may come twice."""
+        with self._db.reading():
+            text = self._db.get("version_1")
+        if text:
+            items = [(stream, kind, body, _encode(stream, body)) for stream, kind, body in json.loads(text)]
+            clock = self._clock
+            self._store([_Append(0, items=items, mono_ns=clock.monotonic_ns(), wall_ns=clock.wall_ns())])
+            with self._db.transaction(durable=True):
+                self._db.put("version_1", None)
+
+    # ── read, acknowledge ───────────────────────────────────────────────────────────────────────────────────────────
 
     def pending(
         self,
         limit_events: int = 500,
         limit_bytes: int = BATCH_LIMIT_BYTES,
         after: Mapping[str, int] | None = None,
-    ) -> list[Event]:
-        """Unacknowledged events, most urgent stream first, each stream in order; at least one if there is any.
+        streams: Sequence[str] | None = None,
+        upto: Mapping[str, int] | None = None,
+    ) -> list[Record]:
+        """Unacknowledged records, most urgent stream first, each stream in order; at least one if there is any.
 
-        `after` skips, stream by stream, what has been sent already and only waits for its acknowledgement."""
-        out: list[Event] = []
+        `after` skips, stream by stream, what was sent already; `upto` is the last number wanted. `streams`: only these, in
+        this order."""
+        out: list[Record] = []
         room = limit_bytes
-        with self._reading():
-            for stream in sorted(STREAMS, key=lambda s: STREAMS[s][0]):
-                rows = self._db.execute(
-                    "SELECT size, data FROM event WHERE priority = ? AND stream = ? AND seq > ? ORDER BY seq LIMIT ?",
-                    (STREAMS[stream][0], stream, (after or {}).get(stream, 0), limit_events - len(out)),
+        with self._db.reading() as db:
+            for stream in URGENT_FIRST if streams is None else streams:
+                rows = db.execute(
+                    f"SELECT seq, data FROM event_{stream} WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?",
+                    ((after or {}).get(stream, 0), (upto or {}).get(stream, 2**62), limit_events - len(out)),
                 )
-                for size, data in rows.fetchall():
-                    room -= size
+                for seq, data in rows:
+                    record = Record(stream, seq, unpack(data))
+                    room -= len(record.line)
                     if out and room < 0:
                         return out
-                    out.append(Event(**json.loads(data)))
+                    out.append(record)
                 if len(out) >= limit_events:
                     break
         return out
@@ -156,145 +329,124 @@ class Outbox:
         """The cloud has everything of each stream up to this sequence number: delete it. Returns how many were deleted.
 
         A number above the stream's head is cut to the head, so that a confused cloud cannot make the future vanish."""
+        return sum(self._ack(stream, seq) for stream, seq in committed.items() if stream in STREAMS)
+
+    def _ack(self, stream: str, seq: int) -> int:
         deleted = 0
-        with self._db_lock:
-            self._set_durable(False)
-            try:
-                self._db.execute("BEGIN IMMEDIATE")
-                for stream, seq in committed.items():
-                    row = self._db.execute("SELECT head, acked FROM stream WHERE name = ?", (stream,)).fetchone()
-                    if row is None or seq <= row[1]:
-                        continue
-                    seq = min(seq, row[0])
-                    self._db.execute("UPDATE stream SET acked = ? WHERE name = ?", (seq, stream))
-                    deleted += self._db.execute(
-                        "DELETE FROM event WHERE priority = ? AND stream = ? AND seq <= ?",
-                        (STREAMS[stream][0], stream, seq),
-                    ).rowcount
-                self._db.execute("COMMIT")
-            except sqlite3.Error as error:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise ResourceError(self._explain(error)) from error
+        more = True
+        while more:
+            with self._db.transaction(durable=False) as db:
+                acked = db.execute("SELECT acked FROM stream WHERE name = ?", (stream,)).fetchone()[0]
+                newest = self._load_newest(stream)
+                upto = min(seq, newest.seq, acked + ACK_ROWS)
+                if upto <= acked:
+                    return deleted
+                more = upto < min(seq, newest.seq)
+                if upto == newest.seq:
+                    self._keep_last(db, stream, newest)
+                where = f"FROM event_{stream} WHERE seq <= ?"
+                count, size = db.execute(f"SELECT count(*), sum(length(data)) {where}", (upto,)).fetchone()
+                db.execute(f"DELETE {where}", (upto,))
+                db.execute(
+                    "UPDATE stream SET acked = ?, gone = gone + ?, gone_bytes = gone_bytes + ? WHERE name = ?",
+                    (upto, count, size or 0, stream),
+                )
+                deleted += count
         return deleted
 
-    def depth(self) -> int:
-        """How many events wait for the cloud."""
-        with self._reading():
-            return int(self._db.execute("SELECT coalesce(sum(head - acked), 0) FROM stream").fetchone()[0])
+    def _keep_last(self, db: sqlite3.Connection, stream: str, newest: _Newest) -> None:
+        db.execute(
+            "UPDATE stream SET head = ?, hash = ?, stored = ?, "
+            f"last = coalesce((SELECT data FROM event_{stream} WHERE seq = ?), last) WHERE name = ?",
+            (newest.seq, newest.hash, newest.cum, newest.seq, stream),
+        )
+
+    def checkpoint(self) -> Checkpoint:
+        """What this outbox says of itself now, to be signed and sent; its counter was given to no other."""
+        counter = self._next_counter()
+        with self._db.reading() as db:
+            newest = {stream: self._load_newest(stream) for stream in STREAMS}
+            heads = {s: Head(n.seq, n.hash) for s, n in newest.items() if n.seq}
+            floor = {s: self._lowest(stream=s) or newest[s].seq + 1 for s in heads}
+            shed = self._shedding.unconfirmed(db)
+        clock = self._clock
+        return Checkpoint(
+            self._device, self.chain, self._boot_id, counter,
+            clock.monotonic_ns(), clock.wall_ns(), clock.wall_uncertainty_ns(), "", floor, heads, shed,
+        )  # fmt: skip
+
+    def _next_counter(self) -> int:
+        """Taken from the file a thousand at a time; a restart skips the rest, so that none comes twice."""
+        chain, left = self._counters
+        if chain != self.chain or not left:
+            with self._db.transaction(durable=True):
+                first = (self._db.get("counter") or 0) + 1
+                self._db.put("counter", first + COUNTERS - 1)
+                self._db.put("tick_s", self._db.tick_s(self._clock.monotonic_ns()))
+            left = range(first, first + COUNTERS)
+        self._counters = (self.chain, left[1:])
+        return left[0]
+
+    def confirm_shed(self, shed_id: int) -> None:
+        """The cloud has stored every statement of what was given up, up to this id."""
+        self._shedding.confirm(shed_id)
+
+    def _lowest(self, stream: str) -> int:
+        return int(self._db.db.execute(f"SELECT coalesce(min(seq), 0) FROM event_{stream}").fetchone()[0])
 
     def floor(self) -> dict[str, int]:
         """The lowest sequence number of each stream that this outbox still holds or will give out."""
-        with self._reading():
-            rows = self._db.execute("SELECT name, acked FROM stream").fetchall()
-        return {name: acked + 1 for name, acked in rows}
+        with self._db.reading():
+            heads = {stream: self._load_newest(stream).seq for stream in STREAMS}
+            return {s: self._lowest(s) or head + 1 for s, head in heads.items() if head}
 
     def head(self, stream: str) -> int:
         """The last sequence number given out in `stream`, 0 before the first."""
-        with self._reading():
-            row = self._db.execute("SELECT head FROM stream WHERE name = ?", (stream,)).fetchone()
-        return int(row[0]) if row else 0
+        with self._db.reading():
+            return self._load_newest(stream).seq
 
     def last(self, stream: str) -> Event | None:
         """The newest event of `stream`, also after it was acknowledged."""
-        with self._reading():
-            row = self._db.execute("SELECT last FROM stream WHERE name = ?", (stream,)).fetchone()
-        return Event(**json.loads(row[0])) if row and row[0] else None
+        with self._db.reading() as db:
+            row = db.execute(f"SELECT data FROM event_{stream} ORDER BY seq DESC LIMIT 1").fetchone()
+            row = row or db.execute("SELECT last FROM stream WHERE name = ?", (stream,)).fetchone()
+        return read_record(unpack(row[0])) if row[0] else None
 
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        with self._db_lock:
-            try:
-                yield
-            except sqlite3.Error as error:
-                raise ResourceError(self._explain(error)) from error
+    def depth(self) -> int:
+        """How many records wait for the cloud."""
+        return sum(b.records for b in self.backlog().values())
+
+    def backlog(self) -> dict[str, Backlog]:
+        """What waits, stream by stream; streams in which nothing waits are left out. No table is scanned."""
+        found = {}
+        tick_s = self._db.tick_s(self._clock.monotonic_ns())
+        with self._db.reading() as db:
+            for stream, gone, gone_bytes in db.execute("SELECT name, gone, gone_bytes FROM stream").fetchall():
+                oldest = db.execute(f"SELECT tick_s FROM event_{stream} ORDER BY seq LIMIT 1").fetchone()
+                if oldest:
+                    newest = self._load_newest(stream)
+                    waits = Backlog(newest.seq - gone, newest.cum - gone_bytes, max(0, tick_s - oldest[0]))
+                    found[stream] = waits
+        return found
+
+    def shed_totals(self) -> dict[tuple[str, str], int]:
+        """(stream, policy) → how many records were given up in the life of this chain."""
+        with self._db.reading() as db:
+            return self._shedding.totals(db)
 
     def close(self) -> None:
-        with self._db_lock:
-            self._db.close()
+        self._db.close()
 
-    def _open(self) -> str | None:
-        """Open or create; the name under which a damaged file was kept, or None. One process at a time, so that two that
-        meet the same damage do not both set the file aside."""
-        with self._alone():
-            try:
-                self._connect()
-                return None
-            except sqlite3.DatabaseError as error:
-                if isinstance(error, sqlite3.OperationalError):
-                    raise ResourceError(self._explain(error)) from error
-            kept = self._set_aside()
-            try:
-                self._connect()
-                self._start_anew()
-            except sqlite3.Error as error:
-                raise ResourceError(self._explain(error)) from error
-            return kept
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        try:
-            lock = self._path.with_name(f"{self._path.name}.lock").open("w")
-        except OSError as error:
-            raise ResourceError(self._explain(error)) from error
-        with lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-
-    def _set_aside(self) -> str:
-        kept = self._path.with_name(f"{self._path.name}.damaged-{self._clock.wall_ns()}")
-        self._path.rename(kept)
-        for suffix in ("-wal", "-shm"):
-            side = self._path.with_name(self._path.name + suffix)
-            if side.exists():
-                side.rename(kept.with_name(kept.name + suffix))
-        return kept.name
-
-    def _start_anew(self) -> None:
-        """The sequences go on at the milliseconds of the wall clock, or above 2⁴⁰ where it was never set."""
-        wall_ms = self._clock.wall_ns() // 1_000_000
-        head = wall_ms if wall_ms >= NEVER_REACHED else NEVER_REACHED + max(wall_ms, 0)
-        rows = [(stream, head, head, "") for stream in STREAMS]
-        self._db.executemany("INSERT INTO stream VALUES (?, ?, ?, ?)", rows)
-
-    def _connect(self) -> None:
-        self._db = sqlite3.connect(
-            self._path, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=False
-        )
-        try:
-            self._prepare()
-        except BaseException:
-            self._db.close()  # now: a connection closed later would remove the -wal of a file opened in between
-            raise
-
-    def _prepare(self) -> None:
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-        self._durable: bool | None = None
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version > SCHEMA_VERSION:
-            raise ResourceError(
-                f"{self._path}: written by a newer Gudgeon (schema {version}, this one reads {SCHEMA_VERSION}); update"
-            )
-        if version < SCHEMA_VERSION:
-            self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-        if self._db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-            raise sqlite3.DatabaseError("quick_check failed")
-
-    def _set_durable(self, durable: bool) -> None:
-        if durable != self._durable:
-            self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-            self._durable = durable
-
-    def _explain(self, error: BaseException) -> str:
-        text = str(error)
-        if "full" in text or "No space left" in text:
-            return f"{self._path}: the disk is full; free some space"
-        if isinstance(error, OSError) or "readonly" in text or "unable to open" in text:
-            return f"{self._path}: cannot be written ({text}); check that the folder exists and its permissions"
-        if "locked" in text:
-            return f"{self._path}: stayed locked for {BUSY_TIMEOUT_MS} ms by another process; stop the other one"
-        return f"{self._path}: {text}"
+def _line(event: Event, body: str) -> bytes:
+    """The record line of `event`, whose body is JSON already; the same bytes as `wire.envelope.record_line` makes."""
+    e, text = event, json.dumps
+    uncertainty = "null" if e.wall_uncertainty_ns is None else e.wall_uncertainty_ns
+    return (
+        f'{{"device":{text(e.device)},"chain":"{e.chain}","stream":"{e.stream}","seq":{e.seq},"boot_id":{text(e.boot_id)},'
+        f'"kind":{text(e.kind)},"mono_ns":{e.mono_ns},"wall_ns":{e.wall_ns},"wall_uncertainty_ns":{uncertainty},'
+        f'"prev":"{e.prev}","body":{body}}}'
+    ).encode()
 
 
 def _encode(stream: str, body: Mapping[str, Any]) -> str:

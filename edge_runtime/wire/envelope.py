@@ -131,7 +131,7 @@ def strict_json(data: bytes, what: str) -> Any:
         raise ValueError(f"{what}: {name} is not JSON")
 
     try:
-        return json.loads(data, parse_constant=refuse)
+        return json.loads(data.decode(), parse_constant=refuse)
     except RecursionError as error:
         raise ValueError(f"{what}: nested too deeply") from error
     except UnicodeDecodeError as error:

@@ -23,7 +23,7 @@ from edge_runtime.infer.model import Model, load_model
 from edge_runtime.outbox.recorder import Item, Recorder
 from edge_runtime.outbox.store import Outbox
 from edge_runtime.tests.bundles import make_frame
-from edge_runtime.wire.envelope import Event
+from edge_runtime.wire.envelope import Event, read_record
 
 EXECUTE = 6
 TAGS = handshake(PlcMap(recipe=5, lot=6, serial=8))
@@ -98,7 +98,7 @@ class Plant:
         return int(self.plc.values["result"]) if self.plc.values["result_seq"] == seq else 0
 
     def events(self, stream: str) -> list[Event]:
-        return [e for e in self.outbox.pending(10_000, 1 << 30) if e.stream == stream]
+        return [read_record(r.line) for r in self.outbox.pending(10_000, 1 << 30, streams=[stream])]
 
     def kinds(self, stream: str) -> list[str]:
         return [e.kind for e in self.events(stream)]

@@ -13,6 +13,8 @@ from typing import Any
 
 import paho.mqtt.client as mqtt
 import pytest
+import zstandard
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 from paho.mqtt.enums import CallbackAPIVersion
@@ -22,14 +24,18 @@ from edge_runtime.clock import FakeClock, SystemClock
 from edge_runtime.link import uplink as uplink_module
 from edge_runtime.link.uplink import Uplink, Window
 from edge_runtime.outbox.store import Outbox
-from edge_runtime.wire.envelope import Event, decode_batch, encode_ack
+from edge_runtime.wire.batch import ZSTD_MAGIC, Ack, decode_batch, encode_ack
+from edge_runtime.wire.envelope import Event, Record
 from edge_runtime.wire.topics import Place
 
 PLACE = Place("acme", "site1", "area1", "line1", "cell1", "dev1")
 
 
-def event(stream: str, seq: int) -> Event:
-    return Event("dev1", stream, seq, "boot", "decision", 0, 0, None, {})
+KEY = Ed25519PrivateKey.generate()
+
+
+def event(stream: str, seq: int) -> Record:
+    return Record(stream, seq, b"{}")
 
 
 @given(st.integers(1, 5), st.lists(st.integers(1, 4), max_size=20))
@@ -138,12 +144,16 @@ class Cloud:
         if message.topic.endswith("/status"):
             self.status.append(json.loads(message.payload))
             return
-        self.events += decode_batch(bytes(message.payload)).events
+        payload = bytes(message.payload)
+        if payload.startswith(ZSTD_MAGIC):
+            payload = zstandard.ZstdDecompressor().decompress(payload, max_output_size=1 << 20)
+        batch = decode_batch(payload)
+        self.events += batch.events
         if self.acking:
             upto: dict[str, int] = {}
             for e in self.events:
                 upto[e.stream] = max(e.seq, upto.get(e.stream, 0))
-            client.publish(PLACE.topic("ack"), encode_ack(upto), qos=1)
+            client.publish(PLACE.topic("ack"), encode_ack(Ack(batch.checkpoint.chain, upto)), qos=1)
 
     def stop(self) -> None:
         self.client.disconnect()
@@ -162,7 +172,7 @@ def test_events_go_out_are_acknowledged_and_leave_the_outbox(broker: int, tmp_pa
     outbox = Outbox(tmp_path / "outbox.db", "dev1", "boot")
     outbox.append_many([("decision", "decision", {"n": n}) for n in range(450)])
     cloud = Cloud(broker)
-    uplink = Uplink(PLACE, "boot", "127.0.0.1", broker, outbox)
+    uplink = Uplink(PLACE, "boot", "127.0.0.1", broker, outbox, KEY)
     turn_until(uplink, lambda: outbox.depth() == 0)
     assert [e.seq for e in cloud.events] == list(range(1, 451))
     outbox.append("fault", "plc_lost", {})
@@ -188,7 +198,7 @@ def test_what_the_cloud_does_not_confirm_is_kept_and_sent_again(broker: int, tmp
     outbox.append("decision", "decision", {})
     cloud = Cloud(broker, acking=False)
     clock = ShiftedClock()
-    uplink = Uplink(PLACE, "boot", "127.0.0.1", broker, outbox, clock=clock)
+    uplink = Uplink(PLACE, "boot", "127.0.0.1", broker, outbox, KEY, clock=clock)
     turn_until(uplink, lambda: len(cloud.events) == 1)
     assert outbox.depth() == 1
     cloud.acking = True
@@ -203,7 +213,7 @@ def test_a_broker_that_is_down_is_waited_for(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path / "outbox.db", "dev1", "boot")
     outbox.append("decision", "decision", {})
     clock = FakeClock()
-    uplink = Uplink(PLACE, "boot", "127.0.0.1", free_port(), outbox, clock=clock)
+    uplink = Uplink(PLACE, "boot", "127.0.0.1", free_port(), outbox, KEY, clock=clock)
     for _ in range(30):
         uplink.turn()
     assert not uplink.connected

@@ -22,9 +22,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from edge_runtime.clock import FakeClock
 from edge_runtime.errors import ResourceError
-from edge_runtime.outbox import store
+from edge_runtime.outbox import database
 from edge_runtime.outbox.store import BODY_LIMIT_BYTES, Outbox
-from edge_runtime.wire.envelope import STREAMS, Event
+from edge_runtime.wire.envelope import STREAMS, Event, Record, genesis, read_record, record_line
 
 ROOT = Path(__file__).parents[3]
 
@@ -38,7 +38,7 @@ def opened(path: Path) -> Outbox:
     return Outbox(path, "edge1", "boot1", FakeClock(5, 7))
 
 
-def seqs(events: list[Event], stream: str = "decision") -> list[int]:
+def seqs(events: list[Record], stream: str = "decision") -> list[int]:
     return [e.seq for e in events if e.stream == stream]
 
 
@@ -46,9 +46,19 @@ def test_an_event_is_stored_as_it_was_given(path: Path) -> None:
     box = opened(path)
     event = box.append("decision", "decision", {"score": 0.5, "lot": None, "ü": "☃"})
     assert event == Event(
-        "edge1", "decision", 1, "boot1", "decision", 5, 7, None, {"score": 0.5, "lot": None, "ü": "☃"}
+        "edge1",
+        box.chain,
+        "decision",
+        1,
+        "boot1",
+        "decision",
+        5,
+        7,
+        None,
+        genesis("edge1", box.chain, "decision"),
+        {"score": 0.5, "lot": None, "ü": "☃"},
     )
-    assert box.pending() == [event]
+    assert box.pending() == [Record("decision", 1, record_line(event))]
     assert box.last("decision") == event
     assert (box.depth(), box.head("decision"), box.head("alarm")) == (1, 1, 0)
     assert box.last("alarm") is None
@@ -169,7 +179,7 @@ def test_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def count_commits(box: Outbox) -> list[str]:
     statements: list[str] = []
-    box._db.set_trace_callback(lambda sql: statements.append(sql) if sql == "COMMIT" else None)
+    box._db.db.set_trace_callback(lambda sql: statements.append(sql) if sql == "COMMIT" else None)
     return statements
 
 
@@ -199,15 +209,15 @@ def test_threads_share_commits_and_leave_no_gap(path: Path) -> None:
 def test_what_waits_during_a_commit_shares_the_next(path: Path) -> None:
     box = opened(path)
     commits = count_commits(box)
-    with box._db_lock:  # one commit under way
+    with box._db.lock:  # one commit under way
         workers = [threading.Thread(target=box.append, args=("decision", "k", {})) for _ in range(10)]
         for w in workers:
             w.start()
-        while len(box._waiting) < 10:
+        while len(box._group._waiting) < 9:
             time.sleep(0.001)
     for w in workers:
         w.join()
-    assert (len(commits), box.head("decision")) == (1, 10)
+    assert (len(commits), box.head("decision")) == (2, 10)  # the first was under way
 
 
 def test_two_connections_share_the_sequence(path: Path) -> None:
@@ -222,17 +232,17 @@ def test_decisions_are_on_the_disk_and_metrics_may_wait(path: Path) -> None:
     box = opened(path)
     for stream, level in (("decision", 2), ("metric", 1), ("alarm", 2)):
         box.append(stream, "k", {})
-        assert box._db.execute("PRAGMA synchronous").fetchone()[0] == level
+        assert box._db.db.execute("PRAGMA synchronous").fetchone()[0] == level
     box.append("decision", "k", {}, durable=False)
-    assert box._db.execute("PRAGMA synchronous").fetchone()[0] == 1
-    assert box._db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    assert box._db.db.execute("PRAGMA synchronous").fetchone()[0] == 1
+    assert box._db.db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
 
 
 def test_a_full_disk_writes_nothing_by_half_and_goes_on_later(path: Path) -> None:
     box = opened(path)
     box.append("decision", "k", {})
-    pages = box._db.execute("PRAGMA page_count").fetchone()[0]
-    box._db.execute(f"PRAGMA max_page_count = {pages + 2}")
+    pages = box._db.db.execute("PRAGMA page_count").fetchone()[0]
+    box._db.db.execute(f"PRAGMA max_page_count = {pages + 2}")
     stored = 1
     with pytest.raises(ResourceError, match="the disk is full; free some space") as caught:  # noqa: PT012
         for _ in range(1000):
@@ -241,7 +251,7 @@ def test_a_full_disk_writes_nothing_by_half_and_goes_on_later(path: Path) -> Non
     assert str(path) in str(caught.value)
     assert (box.head("decision"), box.head("alarm")) == (stored, stored - 1)
     assert seqs(box.pending(limit_events=10_000)) == list(range(1, stored + 1))
-    box._db.execute("PRAGMA max_page_count = 100000")
+    box._db.db.execute("PRAGMA max_page_count = 100000")
     assert box.append("decision", "k", {}).seq == stored + 1
 
 
@@ -252,7 +262,7 @@ def test_an_interrupt_in_a_commit_fails_the_whole_group(path: Path, monkeypatch:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(box, "_insert", interrupt)
+        patch.setattr(box, "_add", interrupt)
         with pytest.raises(KeyboardInterrupt):
             box.append("decision", "k", {})
     assert box.append("decision", "k", {}).seq == 1
@@ -282,12 +292,12 @@ def test_a_damaged_file_is_set_aside_and_told(path: Path, damage: Callable[[Path
     assert told.kind == "outbox_damaged"
     kept = path.with_name(told.body["kept_as"])
     assert kept.read_bytes() == broken
-    floor = again.floor()
     assert again.last("decision") is None
-    assert again.append("decision", "k", {}).seq == floor["decision"] == told.body["sequences_from"] > 2**40
+    assert again.append("decision", "k", {}).seq == 1
+    assert again.chain == told.body["chain"] != box.chain
     again.close()
     assert opened(path).depth() == 2
-    assert opened(path).floor() == floor
+    assert opened(path).chain == again.chain
 
 
 def test_two_that_meet_the_same_damage_set_one_file_aside(path: Path) -> None:
@@ -296,7 +306,7 @@ def test_two_that_meet_the_same_damage_set_one_file_aside(path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         boxes = list(pool.map(lambda _: opened(path), range(8)))
     assert len(list(path.parent.glob("*.damaged-*"))) == 1
-    assert [e.kind for e in boxes[0].pending()] == ["outbox_damaged"]
+    assert [read_record(r.line).kind for r in boxes[0].pending()] == ["outbox_damaged"]
 
 
 def test_the_floor_follows_the_acknowledgements(path: Path) -> None:
@@ -326,7 +336,7 @@ def test_where_it_cannot_be(tmp_path: Path, path: Path) -> None:
 
 
 def test_locked_by_another(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "BUSY_TIMEOUT_MS", 20)
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_MS", 20)
     box = opened(path)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
