@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import sqlite3
-import subprocess
 import time
 from contextlib import closing
 
@@ -16,7 +15,8 @@ HOUR_S = 3600.0
 FLUSH_DELAY_S = 0.25
 DOWN_S = 1.0
 REFUSAL_S = 20.0
-FULL, READ_ONLY = ("disk is full", "No space left", "database or disk is full"), ("read-only", "readonly", "Read-only")
+#: how a refusal reads; SQLite tells a file system that turned read-only under it as an I/O error
+FULL, READ_ONLY = ("disk is full", "No space left"), ("read-only", "readonly", "I/O error")
 
 
 def disk_full(pair: Pair, seconds: float) -> Evidence:
@@ -46,18 +46,11 @@ def read_only(pair: Pair, seconds: float) -> Evidence:
     pair.wait(DOWN_S)
     for name in names:
         pair.keeper[name].stop()
-    facts["open_file_systems_left"] = _open_files(pair)
     pair.disk.remount()
     for name in names:
         pair.keeper[name].start()
     happened = bool(facts["kernel_refuses_writes"]) and bool(facts["appends_refused"])
     return Evidence(happened, f"{pair.disk.kind}, aborted by the kernel", facts)
-
-
-def _open_files(pair: Pair) -> int:
-    """Processes that still have a file open there; they would keep it from being mounted anew."""
-    done = subprocess.run(["fuser", "-m", str(pair.state_dir)], capture_output=True, text=True, check=False)
-    return len(done.stdout.split())
 
 
 def _refused(pair: Pair, words: tuple[str, ...]) -> int:

@@ -144,7 +144,7 @@ def disordered(rows: Iterable[Arrived]) -> int:
     return count
 
 
-def outstanding(produced: Sequence[Produced]) -> Mapping[tuple[str, str], int]:
+def outstanding(produced: Iterable[Produced]) -> Mapping[tuple[str, str], int]:
     """(chain, stream) → the highest sequence number that was produced."""
     top: dict[tuple[str, str], int] = {}
     for p in produced:

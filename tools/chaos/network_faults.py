@@ -6,8 +6,6 @@ packets become stalls and resets, a dead direction holds its bytes.
 
 from __future__ import annotations
 
-import signal
-
 from edge_runtime.errors import GudgeonError
 from tools.chaos.evidence import Evidence
 from tools.chaos.namespaces import Namespaces
@@ -16,7 +14,7 @@ from tools.chaos.pair import Pair
 LOSS_PERCENT = 30
 LATENCY_S = 2.0
 SLOW_BITS_PER_S = 9600
-KICK_AFTER_S = 0.05
+KICK_AFTER_S = 0.002
 SETTLE_S = 0.5
 BROKER_DOWN_S = 1.5
 EXPIRES_S = 2.0
@@ -121,7 +119,7 @@ def broker_restart(pair: Pair, seconds: float) -> Evidence:
     name = "cloud" if pair.embedded else "broker"
     times, left_s = 0, seconds
     while left_s > 0:
-        pair.keeper[name].stop(signal.SIGTERM)
+        pair.keeper[name].stop()
         pair.wait(BROKER_DOWN_S)
         pair.keeper[name].start()
         pair.wait(2 * BROKER_DOWN_S)
@@ -162,5 +160,5 @@ def tls_expiry(pair: Pair, seconds: float) -> Evidence:
 
 def _serve_again(pair: Pair) -> None:
     """Mosquitto reads its certificates when it starts."""
-    pair.keeper["broker"].stop(signal.SIGTERM)
+    pair.keeper["broker"].stop()
     pair.keeper["broker"].start()

@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import socket
 import sys
 import time
@@ -228,7 +227,7 @@ class Pair:
         return self.keeper[name].kill()
 
     def stop_producer(self) -> None:
-        self.keeper["producer"].stop(signal.SIGTERM)
+        self.keeper["producer"].stop()
 
     def settle(self) -> ledger.Ledger:
         produced, refused = self.produced()

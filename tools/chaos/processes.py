@@ -59,7 +59,7 @@ class Kept:
     def alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    def signal(self, number: int) -> bool:
+    def send(self, number: int) -> bool:
         """True if there was a process to send it to."""
         if self._process is None or self._process.poll() is not None:
             return False
@@ -67,16 +67,16 @@ class Kept:
         return True
 
     def kill(self) -> bool:
-        return self.signal(signal.SIGKILL)
+        return self.send(signal.SIGKILL)
 
-    def stop(self, number: int = signal.SIGTERM) -> int | None:
+    def stop(self) -> int | None:
         """Ask it to end and wait; the exit code."""
         self.wanted = False
         process, self._process = self._process, None
         if process is None:
             return None
         if process.poll() is None:
-            process.send_signal(number)
+            process.send_signal(signal.SIGTERM)
         try:
             return process.wait(STOP_S)
         except subprocess.TimeoutExpired:

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from edge_runtime import config, log
-from edge_runtime.boot import boot_id
 from edge_runtime.child import end_with_parent, stop_event
 from edge_runtime.errors import GudgeonError
+from edge_runtime.outbox.opening import open_outbox
 from edge_runtime.outbox.store import Outbox
 
 START_STEP = 1_000_000_000
@@ -65,7 +65,7 @@ class LedgerFile:
     def taken(self, events: Sequence[Any], durable: bool) -> None:
         for e in events:
             self._line(
-                stream=e.stream, chain=getattr(e, "chain", ""), seq=e.seq, n=e.body["n"], sha256=body_hash(e.body),
+                stream=e.stream, chain=e.chain, seq=e.seq, n=e.body["n"], sha256=body_hash(e.body),
                 durable=durable, wall_ns=e.wall_ns, mono_ns=e.mono_ns,
             )  # fmt: skip
 
@@ -117,8 +117,7 @@ def main(argv: list[str] | None = None) -> int:
     log.setup("producer")
     try:
         start = next_start(args.ledger.with_suffix(".starts"))
-        device = config.load_device(args.config).device
-        outbox = Outbox(device.state_dir / "outbox.db", device.id, boot_id())
+        outbox = open_outbox(config.load_device(args.config))
         log.say(logging.INFO, "producing", start=start)
         produce(outbox, LedgerFile(args.ledger), args, start)
         outbox.close()

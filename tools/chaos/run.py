@@ -1,7 +1,7 @@
 """One scenario from its beginning to its ledger: a healthy start, the fault, the recovery, the comparison.
 
-`recovered_s` runs from the end of the fault until everything that the outbox had taken by then stood in the cloud's
-database; the pair goes on producing meanwhile.
+`recovered_s` runs from the end of the fault until the cloud's database has everything that the outbox had taken by then, and
+the first record that was acknowledged afterwards. The pair goes on producing meanwhile.
 """
 
 from __future__ import annotations
@@ -84,9 +84,8 @@ def _phases(name: str, pair: Pair, seconds: float, told: Callable[[str], None]) 
     told(f"the fault: {SCENARIOS[name].text}")
     evidence = SCENARIOS[name].fault(pair, seconds)
     times["fault_ended_at"], ended_s = now_text(), time.monotonic()
-    top = ledger.outstanding(pair.produced()[0])
     told("recovering")
-    recovered = pair.wait(RECOVERY_S, lambda: pair.settled(top))
+    recovered = _recover(pair)
     recovered_s = round(time.monotonic() - ended_s, 3) if recovered else None
     pair.wait(AFTER_S)
     pair.stop_producer()
@@ -96,6 +95,18 @@ def _phases(name: str, pair: Pair, seconds: float, told: Callable[[str], None]) 
     times["ended_at"] = now_text()
     facts = {"mode": _mode(pair), "settled": settled, "process_starts": pair.keeper.starts()}
     return Result(name, pair.settle(), evidence, recovered_s, times, facts)
+
+
+def _recover(pair: Pair) -> bool:
+    """True when everything until now and one record more has arrived."""
+    before = len(pair.produced()[0])
+    deadline_s = time.monotonic() + RECOVERY_S
+    if not pair.wait(RECOVERY_S, lambda: any(p.durable for p in pair.produced()[0][before:])):
+        return False
+    produced = pair.produced()[0]
+    first = next(i for i, p in enumerate(produced) if i >= before and p.durable)
+    top = ledger.outstanding(produced[: first + 1])
+    return pair.wait(deadline_s - time.monotonic(), lambda: pair.settled(top))
 
 
 def _mode(pair: Pair) -> str:

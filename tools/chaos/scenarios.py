@@ -36,7 +36,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "packet-loss": Scenario("30 % of the packets lost, both directions", network_faults.packet_loss, 8.0),
     "latency": Scenario("2 s in each direction", network_faults.latency, 12.0, (), Wiring(proxy=True)),
     "slow-link": Scenario(
-        "9.6 kbit/s", network_faults.slow_link, 10.0, (), Wiring(per_s=1.0, bulk=0, padding_bytes=16)
+        "9.6 kbit/s", network_faults.slow_link, 10.0, (), Wiring(per_s=2.0, bulk=1, padding_bytes=16)
     ),
     "one-way-partition": Scenario(
         "only one direction works; first the one, then the other", network_faults.one_way_partition, 8.0
