@@ -39,7 +39,7 @@ def why_not() -> str:
     """Why no namespaces can be made here; empty if they can."""
     if os.geteuid():
         return "not root"
-    return ", ".join(f"no command {name}" for name in ("ip", "nft", "tc") if shutil.which(name) is None)
+    return ", ".join(f"no command {name}" for name in ("ip", "nft", "tc", "nsenter") if shutil.which(name) is None)
 
 
 class Namespaces:
@@ -58,8 +58,8 @@ class Namespaces:
             command("ip", "-n", name, "link", "set", LINK_NAME, "up")
 
     def inside(self, side: str) -> list[str]:
-        """What to put before a command so that it runs in the namespace."""
-        return ["ip", "netns", "exec", self._names[side]]
+        """What to put before a command so that it runs in the namespace; its mounts stay those of everybody."""
+        return ["nsenter", f"--net=/run/netns/{self._names[side]}", "--"]
 
     def drop(self, side: str, percent: int) -> None:
         """`side` loses this share of the packets that come to it."""

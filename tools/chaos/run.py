@@ -24,8 +24,9 @@ from tools.chaos.evidence import Evidence
 from tools.chaos.pair import Pair
 from tools.chaos.scenarios import SCENARIOS, missing, without_namespaces
 
-HEALTHY_ROWS = 10
+HEALTHY_ROWS = 3
 HEALTHY_S = 30.0
+BASELINE_S = 1.0
 AFTER_S = 0.5
 RECOVERY_S = 120.0
 NOT_KEPT = ("*.sock", "disk.img", "*.key", "lost+found")
@@ -79,7 +80,8 @@ def run(name: str, seconds: float | None, keep: Path | None, told: Callable[[str
 def _phases(name: str, pair: Pair, seconds: float, told: Callable[[str], None]) -> Result:
     times = {"started_at": now_text()}
     told("a healthy start")
-    pair.wait_for("the first records in the cloud", lambda: pair.arrived() >= min(HEALTHY_ROWS, 3), HEALTHY_S)
+    pair.wait_for("the first records in the cloud", lambda: pair.arrived() >= HEALTHY_ROWS, HEALTHY_S)
+    pair.wait(BASELINE_S)
     times["fault_began_at"] = now_text()
     told(f"the fault: {SCENARIOS[name].text}")
     evidence = SCENARIOS[name].fault(pair, seconds)
