@@ -36,7 +36,7 @@ class Line:
     def events(self, stream: str) -> list[dict[str, Any]]:
         """Everything of a stream: there is no cloud, so it is all still in the outbox."""
         outbox = sqlite3.connect(self.folder / "state/outbox.db")
-        rows = outbox.execute("SELECT data FROM event WHERE stream = ? ORDER BY seq", (stream,)).fetchall()
+        rows = outbox.execute(f"SELECT data FROM event_{stream} ORDER BY seq").fetchall()
         outbox.close()
         return [json.loads(data) for (data,) in rows]
 

@@ -52,9 +52,7 @@ def answer(registers: Registers, seq: int, recipe: int) -> int:
 
 
 def events(place: Path, stream: str) -> list[dict[str, object]]:
-    rows = sqlite3.connect(place / "state/outbox.db").execute(
-        "SELECT data FROM event WHERE stream = ? ORDER BY seq", (stream,)
-    )
+    rows = sqlite3.connect(place / "state/outbox.db").execute(f"SELECT data FROM event_{stream} ORDER BY seq")
     return [json.loads(data) for (data,) in rows]
 
 

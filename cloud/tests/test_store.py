@@ -86,9 +86,7 @@ def test_duplicates_are_parts_with_more_than_one_event(engine: Engine) -> None:
 
 
 def test_values_of_another_type_are_null_and_the_event_is_kept(engine: Engine) -> None:
-    odd = event(
-        1, part_epoch="x", part_seq=True, result=2**70, score=10**400, reason="half \ud800", latency_us=None
-    )
+    odd = event(1, part_epoch="x", part_seq=True, result=2**70, score=10**400, reason="half \ud800", latency_us=None)
     put(engine, odd)
     (row,) = queries.decisions(engine, {}, 0, 10)
     assert [row[name] for name in ("part_epoch", "part_seq", "result", "score", "latency_us")] == [None] * 5

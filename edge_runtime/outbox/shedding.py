@@ -19,7 +19,7 @@ from edge_runtime.wire.batch import SHED_LIMIT, Shed, shed_count
 from edge_runtime.wire.envelope import record_hash
 
 EVICT_ROWS = 256
-THIN_ROWS = 1024
+THIN_ROWS = 1024  # of one step; as many of the newest stay whole
 PAGES_OF_A_STEP = 24  # a step itself may need pages before it frees any
 
 
@@ -88,10 +88,10 @@ class Shedding:
 
     def _thin(self, stream: str, every: int) -> int:
         with self._database.transaction(durable=False) as db:
-            rows = (
-                f"SELECT seq, length(data) AS size FROM event_{stream} WHERE seq < (SELECT max(seq) FROM event_{stream}) "
-                f"AND seq > (SELECT max(thinned, acked) FROM stream WHERE name = ?) ORDER BY seq LIMIT {THIN_ROWS}"
-            )
+            newest_kept = f"(SELECT max(seq) FROM event_{stream}) - {THIN_ROWS}"
+            done = "(SELECT max(thinned, acked) FROM stream WHERE name = ?)"
+            rows = f"SELECT seq, length(data) AS size FROM event_{stream} WHERE seq <= {newest_kept} AND seq > {done}"
+            rows += f" ORDER BY seq LIMIT {THIN_ROWS}"
             found = db.execute(
                 f"SELECT min(seq), max(seq), count(*), sum(seq % {every} != 0), sum(size * (seq % {every} != 0)) FROM ({rows})",
                 (stream,),
