@@ -31,7 +31,9 @@ def read_cloud(database: Path, device: str) -> Cloud:
         shed = connection.execute("SELECT chain, stream, first, last, every FROM shed WHERE device = ?", (device,))
         ranges = [ShedRange(*row) for row in shed.fetchall()]
         rows = list(_rows(connection, device))
-    return Cloud(rows, ranges, int(counted), Counter(parts))
+        found = connection.execute("SELECT kind, stream, seq, detail FROM finding WHERE device = ?", (device,))
+        findings = [f"{kind} at {stream} {seq}: {detail}" for kind, stream, seq, detail in found.fetchall()]
+    return Cloud(rows, ranges, int(counted), Counter(parts), findings)
 
 
 def _rows(connection: sqlite3.Connection, device: str) -> Iterator[Arrived]:

@@ -5,6 +5,7 @@
   off may.
 - *double*: a record that had two effects: two rows of one number, or a part that the projection counted twice.
 - *disordered*: a stream of one chain in which a later number came under an earlier sequence.
+- *findings*: what the cloud found wrong with the device's chain; an honest device gives it no reason, whatever the fault.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ class Cloud:
     shed: Sequence[ShedRange]
     counted: int
     part_rows: Counter[tuple[int, int]]
+    findings: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Ledger:
     disordered: int
     unlisted: int
     refused: int
+    findings: int
     examples: tuple[str, ...]
 
 
@@ -117,7 +120,8 @@ def settle(produced: Sequence[Produced], refused: Sequence[str], cloud: Cloud) -
         disordered=disordered(cloud.rows),
         unlisted=sum(row.n not in listed for row in cloud.rows),
         refused=len(refused),
-        examples=tuple(examples + doubled[:5]),
+        findings=len(cloud.findings),
+        examples=tuple([*examples, *doubled[:5], *(f"finding: {text}" for text in cloud.findings[:5])]),
     )
 
 

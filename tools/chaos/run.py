@@ -45,7 +45,7 @@ class Result:
 
     @property
     def passed(self) -> bool:
-        wrong = self.ledger.lost + self.ledger.double + self.ledger.disordered
+        wrong = self.ledger.lost + self.ledger.double + self.ledger.disordered + self.ledger.findings
         return wrong == 0 and self.recovered_s is not None and self.evidence.happened
 
     def as_json(self) -> dict[str, Any]:

@@ -57,7 +57,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     ),
     "read-only": Scenario(
         "the device's file system turns read-only, and back", device_faults.read_only, 3.0, ("mount", "ext4"),
-        Wiring(small_disk=True),
+        Wiring(small_disk=True, per_s=3.0, bulk=20),
     ),
     "clock-jumps": Scenario(
         "1970, ± 1 year, an hour back", device_faults.clock_jumps, 6.0, ("compiler",), Wiring(shim=True)
