@@ -7,13 +7,13 @@ import sqlite3
 import time
 from contextlib import closing
 
+from edge_runtime.errors import ResourceError
 from tools.chaos.evidence import Evidence
 from tools.chaos.pair import Pair
 
 YEAR_S = 365 * 86400.0
 HOUR_S = 3600.0
 FLUSH_DELAY_S = 0.25
-DOWN_S = 1.0
 REFUSAL_S = 20.0
 #: how a refusal reads; SQLite tells a file system that turned read-only under it as an I/O error
 FULL, READ_ONLY = ("disk is full", "No space left"), ("read-only", "readonly", "I/O error")
@@ -41,15 +41,16 @@ def read_only(pair: Pair, seconds: float) -> Evidence:
     names = ("producer", "link")
     for name in names:
         pair.keeper[name].stop()
-    for name in names:
         pair.keeper[name].start()
-    pair.wait(DOWN_S)
+    refusals = [pair.keeper[name].ends for name in names]
+    pair.wait(REFUSAL_S, lambda: all(ResourceError.exit_code in ends for ends in refusals))
+    facts["refused_starts"] = sum(ends.count(ResourceError.exit_code) for ends in refusals)
     for name in names:
         pair.keeper[name].stop()
     pair.disk.remount()
     for name in names:
         pair.keeper[name].start()
-    happened = bool(facts["kernel_refuses_writes"]) and bool(facts["appends_refused"])
+    happened = all(facts.values())
     return Evidence(happened, f"{pair.disk.kind}, aborted by the kernel", facts)
 
 
@@ -65,8 +66,9 @@ def clock_jumps(pair: Pair, seconds: float) -> Evidence:
         pair.wait(seconds / len(offsets))
     pair.shim.set_clock_offset_s(0.0)
     pair.wait(REFUSAL_S, lambda: set(_years(pair)) >= _expected_years())
-    facts = {"wrong_clock_reads": pair.shim.wrong_clock_reads, "rows_by_year": _years(pair)}
-    happened = pair.shim.wrong_clock_reads > 0 and set(facts["rows_by_year"]) >= _expected_years()
+    reads, years = pair.shim.wrong_clock_reads, _years(pair)
+    facts = {"wrong_clock_reads": reads, "rows_by_year": years}
+    happened = reads > 0 and set(years) >= _expected_years()
     return Evidence(happened, "a shim under the device's processes that steps their wall clock", facts)
 
 

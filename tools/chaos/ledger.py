@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -121,7 +122,7 @@ def settle(produced: Sequence[Produced], refused: Sequence[str], cloud: Cloud) -
         unlisted=sum(row.n not in listed for row in cloud.rows),
         refused=len(refused),
         findings=len(cloud.findings),
-        examples=tuple([*examples, *doubled[:5], *(f"finding: {text}" for text in cloud.findings[:5])]),
+        examples=(*examples, *doubled[:5], *(f"finding: {text}" for text in cloud.findings[:5])),
     )
 
 
@@ -144,7 +145,7 @@ def disordered(rows: Iterable[Arrived]) -> int:
     count = 0
     for pairs in streams.values():
         numbers = [n for _, n in sorted(pairs)]
-        count += sum(later < earlier for earlier, later in zip(numbers, numbers[1:], strict=False))
+        count += sum(later < earlier for earlier, later in itertools.pairwise(numbers))
     return count
 
 

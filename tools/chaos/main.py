@@ -52,14 +52,21 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def show_list(console: Console) -> None:
     table = Table("scenario", "what happens", "lasts", "quick", "on this machine")
     for name, s in SCENARIOS.items():
-        table.add_row(name, s.text, f"{s.seconds:g} s", "yes" if name in QUICK else "", "; ".join(missing(name)) or "ready")
+        table.add_row(
+            name, s.text, f"{s.seconds:g} s", "yes" if name in QUICK else "", "; ".join(missing(name)) or "ready"
+        )
     console.print(table)
     if reason := without_namespaces():
         console.print(f"network faults: by the proxy alone ({reason}); with root, iproute2 and nftables by the kernel")
 
 
 def play(name: str, args: argparse.Namespace, console: Console) -> Result:
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), TextColumn("{task.fields[told]}"))
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[told]}"),
+    )
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(name, total=None, told="starting")
         return run(name, args.seconds, args.keep, lambda text: progress.update(task, told=text), args.proxy_only)

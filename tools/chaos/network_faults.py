@@ -6,6 +6,9 @@ packets become stalls and resets, a dead direction holds its bytes.
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 from edge_runtime.errors import GudgeonError
 from tools.chaos.evidence import Evidence
 from tools.chaos.namespaces import Namespaces
@@ -18,19 +21,20 @@ KICK_AFTER_S = 0.002
 SETTLE_S = 0.5
 BROKER_DOWN_S = 1.5
 EXPIRES_S = 2.0
+HELLO_S = 30.0
 
 SIDES = ("device", "cloud")
 
 
 def link_loss(pair: Pair, seconds: float) -> Evidence:
-    """Nothing passes at all; half of the time as a cable that is out, half as a connection that ends with a reset."""
+    """Nothing passes at all: the cable is out; or, by the proxy, the broker's side of the connection is gone without the
+    device being told, and nobody else is let in."""
     if pair.namespaces and not pair.uses_proxy:
         pair.namespaces.cut(True)
         by = "the cable between the namespaces"
     else:
-        pair.proxy.set(refuse=True)
-        pair.proxy.cut()
-        by = "the proxy: every connection reset"
+        pair.proxy.set(refuse=True, half_open=True)
+        by = "the proxy: the open connection leads nowhere, new ones are reset"
     pair.wait(SETTLE_S)
     before, produced = pair.arrived(), len(pair.produced()[0])
     pair.wait(seconds)
@@ -93,8 +97,15 @@ def latency(pair: Pair, seconds: float) -> Evidence:
     pair.proxy.set(latency_s=LATENCY_S)
     pair.wait(seconds)
     facts = {"delayed": pair.proxy.counts().get("delayed", 0), "rows_during": pair.arrived() - before}
+    round_trip_s = round(_round_trip_s(pair), 3)
     pair.proxy.set()
-    return Evidence(facts["delayed"] > 0, by, facts)
+    return Evidence(facts["delayed"] > 0 and round_trip_s >= 2 * LATENCY_S, by, {**facts, "round_trip_s": round_trip_s})
+
+
+def _round_trip_s(pair: Pair) -> float:
+    """A connection of our own to the broker, on the device's way: CONNECT to CONNACK."""
+    command = [*pair.at("device"), sys.executable, "-m", "tools.chaos.hello", *pair.device_broker]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True, timeout=HELLO_S).stdout)
 
 
 def slow_link(pair: Pair, seconds: float) -> Evidence:
@@ -148,7 +159,10 @@ def tls_expiry(pair: Pair, seconds: float) -> Evidence:
     _serve_again(pair)  # the connection that was made in time lives on: it has to be made anew
     before, produced = pair.arrived(), len(pair.produced()[0])
     pair.wait(seconds)
-    facts = {"rows_while_expired": pair.arrived() - before, "produced_while_expired": len(pair.produced()[0]) - produced}
+    facts = {
+        "rows_while_expired": pair.arrived() - before,
+        "produced_while_expired": len(pair.produced()[0]) - produced,
+    }
     refused = pair.keeper["link"].says("certificate has expired") or broker.says("certificate expired")
     if not refused:
         raise GudgeonError("the device did not refuse an expired certificate; see log/link.log and log/broker.log")

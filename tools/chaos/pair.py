@@ -108,23 +108,23 @@ class Pair:
     def _start(self) -> None:
         self._stack.callback(self.keeper.stop)
         if not self.embedded:
-            self.keeper.add("broker", self._at("cloud", mosquitto() or "", "-c", self._mosquitto_conf())).start()
+            self.keeper.add("broker", self.at("cloud", mosquitto() or "", "-c", self._mosquitto_conf())).start()
             self.wait_for("the broker", lambda: self.keeper["broker"].says("running"))
         self._start_cloud()
         if self.uses_proxy:
             self._start_proxy()
         config, shim = str(self._device_toml()), self.shim.environment if self.wiring.shim else {}
         link = ("-m", "edge_runtime.link.process", "--config", config)
-        self.keeper.add("link", self._at("device", sys.executable, *link), shim).start()
+        self.keeper.add("link", self.at("device", sys.executable, *link), shim).start()
         w = self.wiring
         rates = ("--per-s", f"{w.per_s:g}", "--bulk", str(w.bulk), "--padding-bytes", str(w.padding_bytes))
         producer = ("-m", "tools.chaos.producer", "--config", config, "--ledger", str(self.ledger_path), *rates)
-        self.keeper.add("producer", self._at("device", sys.executable, *producer), shim).start()
+        self.keeper.add("producer", self.at("device", sys.executable, *producer), shim).start()
 
     def _start_cloud(self) -> None:
         ready = self.folder / "cloud.ready"
         cloud = ("-m", "edge_runtime.cli", "cloud", "--config", str(self._cloud_toml()), "--ready-file", str(ready))
-        self.keeper.add("cloud", self._at("cloud", sys.executable, *cloud)).start()
+        self.keeper.add("cloud", self.at("cloud", sys.executable, *cloud)).start()
         self.wait_for("the cloud", ready.exists)
 
     def _start_proxy(self) -> None:
@@ -132,7 +132,7 @@ class Pair:
         listen = f"{self._face}:{self._ports['proxy']}"
         to = f"{LOOPBACK}:{self._ports['broker']}"
         proxy = ("-m", "tools.chaos.proxy", "--listen", listen, "--to", to, "--control", str(control))
-        self.keeper.add("proxy", self._at("cloud", sys.executable, *proxy)).start()
+        self.keeper.add("proxy", self.at("cloud", sys.executable, *proxy)).start()
         self.wait_for("the proxy", control.exists)
         self.proxy = ProxyControl(control)
         self._stack.callback(self.proxy.close)
@@ -142,8 +142,14 @@ class Pair:
         """The address that the device sees."""
         return CLOUD_IP if self.namespaces else LOOPBACK
 
-    def _at(self, side: str, *command: str) -> list[str]:
+    def at(self, side: str, *command: str) -> list[str]:
+        """`command` as it is run on that side."""
         return [*(self.namespaces.inside(side) if self.namespaces else []), *command]
+
+    @property
+    def device_broker(self) -> tuple[str, str]:
+        """Host and port of the broker as the device knows it."""
+        return self._face, str(self._ports["proxy" if self.uses_proxy else "broker"])
 
     def _mosquitto_conf(self) -> str:
         """Two listeners where there is TLS: plain for the cloud on its own machine, TLS for the device."""
@@ -175,8 +181,8 @@ class Pair:
         return self._write("cloud.toml", data)
 
     def _device_toml(self) -> Path:
-        port = self._ports["proxy" if self.uses_proxy else "broker"]
-        broker: dict[str, Any] = {"host": self._face, "port": port, "keepalive_s": KEEPALIVE_S}
+        host, port = self.device_broker
+        broker: dict[str, Any] = {"host": host, "port": int(port), "keepalive_s": KEEPALIVE_S}
         if self.wiring.tls:
             broker["ca_file"] = str(self.authority.ca)
         data = {"device": {"id": DEVICE, "state_dir": str(self.state_dir)}, "broker": broker}

@@ -50,7 +50,8 @@ class Faults:
 class Proxy:
     def __init__(self, to: tuple[str, int], rng: random.Random) -> None:
         self._to, self._rng = to, rng
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._writers: set[asyncio.StreamWriter] = set()  # both sides of every connection
+        self._far: set[asyncio.StreamWriter] = set()  # the broker's side
         self._tasks: set[asyncio.Task[None]] = set()
         self.faults, self.counts = Faults(), Counter[str]()
 
@@ -71,12 +72,13 @@ class Proxy:
             end.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         ends = {writer, back}
         self._writers |= ends
+        self._far.add(back)
         await asyncio.wait(
             [asyncio.create_task(self._pump(UP, reader, back)), asyncio.create_task(self._pump(DOWN, there, writer))],
             return_when=asyncio.FIRST_COMPLETED,
         )
+        self._far.discard(back)
         while self.faults.half_open and not writer.is_closing():
-            abort(back)
             await asyncio.sleep(HELD_CHECK_S)
         self._writers -= ends
         for end in ends:
@@ -141,6 +143,12 @@ class Proxy:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def cut_far_side(self) -> None:
+        """The broker's side of every connection ends; with `half_open` the device is not told."""
+        self.counts["half_opened"] += len(self._far)
+        for end in self._far:
+            abort(end)
+
     async def control(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while line := await reader.readline():
             asked = json.loads(line)
@@ -150,6 +158,8 @@ class Proxy:
                     abort(end)
             if asked:
                 self.faults = dataclasses.replace(Faults(), **asked)
+            if self.faults.half_open:
+                self.cut_far_side()
             writer.write(json.dumps(self.counts).encode() + b"\n")
             await writer.drain()
         writer.close()
