@@ -120,6 +120,7 @@ class Outbox:
         self._kinds: dict[str, str] = {}  # as JSON; few
         self._newest_version: tuple[int, int] | None = None
         self._counters: tuple[str, range] = ("", range(0))
+        self._synced: dict[str, Head] = {}
         self._expired_s = self._db.tick_s(self._clock.monotonic_ns())
         self.measure()
         self._tell_damage()
@@ -397,13 +398,19 @@ class Outbox:
         )
 
     def checkpoint(self) -> Checkpoint:
-        """What this outbox says of itself now, to be signed and sent; its counter was given to no other."""
+        """What this outbox says of itself now, to be signed and sent; its counter was given to no other.
+
+        What it names is on the disk by then, the records that nobody asked to be durable, too: a power cut must not take
+        back a sequence number that the cloud has seen."""
         counter = self._next_counter()
         with self._db.reading() as db:
             newest = {stream: self._load_newest(stream) for stream in STREAMS}
             heads = {s: Head(n.seq, n.hash) for s, n in newest.items() if n.seq}
             floor = {s: self._lowest(stream=s) or newest[s].seq + 1 for s in heads}
             shed = self._shedding.unconfirmed(db)
+        if heads != self._synced:
+            self._db.sync()
+            self._synced = heads
         clock = self._clock
         return Checkpoint(
             self._device, self.chain, self._boot_id, counter,
