@@ -20,6 +20,7 @@ from edge_runtime.outbox.policy import Storage
 from edge_runtime.wire.topics import Place
 
 T = TypeVar("T")
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True)
@@ -123,13 +124,25 @@ class ControlSection:
 
 @dataclass(frozen=True)
 class BrokerSection:
+    """`ca_file` switches TLS on (1.2 or newer, the broker's name is checked); `cert_file` and `key_file` are the device's own
+    certificate. `password_file` holds one line and belongs to this user alone."""
+
     host: str = "127.0.0.1"
     port: int = 1883
     keepalive_s: int = 30
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    username: str = ""
+    password_file: Path | None = None
 
     def __post_init__(self) -> None:
         _check_port(self.port)
         _check_positive(self, "keepalive_s")
+        if (self.cert_file is None) != (self.key_file is None) or (self.cert_file and not self.ca_file):
+            raise ValueError("cert_file and key_file go together, and with ca_file")
+        if (self.username or self.password_file) and not self.ca_file and self.host not in LOOPBACK:
+            raise ValueError(f"a password would cross the network to {self.host} unencrypted; set ca_file")
 
 
 @dataclass(frozen=True)

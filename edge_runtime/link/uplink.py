@@ -14,6 +14,7 @@ import json
 import logging
 import select
 import socket
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -27,6 +28,7 @@ from edge_runtime import log
 from edge_runtime.backoff import Backoff
 from edge_runtime.clock import Clock, SystemClock
 from edge_runtime.identity import public_text
+from edge_runtime.link.access import Access
 from edge_runtime.link.lanes import BACKLOG_BATCHES, LIVE_BATCHES, Lane
 from edge_runtime.wire.batch import Ack, Checkpoint, decode_ack, encode_batch
 from edge_runtime.wire.envelope import STREAMS, Record
@@ -76,10 +78,12 @@ class Uplink:
         keepalive_s: int = 30,
         clock: Clock | None = None,
         backoff: Backoff | None = None,
+        access: Access | None = None,
     ) -> None:
         self._place, self._boot_id, self._host, self._port = place, boot_id, host, port
         self._outbox, self._wake, self._keepalive_s = outbox, wake, keepalive_s
         self._clock, self._backoff = clock or SystemClock(), backoff or uplink_backoff()
+        self._access = access
         self._protocol = 0
         self._protocol_proven = False
         self._client: mqtt.Client | None = None
@@ -152,6 +156,8 @@ class Uplink:
             protocol=protocol,
         )
         client.connect_timeout = CONNECT_TIMEOUT_S
+        if self._access is not None:
+            self._access.apply(client)
         client.will_set(self._place.topic("status"), self._status(False), qos=1, retain=True)
         client.on_socket_open = _no_delay
         client.on_connect = self._on_connect
@@ -255,11 +261,13 @@ class Uplink:
             self._lost("the broker closed the connection")
             return
         wake = [self._wake] if self._wake else []
-        readable, writable, _ = select.select([sock, *wake], [sock] if client.want_write() else [], [], timeout_s)
+        buffered = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0  # read from the socket, not yet from TLS
+        writing = [sock] if client.want_write() else []
+        readable, writable, _ = select.select([sock, *wake], writing, [], 0.0 if buffered else timeout_s)
         if self._wake and self._wake in readable:
             drain_wake(self._wake)
         codes = [client.loop_misc()]
-        if sock in readable:
+        if sock in readable or buffered:
             codes.append(client.loop_read())
         if sock in writable:
             codes.append(client.loop_write())
