@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from fastapi.responses import FileResponse
 from sqlalchemy import Engine
 
-from cloud.api import live, records
+from cloud.api import live, proofs, records
 from cloud.security import Security
 from cloud.simulator import Simulator
 from cloud.summary import Summaries
@@ -53,6 +53,7 @@ def make_app(engine: Engine, simulator: Simulator, broker_connected: Callable[[]
     app.add_middleware(Security)
     app.include_router(live.router, prefix=API, tags=["live"])
     app.include_router(records.router, prefix=API, tags=["records"])
+    app.include_router(proofs.router, prefix=API, tags=["proofs"])
     for path in PAGES:
         app.add_api_route(path, _page(path), include_in_schema=False)
     return app

@@ -3,13 +3,16 @@ the cloud has acknowledged: what is committed must survive a power cut."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 
 from cloud.store.migrations import migrate
 from edge_runtime.errors import ResourceError
+from edge_runtime.identity import load_or_make
 
 PRAGMAS = ("journal_mode = WAL", "synchronous = FULL", "busy_timeout = 5000", "foreign_keys = ON")
 
@@ -31,6 +34,11 @@ def open_store(url: str) -> Engine:
         engine.dispose()
         raise
     return engine
+
+
+def signing_key(engine: Engine) -> Ed25519PrivateKey:
+    """The key that the cloud signs its statements with: a file beside the database, made at first use."""
+    return load_or_make(Path(str(engine.url.database)).with_suffix(".key"))
 
 
 def _configure(connection: Any, _: Any) -> None:

@@ -1,8 +1,8 @@
 """Uplink: Events from the outbox to the cloud over MQTT, QoS 1, and the cloud's acknowledgements back.
 
 - Only an acknowledgement from the cloud deletes from the outbox; a PUBACK of the broker means nothing here.
-- A few batches are under way at once. What is not acknowledged in `ACK_TIMEOUT_S`, or was under way when the connection
-  broke, is sent again; the cloud drops repeats.
+- A few batches are under way at once, in two lanes (`lanes`). What is not acknowledged in time, or was under way when the
+  connection broke, is sent again; the cloud drops repeats.
 - One thread: `select` over the broker's socket and the local one on which `control` tells that there is something new.
 - MQTT 5 first; a broker that speaks 3.1.1 only is found out at the first connection and remembered.
 - The last will, and the first message after each connection, is the retained status of the device.
@@ -14,9 +14,8 @@ import json
 import logging
 import select
 import socket
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 import paho.mqtt.client as mqtt
@@ -28,15 +27,15 @@ from edge_runtime import log
 from edge_runtime.backoff import Backoff
 from edge_runtime.clock import Clock, SystemClock
 from edge_runtime.identity import public_text
+from edge_runtime.link.lanes import BACKLOG_BATCHES, LIVE_BATCHES, Lane
 from edge_runtime.wire.batch import Ack, Checkpoint, decode_ack, encode_batch
-from edge_runtime.wire.envelope import Record
+from edge_runtime.wire.envelope import STREAMS, Record
 from edge_runtime.wire.topics import Place
 
-ACK_TIMEOUT_S = 10.0
 CONNECT_TIMEOUT_S = 5.0
 PROBE_TIMEOUT_S = 1.0  # the first try with MQTT 5: some 3.1.1 brokers never answer it
-BATCHES_UNDER_WAY = 4
-BATCH_EVENTS = 200
+STABLE_S = 300.0  # only a connection that stood this long makes earlier failures forgotten
+QUARANTINE_S = 600.0
 IDLE_S = 0.5
 PACK_FROM_BYTES = 1024
 PROTOCOLS = (MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311)
@@ -48,50 +47,18 @@ class Queue(Protocol):
     @property
     def chain(self) -> str: ...
     def pending(
-        self, limit_events: int = ..., limit_bytes: int = ..., after: Mapping[str, int] | None = ...
+        self,
+        limit_events: int = ...,
+        limit_bytes: int = ...,
+        after: Mapping[str, int] | None = ...,
+        streams: Sequence[str] | None = ...,
+        upto: Mapping[str, int] | None = ...,
     ) -> list[Record]: ...
     def ack(self, committed: Mapping[str, int]) -> int: ...
     def checkpoint(self) -> Checkpoint: ...
+    def head(self, stream: str) -> int: ...
+    def append(self, stream: str, kind: str, body: Mapping[str, Any]) -> Any: ...
     def confirm_shed(self, shed_id: int) -> None: ...
-
-
-@dataclass(frozen=True)
-class Batch:
-    """`upto`: the last sequence number of each stream in it."""
-
-    upto: dict[str, int]
-    sent_ns: int
-
-
-class Window:
-    """Which events are under way. Pure but for the clock's value, which is handed in."""
-
-    def __init__(self, limit: int = BATCHES_UNDER_WAY, timeout_s: float = ACK_TIMEOUT_S) -> None:
-        self._limit, self._timeout_ns = limit, round(timeout_s * 1e9)
-        self._batches: deque[Batch] = deque()
-        self.sent: dict[str, int] = {}
-
-    @property
-    def has_room(self) -> bool:
-        return len(self._batches) < self._limit
-
-    def add(self, records: Sequence[Record], now_ns: int) -> None:
-        upto = {r.stream: r.seq for r in records}
-        self.sent |= upto
-        self._batches.append(Batch(upto, now_ns))
-
-    def acknowledged(self, committed: Mapping[str, int]) -> None:
-        """Batches of which everything is committed are no longer under way."""
-        while self._batches and all(committed.get(s, 0) >= n for s, n in self._batches[0].upto.items()):
-            self._batches.popleft()
-
-    def timed_out(self, now_ns: int) -> bool:
-        return bool(self._batches) and now_ns - self._batches[0].sent_ns > self._timeout_ns
-
-    def reset(self) -> None:
-        """Nothing is under way: everything that is not acknowledged will be sent again."""
-        self._batches.clear()
-        self.sent.clear()
 
 
 class Uplink:
@@ -112,7 +79,7 @@ class Uplink:
     ) -> None:
         self._place, self._boot_id, self._host, self._port = place, boot_id, host, port
         self._outbox, self._wake, self._keepalive_s = outbox, wake, keepalive_s
-        self._clock, self._backoff = clock or SystemClock(), backoff or Backoff()
+        self._clock, self._backoff = clock or SystemClock(), backoff or uplink_backoff()
         self._protocol = 0
         self._protocol_proven = False
         self._client: mqtt.Client | None = None
@@ -122,7 +89,11 @@ class Uplink:
         self._acks: list[Ack] = []
         self._shed_told = 0
         self._said = ""
-        self.window = Window()
+        self.live, self.backlog = Lane(LIVE_BATCHES), Lane(BACKLOG_BATCHES)
+        self._lanes = (self.live, self.backlog)
+        self._live_from: dict[str, int] = {}
+        self._up_ns = self._quarantined_ns = 0
+        self.refusals = 0
         self.connected = False
 
     def turn(self) -> None:
@@ -185,14 +156,17 @@ class Uplink:
         client.on_socket_open = _no_delay
         client.on_connect = self._on_connect
         client.on_message = self._on_message
+        client.on_publish = self._on_publish
         return client
 
     def _on_connect(self, client: mqtt.Client, _: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:
             return  # the broker closes the connection; the next turn sees it
         self._protocol_proven = self.connected = True
-        self._backoff.reset()
-        self.window.reset()
+        self._up_ns = self._clock.monotonic_ns()
+        self._live_from = {stream: self._outbox.head(stream) for stream in STREAMS}
+        for lane in self._lanes:
+            lane.reset()
         client.subscribe(self._place.topic("ack"), qos=1)
         client.publish(self._place.topic("status"), self._status(True), qos=1, retain=True)
         self._say(logging.INFO, "connected", protocol="5" if self._protocol == 0 else "3.1.1")
@@ -204,7 +178,10 @@ class Uplink:
             sock = client.socket()
             if sock is not None:
                 sock.close()
-        self.window.reset()
+        if was_connected and self._clock.monotonic_ns() - self._up_ns >= STABLE_S * 1e9:
+            self._backoff.reset()
+        for lane in self._lanes:
+            lane.reset()
         if not was_connected and not self._protocol_proven:
             self._protocol = 1 - self._protocol
             if self._protocol == 1:
@@ -229,16 +206,45 @@ class Uplink:
 
     def _send(self, now_ns: int) -> None:
         assert self._client is not None
-        if self.window.timed_out(now_ns):
-            self.window.reset()
-        while self.window.has_room:
-            records = self._outbox.pending(limit_events=BATCH_EVENTS, after=self.window.sent)
-            if not records:
-                return
-            checkpoint = replace(self._outbox.checkpoint(), key=self._public_key)
-            payload = packed(encode_batch(checkpoint, [r.line for r in records], self._sign))
-            self._client.publish(self._place.topic("events"), payload, qos=1)
-            self.window.add(records, now_ns)
+        for lane in self._lanes:
+            if lane.timed_out(now_ns):
+                lane.reset()
+        if self._quarantined_ns and now_ns - self._quarantined_ns > QUARANTINE_S * 1e9:
+            self._quarantined_ns = 0
+            self.live.sent.clear()
+            self.backlog.sent.clear()
+        while self.live.has_room and self._send_one(self.live, now_ns):
+            pass
+        if self.backlog.has_room:
+            self._send_one(self.backlog, now_ns)  # one at a time: what is live looks in between
+
+    def _send_one(self, lane: Lane, now_ns: int) -> bool:
+        """One batch of a lane; False where it has nothing to send."""
+        assert self._client is not None
+        live = lane is self.live
+        after = self._live_from | lane.sent if live else lane.sent
+        records = self._outbox.pending(lane.size, after=after, upto=None if live else self._live_from)
+        if not records:
+            return False
+        checkpoint = replace(self._outbox.checkpoint(), key=self._public_key)
+        payload = packed(encode_batch(checkpoint, [r.line for r in records], self._sign))
+        info = self._client.publish(self._place.topic("events"), payload, qos=1)
+        lane.add(records, now_ns, info.mid)
+        return True
+
+    def _on_publish(self, client: mqtt.Client, _: Any, mid: int, reason: Any, properties: Any) -> None:
+        """The broker's own answer: it means nothing for delivery, unless it is a refusal (MQTT 5, 128 and above)."""
+        if not getattr(reason, "is_failure", False):
+            return
+        batch = next((b for lane in self._lanes if (b := lane.refused(mid)) is not None), None)
+        if batch is None:
+            return
+        self.refusals += 1
+        if not self._quarantined_ns:
+            self._quarantined_ns = self._clock.monotonic_ns()
+            body = {"reason": str(reason), "records": {s: list(span) for s, span in batch.spans.items()}}
+            self._outbox.append("fault", "batch_refused", body | {"again_in_s": QUARANTINE_S})
+        log.say(logging.WARNING, "the broker refused a batch; it is kept and sent again later", reason=str(reason))
 
     def _exchange(self, timeout_s: float = IDLE_S) -> None:
         """Wait for the broker or for a poke; read and write what is due."""
@@ -282,7 +288,10 @@ class Uplink:
             committed |= {s: n for s, n in ack.committed.items() if n > committed.get(s, 0)}
         if committed:
             self._outbox.ack(committed)
-            self.window.acknowledged(committed)
+        if acks:
+            now_ns = self._clock.monotonic_ns()
+            for lane in self._lanes:
+                lane.acknowledged(committed, acks[-1].islands, now_ns)
         shed = max((ack.shed for ack in acks), default=0)
         if shed > self._shed_told:
             self._outbox.confirm_shed(shed)
@@ -295,6 +304,12 @@ class Uplink:
         elif select.select([self._wake], [], [], wait_s)[0]:
             drain_wake(self._wake)
             self._clock.sleep(wait_s / 2)
+
+
+def uplink_backoff() -> Backoff:
+    """Quick at first, for a broker that restarts; then at least half a minute, so that a fleet does not storm one that is
+    down; never more than ten minutes."""
+    return Backoff(0.2, 600.0, floor_s=30.0, floor_after=8)
 
 
 def packed(payload: bytes) -> bytes:

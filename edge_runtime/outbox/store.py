@@ -18,16 +18,16 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, overload
 
 from edge_runtime.clock import Clock, SystemClock
 from edge_runtime.errors import ResourceError
 from edge_runtime.outbox.budget import UNLIMITED, Cap, cap_pages, du_bytes
 from edge_runtime.outbox.database import DamagedError, Database
 from edge_runtime.outbox.group import GroupCommit, Request
-from edge_runtime.outbox.packing import pack, unpack
+from edge_runtime.outbox.packing import PACK_FROM_BYTES, pack, unpack
 from edge_runtime.outbox.policy import Storage
 from edge_runtime.outbox.shedding import Shedding
 from edge_runtime.wire.batch import Checkpoint, Head
@@ -71,7 +71,28 @@ class _Append(Request):
     wall_ns: int = 0
     uncertainty_ns: int | None = None
     durable: bool = True
-    events: list[Event] = field(default_factory=list)
+    events: Sequence[Event] = ()
+
+
+class _Stored(Sequence[Event]):
+    """The events of one append, each made when it is looked at: most callers do not look."""
+
+    def __init__(self, device: str, chain: str, boot_id: str, request: _Append, places: list[tuple[int, str]]) -> None:
+        self._names, self._request, self._places = (device, chain, boot_id), request, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, at: int) -> Event: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Event]: ...
+    def __getitem__(self, at: int | slice) -> Event | list[Event]:
+        if isinstance(at, slice):
+            return [self[i] for i in range(*at.indices(len(self)))]
+        (device, chain, boot_id), r = self._names, self._request
+        (stream, kind, body, _), (seq, prev) = r.items[at], self._places[at]
+        return Event(device, chain, stream, seq, boot_id, kind, r.mono_ns, r.wall_ns, r.uncertainty_ns, prev, body)
 
 
 class Outbox:
@@ -96,6 +117,7 @@ class Outbox:
         self._shedding = Shedding(self._db, self._storage)
         self._group = GroupCommit(self._commit, GROUP_LIMIT_BYTES)
         self._newest: dict[str, _Newest] = {}
+        self._kinds: dict[str, str] = {}  # as JSON; few
         self._newest_version: tuple[int, int] | None = None
         self._counters: tuple[str, range] = ("", range(0))
         self._synced: dict[str, Head] = {}
@@ -117,7 +139,7 @@ class Outbox:
 
     def append_many(
         self, items: Sequence[tuple[str, str, Mapping[str, Any]]], durable: bool | None = None
-    ) -> list[Event]:
+    ) -> Sequence[Event]:
         """Store several events of any streams in one commit, all or none; together at most 1.5 MiB."""
         encoded = [(stream, kind, body, _encode(stream, body)) for stream, kind, body in items]
         if durable is None:
@@ -172,35 +194,48 @@ class Outbox:
                 tick_s = self._db.tick_s(self._clock.monotonic_ns())
                 rows: dict[str, list[tuple[int, int, int, bytes]]] = {}
                 for request in requests:
-                    request.events = [self._add(rows, tick_s, request, *item) for item in request.items]
+                    end = self._line_end(request)
+                    places = [
+                        self._add(rows, tick_s, end, stream, kind, body) for stream, kind, _, body in request.items
+                    ]
+                    request.events = _Stored(self._device, self._db.chain, self._boot_id, request, places)
                 for stream, found in rows.items():
                     db.executemany(f"INSERT INTO event_{stream} VALUES (?, ?, ?, ?)", found)
         except BaseException:
             self._newest_version = None
             raise
 
+    def _line_end(self, r: _Append) -> tuple[str, str, str]:
+        """What the record lines of one append have in common, in three pieces: before the stream, the sequence number and
+        the hash; together the same bytes as `wire.envelope.record_line` makes."""
+        uncertainty = "null" if r.uncertainty_ns is None else r.uncertainty_ns
+        begin = f'{{"device":{json.dumps(self._device)},"chain":"{self._db.chain}","stream":"'
+        boot = f',"boot_id":{json.dumps(self._boot_id)},"kind":'
+        return begin, boot, f',"mono_ns":{r.mono_ns},"wall_ns":{r.wall_ns},"wall_uncertainty_ns":{uncertainty},"prev":"'
+
     def _add(
         self,
         rows: dict[str, list[tuple[int, int, int, bytes]]],
         tick_s: int,
-        request: _Append,
+        common: tuple[str, str, str],
         stream: str,
         kind: str,
-        body: Mapping[str, Any],
-        text: str,
-    ) -> Event:
+        body: str,
+    ) -> tuple[int, str]:
+        """One row of `stream`; its number and the hash of the record before it."""
         newest = self._newest.get(stream) or self._load_newest(stream)
-        r = request
-        event = Event(
-            self._device, self._db.chain, stream, newest.seq + 1, self._boot_id, kind,
-            r.mono_ns, r.wall_ns, r.uncertainty_ns, newest.hash, body,
-        )  # fmt: skip
-        line = _line(event, text)
-        data = pack(line)
+        begin, boot, times = common
+        seq = newest.seq + 1
+        name = self._kinds.get(kind) or self._kinds.setdefault(kind, json.dumps(kind))
+        line = f'{begin}{stream}","seq":{seq}{boot}{name}{times}{newest.hash}","body":{body}}}'.encode()
+        data = pack(line) if len(line) >= PACK_FROM_BYTES else line
         cum = newest.cum + len(data)
-        self._newest[stream] = _Newest(event.seq, record_hash(line), cum)
-        rows.setdefault(stream, []).append((event.seq, tick_s, cum, data))
-        return event
+        self._newest[stream] = _Newest(seq, record_hash(line), cum)
+        found = rows.get(stream)
+        if found is None:
+            found = rows[stream] = []
+        found.append((seq, tick_s, cum, data))
+        return seq, newest.hash
 
     def _load_newest(self, stream: str) -> _Newest:
         row = self._db.db.execute(f"SELECT seq, cum, data FROM event_{stream} ORDER BY seq DESC LIMIT 1").fetchone()
@@ -445,21 +480,13 @@ class Outbox:
         self._db.close()
 
 
-def _line(event: Event, body: str) -> bytes:
-    """The record line of `event`, whose body is JSON already; the same bytes as `wire.envelope.record_line` makes."""
-    e, text = event, json.dumps
-    uncertainty = "null" if e.wall_uncertainty_ns is None else e.wall_uncertainty_ns
-    return (
-        f'{{"device":{text(e.device)},"chain":"{e.chain}","stream":"{e.stream}","seq":{e.seq},"boot_id":{text(e.boot_id)},'
-        f'"kind":{text(e.kind)},"mono_ns":{e.mono_ns},"wall_ns":{e.wall_ns},"wall_uncertainty_ns":{uncertainty},'
-        f'"prev":"{e.prev}","body":{body}}}'
-    ).encode()
+_to_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 def _encode(stream: str, body: Mapping[str, Any]) -> str:
     if stream not in STREAMS:
         raise ValueError(f"unknown stream {stream!r}, expected one of {', '.join(STREAMS)}")
-    text = json.dumps(body, separators=(",", ":"), allow_nan=False)
+    text = _to_json(body)
     if len(text) > BODY_LIMIT_BYTES:
         raise ValueError(f"event body of {len(text)} bytes in stream {stream} is over the limit of {BODY_LIMIT_BYTES}")
     return text

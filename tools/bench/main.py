@@ -28,6 +28,9 @@ def show(result: dict[str, Any]) -> None:
     console.print(table)
     for refused in result.get("refused", []):
         console.print(f"refused {refused['name']}: {refused['reason']}")
+    if producers := result.get("producers"):
+        rates = ", ".join(f"{name} {per_s:.0f}/s" for name, per_s in producers["per_s"].items())
+        console.print(f"{producers['threads']} durable producers: {rates}; ratio {producers['ratio']}")
     if memory := result.get("memory"):
         mib = {k: memory[k] / 2**20 for k in ("control_rss_bytes", "floor_rss_bytes")}
         console.print(

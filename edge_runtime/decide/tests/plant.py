@@ -35,7 +35,7 @@ class Disk:
     def __init__(self, outbox: Outbox) -> None:
         self.outbox, self.full = outbox, False
 
-    def append_many(self, items: Sequence[Item], durable: bool | None = None) -> list[Event]:
+    def append_many(self, items: Sequence[Item], durable: bool | None = None) -> Sequence[Event]:
         if self.full:
             raise ResourceError("outbox.db: the disk is full; free some space")
         return self.outbox.append_many(items, durable)

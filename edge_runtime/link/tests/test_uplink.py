@@ -15,17 +15,15 @@ import paho.mqtt.client as mqtt
 import pytest
 import zstandard
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from hypothesis import given
-from hypothesis import strategies as st
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_runtime.backoff import Backoff
 from edge_runtime.clock import FakeClock, SystemClock
 from edge_runtime.link import uplink as uplink_module
-from edge_runtime.link.uplink import Uplink, Window
+from edge_runtime.link.uplink import Uplink, uplink_backoff
 from edge_runtime.outbox.store import Outbox
 from edge_runtime.wire.batch import ZSTD_MAGIC, Ack, decode_batch, encode_ack
-from edge_runtime.wire.envelope import Event, Record
+from edge_runtime.wire.envelope import Event
 from edge_runtime.wire.topics import Place
 
 PLACE = Place("acme", "site1", "area1", "line1", "cell1", "dev1")
@@ -34,41 +32,21 @@ PLACE = Place("acme", "site1", "area1", "line1", "cell1", "dev1")
 KEY = Ed25519PrivateKey.generate()
 
 
-def event(stream: str, seq: int) -> Record:
-    return Record(stream, seq, b"{}")
-
-
-@given(st.integers(1, 5), st.lists(st.integers(1, 4), max_size=20))
-def test_window_never_holds_more_than_its_limit_and_forgets_what_is_committed(limit: int, sizes: list[int]) -> None:
-    window, seq = Window(limit, timeout_s=10), 0
-    for size in sizes:
-        if window.has_room:
-            window.add([event("decision", seq + i + 1) for i in range(size)], now_ns=0)
-            seq += size
-        else:
-            window.acknowledged({"decision": seq})
-            assert window.has_room
-        assert window.sent.get("decision", 0) == seq
-
-
-def test_window_waits_for_every_stream_of_a_batch_and_times_out() -> None:
-    window = Window(1, timeout_s=10)
-    window.add([event("fault", 1), event("decision", 3)], now_ns=0)
-    window.acknowledged({"decision": 3})
-    assert not window.has_room
-    assert not window.timed_out(10_000_000_000)
-    assert window.timed_out(10_000_000_001)
-    window.acknowledged({"decision": 3, "fault": 1})
-    assert window.has_room
-    assert not window.timed_out(10**12)
-
-
 def test_backoff_is_between_zero_and_a_ceiling_that_doubles() -> None:
     backoff = Backoff(0.2, 5.0, random.Random(1))
     for n in range(50):
         assert 0.0 <= backoff.next_s() <= min(5.0, 0.2 * 2**n)
     backoff.reset()
     assert backoff.next_s() <= 0.2
+
+
+def test_the_uplinks_backoff_has_a_floor_and_a_cap() -> None:
+    waits = [uplink_backoff().next_s() for _ in range(20)]
+    assert max(waits) <= 0.2
+    backoff = uplink_backoff()
+    waits = [backoff.next_s() for _ in range(60)]
+    assert all(30.0 <= w <= 600.0 for w in waits[8:])
+    assert max(waits[20:]) > 300.0
 
 
 class ShiftedClock(SystemClock):
@@ -219,3 +197,54 @@ def test_a_broker_that_is_down_is_waited_for(tmp_path: Path) -> None:
     assert not uplink.connected
     assert not uplink.drain(1.0)
     assert outbox.depth() == 1
+
+
+def test_a_broker_that_accepts_and_kicks_is_a_failure(tmp_path: Path) -> None:
+    """Its connections never stand long enough to forget the failures before."""
+    accepted = 0
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def kick() -> None:
+        nonlocal accepted
+        while True:
+            try:
+                peer, _ = server.accept()
+            except OSError:
+                return
+            peer.recv(4096)
+            peer.sendall(b"\x20\x02\x00\x00")  # CONNACK, MQTT 3.1.1
+            accepted += 1
+            peer.close()
+
+    threading.Thread(target=kick, daemon=True).start()
+    outbox = Outbox(tmp_path / "outbox.db", "dev1", "boot")
+    clock = ShiftedClock()
+    uplink = Uplink(PLACE, "boot", "127.0.0.1", server.getsockname()[1], outbox, KEY, clock=clock)
+    uplink._protocol, uplink._protocol_proven = 1, True
+    for _ in range(400):
+        uplink.turn()
+        if uplink._client is None:
+            clock.ahead_ns += 1_000_000_000
+        if accepted >= 9:
+            break
+    server.close()
+    assert uplink._backoff.tries >= 8
+    assert uplink._retry_ns - uplink._clock.monotonic_ns() > 15e9
+
+
+def test_live_records_overtake_the_backlog(broker: int, tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "outbox.db", "dev1", "boot")
+    for _ in range(20):
+        outbox.append_many([("telemetry", "k", {"x": "y" * 100})] * 200)
+    cloud = Cloud(broker, acking=False)
+    uplink = Uplink(PLACE, "boot", "127.0.0.1", broker, outbox, KEY)
+    turn_until(uplink, lambda: len(cloud.events) >= 200)
+    outbox.append_many([("alarm", "k", {}), ("telemetry", "live", {})])
+    turn_until(uplink, lambda: any(e.kind == "live" for e in cloud.events))
+    streams = [e.stream for e in cloud.events]
+    assert "alarm" in streams
+    assert len(cloud.events) < 1500
+    backlog = [e.seq for e in cloud.events if e.stream == "telemetry" and e.kind == "k"]
+    assert backlog == sorted(backlog)
+    uplink.close()
+    cloud.stop()

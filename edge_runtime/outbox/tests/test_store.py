@@ -258,7 +258,7 @@ def test_a_full_disk_writes_nothing_by_half_and_goes_on_later(path: Path) -> Non
 def test_an_interrupt_in_a_commit_fails_the_whole_group(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     box = opened(path)
 
-    def interrupt(*_: object) -> Event:
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

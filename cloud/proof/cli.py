@@ -1,0 +1,122 @@
+"""`gudgeon proof`: ask the cloud for its signed statement about a device, check it, print it; or check one offline.
+
+Exit codes: 0 valid and without a gap; 1 not valid, or records are missing; others as usual."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import quote
+
+from cloud.proof.statement import Period, proof_lines
+from cloud.proof.verify import Verdict, verify
+from cloud.settings import load_cloud
+from cloud.store.opening import open_store, signing_key
+from edge_runtime.durable import disk_errors
+from edge_runtime.errors import EndpointError, UsageError
+
+TIMEOUT_S = 60.0
+
+
+def parse_time(text: str) -> int:
+    """ISO 8601 to ns; without a zone it is UTC. UsageError otherwise."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError(f"{text!r} is no time; expected ISO 8601, such as 2026-11-24T08:00:00Z") from error
+    found = found if found.tzinfo else found.replace(tzinfo=UTC)
+    return round(found.timestamp() * 1_000_000) * 1000
+
+
+def main(argv: list[str]) -> int:
+    args = _arguments(argv)
+    if args.verify:
+        with disk_errors(args.verify), args.verify.open(encoding="utf-8") as file:
+            verdict = verify(file, args.cloud_key, args.device_key)
+    else:
+        verdict = verify(_kept(_fetch(args), args.out), args.cloud_key, args.device_key)
+    print(json.dumps(verdict.summary()) if args.json else _text(verdict))
+    return 0 if verdict.valid and not verdict.statement["missing"] else 1
+
+
+def _arguments(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="gudgeon proof", description=__doc__)
+    parser.add_argument("device", nargs="?", metavar="DEVICE")
+    parser.add_argument("--from", dest="start", metavar="T", help="ISO 8601, UTC; the records' wall time")
+    parser.add_argument("--to", dest="end", metavar="T")
+    parser.add_argument("--cloud", metavar="URL", help="of the running cloud, such as http://127.0.0.1:8080")
+    parser.add_argument("--config", type=Path, metavar="cloud.toml", help="read the cloud's store directly")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="keep the proof")
+    parser.add_argument(
+        "--records", action="store_true", help="with every record line, so that each hash can be checked"
+    )
+    parser.add_argument("--verify", type=Path, metavar="FILE", help="check a kept proof; nothing else is needed")
+    parser.add_argument("--cloud-key", default="", metavar="K", help="base64; the statement must be signed by it")
+    parser.add_argument("--device-key", action="append", default=[], metavar="K", help="base64; repeatable")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args(argv)
+    if not args.verify and (not args.device or bool(args.cloud) == bool(args.config)):
+        parser.error("expected DEVICE and one of --cloud URL or --config cloud.toml, or --verify FILE")
+    return args
+
+
+def _fetch(args: argparse.Namespace) -> Iterator[str]:
+    times = {"from": args.start, "to": args.end}
+    known = {name: text for name, text in times.items() if text is not None}
+    period = Period(*(None if times[name] is None else parse_time(times[name]) for name in ("from", "to")))
+    if args.config:
+        engine = open_store(load_cloud(args.config).store.url)
+        try:
+            yield from proof_lines(engine, signing_key(engine), args.device, period, time.time_ns(), args.records)
+        finally:
+            engine.dispose()
+        return
+    import httpx
+
+    url = f"{args.cloud.rstrip('/')}/api/v1/devices/{quote(args.device, safe='')}/proof"
+    try:
+        with httpx.stream("GET", url, params=known | {"records": args.records}, timeout=TIMEOUT_S) as answer:
+            if answer.status_code != 200:
+                answer.read()
+                raise UsageError(f"{url}: {answer.status_code} {answer.text[:300]}")
+            yield from answer.iter_lines()
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise EndpointError(f"{url}: {error}; check the address and that `gudgeon cloud` runs") from error
+
+
+def _kept(lines: Iterable[str], path: Path | None) -> Iterator[str]:
+    if path is None:
+        yield from lines
+        return
+    with disk_errors(path), path.open("w", encoding="utf-8") as file:
+        for line in lines:
+            file.write(line + "\n")
+            yield line
+
+
+def _text(verdict: Verdict) -> str:
+    s = verdict.statement
+    out = [
+        f"device {s['device']}, {s['from'] or 'the beginning'} to {s['to'] or 'now'}, stated {s['issued_at']}",
+        f"produced {s['produced']}, delivered {s['delivered']}, duplicates dropped {s['duplicates']}, shed {s['shed']}, "
+        f"missing {s['missing']}",
+    ]
+    for chain in s["chains"]:
+        out.append(f"chain {chain['chain']}, key {chain['key']}")
+        for name, stream in chain["streams"].items():
+            out.append(f"  {name:<10} {stream['first']}…{stream['last']}: delivered {stream['delivered']}")
+            out += [f"    {policy}: {n} given up" for policy, n in stream["shed_by_policy"].items()]
+            out += [f"    given up in {r['first']}…{r['last']} ({r['policy']})" for r in stream["ranges"][:20]]
+            out += [f"    MISSING {first}…{last}" for first, last in stream["gaps"][:20]]
+    out += [f"finding: {f['kind']} {f['stream']} {f['seq']}: {f['detail']}" for f in s["findings"]]
+    out += [f"PROBLEM: {problem}" for problem in verdict.problems]
+    checked = f", {verdict.records} records checked" if verdict.records else ""
+    out.append(
+        ("valid" if verdict.valid else "NOT VALID")
+        + f": signatures {'fit' if verdict.signature_ok else 'DO NOT FIT'}{checked}"
+    )
+    return "\n".join(out)
