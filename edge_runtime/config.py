@@ -123,13 +123,24 @@ class ControlSection:
 
 @dataclass(frozen=True)
 class BrokerSection:
+    """`tls`: the broker must show a certificate of `ca_file` (else of the system's authorities) for `host`. `cert_file` and
+    `key_file` are what the device shows, where the broker asks for it."""
+
     host: str = "127.0.0.1"
     port: int = 1883
     keepalive_s: int = 30
+    tls: bool = False
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
 
     def __post_init__(self) -> None:
         _check_port(self.port)
         _check_positive(self, "keepalive_s")
+        if not self.tls and (self.ca_file or self.cert_file or self.key_file):
+            raise ValueError("ca_file, cert_file and key_file need tls = true")
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("expected cert_file and key_file, or neither")
 
 
 @dataclass(frozen=True)

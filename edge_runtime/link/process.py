@@ -18,6 +18,7 @@ from edge_runtime.child import child_main, stop_event
 from edge_runtime.config import DeviceConfig
 from edge_runtime.durable import disk_errors
 from edge_runtime.identity import device_key
+from edge_runtime.link.tls import context
 from edge_runtime.link.uplink import Uplink
 from edge_runtime.outbox.opening import open_outbox
 
@@ -52,7 +53,9 @@ def run(device: DeviceConfig) -> None:
     wake = wake_socket(state_dir / POKE_PATH)
     outbox = open_outbox(device)
     broker, key = device.broker, device_key(state_dir)
-    uplink = Uplink(device.place, boot_id(), broker.host, broker.port, outbox, key, wake, broker.keepalive_s)
+    uplink = Uplink(
+        device.place, boot_id(), broker.host, broker.port, outbox, key, wake, broker.keepalive_s, tls=context(broker)
+    )
     stopping = stop_event()
     if device.link.debug_hog:
         threading.Thread(target=hog, name="hog", daemon=True).start()

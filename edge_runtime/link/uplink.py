@@ -14,6 +14,7 @@ import json
 import logging
 import select
 import socket
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -76,10 +77,12 @@ class Uplink:
         keepalive_s: int = 30,
         clock: Clock | None = None,
         backoff: Backoff | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._place, self._boot_id, self._host, self._port = place, boot_id, host, port
         self._outbox, self._wake, self._keepalive_s = outbox, wake, keepalive_s
         self._clock, self._backoff = clock or SystemClock(), backoff or uplink_backoff()
+        self._tls = tls
         self._protocol = 0
         self._protocol_proven = False
         self._client: mqtt.Client | None = None
@@ -152,6 +155,8 @@ class Uplink:
             protocol=protocol,
         )
         client.connect_timeout = CONNECT_TIMEOUT_S
+        if self._tls is not None:
+            client.tls_set_context(self._tls)
         client.will_set(self._place.topic("status"), self._status(False), qos=1, retain=True)
         client.on_socket_open = _no_delay
         client.on_connect = self._on_connect
@@ -194,9 +199,10 @@ class Uplink:
         self._say(logging.WARNING, "no connection to the broker; trying again", reason=reason)
 
     def _say(self, level: int, message: str, **fields: Any) -> None:
-        """Once for each change, so that a night without a broker does not fill the log."""
-        if message != self._said:
-            self._said = message
+        """Once for each change, of the reason too, so that a night without a broker does not fill the log."""
+        said = f"{message} {fields.get('reason', '')}"
+        if said != self._said:
+            self._said = said
             log.say(level, message, broker=f"{self._host}:{self._port}", **fields)
 
     def _status(self, online: bool) -> bytes:
@@ -255,11 +261,13 @@ class Uplink:
             self._lost("the broker closed the connection")
             return
         wake = [self._wake] if self._wake else []
-        readable, writable, _ = select.select([sock, *wake], [sock] if client.want_write() else [], [], timeout_s)
+        waiting = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0  # decrypted already: `select` does not see it
+        writing = [sock] if client.want_write() else []
+        readable, writable, _ = select.select([sock, *wake], writing, [], 0.0 if waiting else timeout_s)
         if self._wake and self._wake in readable:
             drain_wake(self._wake)
         codes = [client.loop_misc()]
-        if sock in readable:
+        if waiting or sock in readable:
             codes.append(client.loop_read())
         if sock in writable:
             codes.append(client.loop_write())
