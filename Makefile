@@ -8,7 +8,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 APT := command -v apt-get >/dev/null && { [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-train setup-convert setup-browser demo test check format smoke ci-faults kill-test hog-test bench model clean
+.PHONY: help setup setup-train setup-convert setup-browser demo test check format smoke ci-faults setup-faults chaos kill-test hog-test bench model clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,11 @@ setup-browser: ## install headless Chromium for the page test (Debian, root or s
 	@command -v chromium >/dev/null || { $(APT) && $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive \
 	  apt-get install -y -qq --no-install-recommends chromium chromium-driver >/dev/null; } || echo "no Chromium: the page test will be skipped"
 
+setup-faults: ## install what the network and clock faults need (Debian, root or sudo); without it the proxy alone
+	@{ command -v mosquitto && command -v nft && command -v ip && command -v gcc; } >/dev/null || { $(APT) && $(SUDO) apt-get update -qq && \
+	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends mosquitto nftables iproute2 gcc libc6-dev e2fsprogs >/dev/null; } || \
+	  echo "not installed: mosquitto nftables iproute2 gcc; some faults fall back to the proxy or are skipped"
+
 demo: setup ## the whole line on this machine with a live page (ARGS="--parts 500 --serve …")
 	@$(GUDGEON) demo $(ARGS)
 
@@ -58,7 +63,7 @@ format: setup ## format and fix what can be fixed
 smoke: ## the bare `edge` extra in an empty environment, one simulated minute
 	@bash tools/check/smoke_edge.sh
 
-ci-faults: setup setup-train check smoke ## quick faults and a tiny training run
+ci-faults: setup setup-train setup-faults check smoke ## quick faults and a tiny training run
 	@.venv-train/bin/python -m pytest tools/pipeline/tests/test_recipe.py
 	@$(BIN)/python -m pytest -m slow hil_tests tools $(ARGS)
 
@@ -67,6 +72,9 @@ kill-test: setup ## 1000 parts at 20/s with 20 kill -9 of control and link
 
 hog-test: setup ## the same line twice, without and with a busy loop in link
 	@$(GUDGEON) demo --parts 600 --parts-per-s 20 $(ARGS) && $(GUDGEON) demo --parts 600 --parts-per-s 20 --hog $(ARGS)
+
+chaos: setup setup-faults ## a device and cloud pair through every named fault (ARGS="packet-loss --json")
+	@$(GUDGEON) chaos $(if $(ARGS),$(ARGS),all)
 
 bench: setup ## loop, infer and outbox against their floors
 	@$(GUDGEON) bench loop && $(GUDGEON) bench infer && $(GUDGEON) bench outbox

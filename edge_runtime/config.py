@@ -124,12 +124,13 @@ class ControlSection:
 
 @dataclass(frozen=True)
 class BrokerSection:
-    """`ca_file` switches TLS on (1.2 or newer, the broker's name is checked); `cert_file` and `key_file` are the device's own
-    certificate. `password_file` holds one line and belongs to this user alone."""
+    """`tls`: the broker must show a certificate of `ca_file` (else of the system's authorities) for `host`. `cert_file` and
+    `key_file` are the device's own certificate. `password_file` holds one line and belongs to this user alone."""
 
     host: str = "127.0.0.1"
     port: int = 1883
     keepalive_s: int = 30
+    tls: bool = False
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
@@ -139,10 +140,12 @@ class BrokerSection:
     def __post_init__(self) -> None:
         _check_port(self.port)
         _check_positive(self, "keepalive_s")
-        if (self.cert_file is None) != (self.key_file is None) or (self.cert_file and not self.ca_file):
-            raise ValueError("cert_file and key_file go together, and with ca_file")
-        if (self.username or self.password_file) and not self.ca_file and self.host not in LOOPBACK:
-            raise ValueError(f"a password would cross the network to {self.host} unencrypted; set ca_file")
+        if not self.tls and (self.ca_file or self.cert_file or self.key_file):
+            raise ValueError("ca_file, cert_file and key_file need tls = true")
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("expected cert_file and key_file, or neither")
+        if (self.username or self.password_file) and not self.tls and self.host not in LOOPBACK:
+            raise ValueError(f"a password would cross the network to {self.host} unencrypted; set tls = true")
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -31,21 +32,27 @@ def left(pid: int) -> list[str]:
     return found
 
 
-def begin(folder: Path) -> subprocess.Popen[str]:
-    """A run with all that can be left behind, in the middle of its fault."""
+@contextmanager
+def begun(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A run with all that can be left behind, in the middle of it."""
     command = [*GUDGEON, "chaos", "disk-full" if ROOT else "link-loss", "--seconds", "60", "--json"]
     run = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    ledgers = Path("/tmp").glob
-    wait_for("the producer", lambda: list(ledgers(f"gudgeon-chaos-{run.pid}-*/producer.jsonl")), timeout_s=40)
-    return run
+    try:
+        ledgers = f"gudgeon-chaos-{run.pid}-*/producer.jsonl"
+        wait_for("the producer", lambda: run.poll() is not None or list(Path("/tmp").glob(ledgers)), timeout_s=40)
+        assert run.poll() is None, run.communicate()
+        yield run
+    finally:
+        run.kill()
+        run.wait()
 
 
 @pytest.mark.slow
 def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:
-    run = begin(tmp_path)
-    assert left(run.pid)
-    run.send_signal(signal.SIGINT)
-    _, errors = run.communicate(timeout=40)
+    with begun(tmp_path) as run:
+        assert left(run.pid)
+        run.send_signal(signal.SIGINT)
+        _, errors = run.communicate(timeout=40)
     assert run.returncode == 130
     assert "Traceback" not in errors
     assert left(run.pid) == []
@@ -53,9 +60,9 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_what_a_killed_run_leaves_is_cleared_away(tmp_path: Path) -> None:
-    run = begin(tmp_path)
-    os.kill(run.pid, signal.SIGKILL)
-    run.communicate()
+    with begun(tmp_path) as run:
+        run.kill()
+        run.communicate()
     wait_for("the end of its processes", lambda: not any("python" in x or "mosquitto" in x for x in left(run.pid)))
     assert left(run.pid)
     done = gudgeon("chaos", "--cleanup", cwd=tmp_path)

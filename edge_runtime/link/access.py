@@ -12,13 +12,11 @@ from edge_runtime.errors import ConfigError, ResourceError
 
 
 def tls_context(broker: BrokerSection) -> ssl.SSLContext | None:
-    """TLS 1.2 or newer against `ca_file` alone, the host name checked; None without `ca_file`."""
-    if broker.ca_file is None:
+    """TLS 1.2 or newer; the broker's certificate and its name are always checked. None where no TLS is asked for."""
+    if not broker.tls:
         return None
-    with disk_errors(broker.ca_file):
-        ca = broker.ca_file.read_text()
     try:
-        context = ssl.create_default_context(cadata=ca)
+        context = ssl.create_default_context(cafile=str(broker.ca_file) if broker.ca_file else None)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if broker.cert_file and broker.key_file:
             context.load_cert_chain(broker.cert_file, broker.key_file)

@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 from edge_runtime.errors import GudgeonError
@@ -23,7 +24,19 @@ BLOCK_BYTES = 4096
 
 def why_not() -> str:
     """Why no small disk can be mounted here; empty if it can."""
-    return "not root" if os.geteuid() else ("" if shutil.which("mount") else "no command mount")
+    if os.geteuid():
+        return "not root"
+    if lacking := [name for name in ("mount", "unshare") if shutil.which(name) is None]:
+        return f"no command {', '.join(lacking)}"
+    probe = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False)
+    return "mounting is not permitted here" if probe.returncode else ""
+
+
+def why_no_ext4() -> str:
+    """Why it cannot be ext4 on a loop device."""
+    if shutil.which("mkfs.ext4") is None:
+        return "no command mkfs.ext4"
+    return "" if Path("/dev/loop-control").exists() else "no loop devices"
 
 
 class SmallDisk:

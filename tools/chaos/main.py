@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -23,7 +24,11 @@ from tools.chaos.scenarios import QUICK, SCENARIOS, missing, without_namespaces
 from tools.chaos.sweep import sweep
 
 GROUPS = {"quick": QUICK, "all": tuple(SCENARIOS)}
-COLUMNS = ("produced", "acknowledged", "delivered", "lost", "double", "shed", "refused")
+#: field of the ledger → heading
+COLUMNS = {
+    "produced": "made", "acknowledged": "durable", "delivered": "arrived", "lost": "lost", "double": "double",
+    "shed": "shed", "refused": "refused",
+}  # fmt: skip
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -73,10 +78,11 @@ def play(name: str, args: argparse.Namespace, console: Console) -> Result:
 
 
 def show(results: list[Result], console: Console) -> None:
-    table = Table("scenario", *COLUMNS, "recovered s", "", title="the producer's ledger against the cloud's database")
+    title = "the producer's ledger against the cloud's database"
+    table = Table("scenario", *COLUMNS.values(), "back after", "", title=title, box=SIMPLE_HEAD, pad_edge=False)
     for r in results:
         counts = [str(getattr(r.ledger, c)) for c in COLUMNS]
-        recovered = "never" if r.recovered_s is None else f"{r.recovered_s:.1f}"
+        recovered = "never" if r.recovered_s is None else f"{r.recovered_s:.1f} s"
         table.add_row(r.scenario, *counts, recovered, "[green]passed" if r.passed else "[red]FAILED")
     console.print(table)
     for r in results:
@@ -102,32 +108,34 @@ def main(argv: list[str]) -> int:
         return 0
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        results, skipped = _all(args, console)
+        results, skipped, broken = _all(args, console)
     finally:
         signal.signal(signal.SIGTERM, before)
     if results:
         show(results, console)
     for name, reason in skipped.items():
         console.print(f"{name}: not run: {reason}", style="yellow", highlight=False)
+    for name, reason in broken.items():
+        console.print(f"{name}: broke off: {reason}", style="red", highlight=False)
     if args.json:
         printed: list[dict[str, Any]] = [r.as_json() for r in results]
         print(json.dumps(printed if args.scenario in GROUPS else printed[0]))
-    return 0 if results and all(r.passed for r in results) else 1
+    return 0 if results and not broken and all(r.passed for r in results) else 1
 
 
-def _all(args: argparse.Namespace, console: Console) -> tuple[list[Result], dict[str, str]]:
-    """Each scenario; of a group, one that this machine cannot run is told and left out."""
+def _all(args: argparse.Namespace, console: Console) -> tuple[list[Result], dict[str, str], dict[str, str]]:
+    """The results, and why the others of a group have none: the machine lacks something, or the run broke off."""
     if args.scenario in SCENARIOS:
-        return [play(args.scenario, args, console)], {}
-    results, skipped = [], {}
+        return [play(args.scenario, args, console)], {}, {}
+    results, skipped, broken = [], {}, {}
     for name in GROUPS[args.scenario]:
         try:
             results.append(play(name, args, console))
         except ResourceError as error:
             skipped[name] = str(error)
         except GudgeonError as error:
-            raise GudgeonError(f"{name}: {error}") from error
-    return results, skipped
+            broken[name] = str(error)
+    return results, skipped, broken
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

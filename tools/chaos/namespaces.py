@@ -39,7 +39,10 @@ def why_not() -> str:
     """Why no namespaces can be made here; empty if they can."""
     if os.geteuid():
         return "not root"
-    return ", ".join(f"no command {name}" for name in ("ip", "nft", "tc", "nsenter") if shutil.which(name) is None)
+    if lacking := [name for name in ("ip", "nft", "tc", "nsenter", "unshare") if shutil.which(name) is None]:
+        return f"no command {', '.join(lacking)}"
+    probe = subprocess.run(["unshare", "--net", "--mount", "true"], capture_output=True, check=False)
+    return "namespaces are not permitted here (a container without the privilege)" if probe.returncode else ""
 
 
 class Namespaces:

@@ -184,7 +184,7 @@ class Pair:
         host, port = self.device_broker
         broker: dict[str, Any] = {"host": host, "port": int(port), "keepalive_s": KEEPALIVE_S}
         if self.wiring.tls:
-            broker["ca_file"] = str(self.authority.ca)
+            broker |= {"tls": True, "ca_file": str(self.authority.ca)}
         data = {"device": {"id": DEVICE, "state_dir": str(self.state_dir)}, "broker": broker}
         return self._write("device.toml", data)
 

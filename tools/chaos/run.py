@@ -62,7 +62,7 @@ def now_text() -> str:
 def run(name: str, seconds: float | None, keep: Path | None, told: Callable[[str], None], proxy_only: bool) -> Result:
     """ResourceError names what the machine lacks."""
     if lacking := missing(name):
-        raise ResourceError(f"chaos {name}: this machine lacks {'; '.join(lacking)}")
+        raise ResourceError(f"{name}: this machine lacks {'; '.join(lacking)}")
     folder = Path(tempfile.mkdtemp(prefix=f"{WORK_PREFIX}{os.getpid()}-"))
     scenario = SCENARIOS[name]
     in_namespaces = not proxy_only and not without_namespaces()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -28,7 +27,7 @@ NEEDS: Mapping[str, tuple[Callable[[], str], str]] = {
     "mosquitto": (lambda: "" if mosquitto() else "not installed", "apt-get install mosquitto"),
     "compiler": (lambda: "" if shim.compiler() else "not installed", "apt-get install gcc libc6-dev"),
     "mount": (disk.why_not, "run as root, where file systems may be mounted"),
-    "ext4": (lambda: "" if shutil.which("mkfs.ext4") else "no command mkfs.ext4", "apt-get install e2fsprogs"),
+    "ext4": (disk.why_no_ext4, "apt-get install e2fsprogs; loop devices"),
 }
 
 SCENARIOS: Mapping[str, Scenario] = {

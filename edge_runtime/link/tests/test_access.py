@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,19 @@ def test_without_a_ca_there_is_no_tls() -> None:
 
 def test_what_is_no_certificate_is_told(tmp_path: Path) -> None:
     ca = tmp_path / "ca.pem"
-    with pytest.raises(ResourceError, match=r"ca\.pem"):
-        tls_context(BrokerSection(ca_file=ca))
-    ca.write_text("rubbish")
-    with pytest.raises(ConfigError, match=r"ca\.pem: not usable for TLS"):
-        tls_context(BrokerSection(ca_file=ca))
+    for text in (None, "rubbish"):
+        if text:
+            ca.write_text(text)
+        with pytest.raises(ConfigError, match=r"ca\.pem: not usable for TLS"):
+            tls_context(BrokerSection(tls=True, ca_file=ca))
+
+
+def test_the_broker_is_always_checked() -> None:
+    made = tls_context(BrokerSection(tls=True))
+    assert made is not None
+    assert made.verify_mode is ssl.CERT_REQUIRED
+    assert made.check_hostname
+    assert made.minimum_version is ssl.TLSVersion.TLSv1_2
 
 
 def test_a_password_is_for_this_user_alone(tmp_path: Path) -> None:
@@ -38,7 +47,9 @@ def test_a_password_is_for_this_user_alone(tmp_path: Path) -> None:
 
 
 def test_a_password_never_crosses_the_network_in_the_clear() -> None:
-    with pytest.raises(ValueError, match="set ca_file"):
+    with pytest.raises(ValueError, match="set tls = true"):
         BrokerSection(host="broker.example", username="u")
-    with pytest.raises(ValueError, match="go together"):
-        BrokerSection(cert_file=Path("c"))
+    with pytest.raises(ValueError, match="need tls = true"):
+        BrokerSection(ca_file=Path("c"))
+    with pytest.raises(ValueError, match="or neither"):
+        BrokerSection(tls=True, cert_file=Path("c"))
