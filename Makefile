@@ -8,7 +8,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 APT := command -v apt-get >/dev/null && { [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-train setup-convert setup-browser demo test check format smoke ci-faults setup-faults chaos kill-test hog-test bench model clean
+.PHONY: help setup setup-train setup-convert setup-browser demo test check format smoke ci-faults setup-faults chaos kill-test hog-test soak drain bench model clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +75,12 @@ hog-test: setup ## the same line twice, without and with a busy loop in link
 
 chaos: setup setup-faults ## a device and cloud pair through every named fault (ARGS="packet-loss --json")
 	@$(GUDGEON) chaos $(if $(ARGS),$(ARGS),all)
+
+soak: setup ## 90 simulated days offline within 200 MB (ARGS="--days 1 --json")
+	@$(BIN)/python -m tools.proofs.soak $(ARGS)
+
+drain: setup setup-faults ## a million records queued offline, then delivered beside live ones (ARGS="--records 100000")
+	@$(BIN)/python -m tools.proofs.drain $(ARGS)
 
 bench: setup ## loop, infer and outbox against their floors
 	@$(GUDGEON) bench loop && $(GUDGEON) bench infer && $(GUDGEON) bench outbox
