@@ -201,8 +201,9 @@ class Uplink:
 
     def _say(self, level: int, message: str, **fields: Any) -> None:
         """Once for each change, so that a night without a broker does not fill the log."""
-        if message != self._said:
-            self._said = message
+        said = f"{message} {fields.get('reason', '')}"
+        if said != self._said:
+            self._said = said
             log.say(level, message, broker=f"{self._host}:{self._port}", **fields)
 
     def _status(self, online: bool) -> bytes:

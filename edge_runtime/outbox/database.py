@@ -299,6 +299,8 @@ class Database:
             return f"{self.path}: the disk is full; free some space"
         if isinstance(error, OSError) or "readonly" in text or "unable to open" in text:
             return f"{self.path}: cannot be written ({text}); check that the folder exists and its permissions"
+        if "disk I/O error" in text:
+            return f"{self.path}: cannot be read or written ({text}); the disk may have turned read-only, or be failing"
         if "locked" in text:
             return f"{self.path}: stayed locked for {BUSY_TIMEOUT_MS} ms by another process; stop the other one"
         return f"{self.path}: {text}"
