@@ -87,6 +87,7 @@ MIGRATIONS: Mapping[int, Sequence[str]] = {
         """CREATE TABLE finding (
             id INTEGER PRIMARY KEY NOT NULL, device TEXT NOT NULL, chain TEXT NOT NULL, stream TEXT NOT NULL,
             seq BIGINT NOT NULL, kind TEXT NOT NULL, detail TEXT NOT NULL, at_ns BIGINT NOT NULL)""",
+        "ALTER TABLE latest ADD COLUMN chain TEXT NOT NULL DEFAULT ''",
     ),
 }
 

@@ -105,6 +105,7 @@ latest = Table(
     Column("seq", BigInteger, nullable=False),
     Column("wall_ns", BigInteger, nullable=False),
     Column("body", Text, nullable=False),
+    Column("chain", Text, nullable=False),
 )
 
 rejection = Table(

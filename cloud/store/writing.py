@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Engine, Table, delete, func, insert, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Engine, Table, delete, func, insert, or_, select, tuple_, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from cloud.messages import Batch, Connected, Item, Rejection, Status, json_text, plain_text
@@ -194,9 +194,9 @@ def _count(connection: Connection, device: str, found: Counter[str]) -> None:
 def _keep_latest(connection: Connection, events: Sequence[Event]) -> None:
     newest = {(e.stream, e.kind): e for e in events if (e.stream, e.kind) in LATEST}
     for e in newest.values():
-        values = {"seq": e.seq, "wall_ns": e.wall_ns, "body": json_text(dict(e.body))}
+        values = {"seq": e.seq, "wall_ns": e.wall_ns, "body": json_text(dict(e.body)), "chain": e.chain}
         statement = upsert(t.latest).values(device=e.device, stream=e.stream, kind=e.kind, **values)
-        newer = t.latest.c.seq < e.seq
+        newer = or_(t.latest.c.chain != e.chain, t.latest.c.seq < e.seq)  # a new chain begins at 1 again
         keys = ["device", "stream", "kind"]
         connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=values, where=newer))
 

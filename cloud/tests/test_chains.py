@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Engine, select
 
+from cloud.store import queries
 from cloud.store import tables as t
 from cloud.store.intervals import Given, Span, merged, reach, runs
 from cloud.store.opening import open_store
@@ -89,6 +90,13 @@ def test_islands_and_what_was_given_up(engine: Engine) -> None:
     assert put(engine, [events[19]]).committed == {"metric": 22}
     grown = [replace(thin, id=2, first=23, last=30, count=8, every=0, policy="evict_oldest")]
     assert put(engine, [], shed=grown, device="dev1").committed == {"metric": 30}
+
+
+def test_the_latest_state_is_that_of_the_newest_chain(engine: Engine) -> None:
+    put(engine, [event(9, "metric", "control", n=9)])
+    put(engine, [replace(event(1, "metric", "control", n=1), chain="f" * 16)])
+    (device,) = queries.devices(engine)
+    assert device["latest"]["metric/control"]["body"] == {"n": 1}
 
 
 def test_a_repeat_is_counted(engine: Engine) -> None:
