@@ -1,8 +1,10 @@
-"""The tables as SQLAlchemy sees them; `migrations.py` makes them, and a test compares the two.
+"""The tables as SQLAlchemy sees them; `migrations/` makes them, and a test compares the two on both databases.
 
 event         every Event once, by (device, chain, stream, seq): `record` is its line, byte for byte, `id` the order of
-              arrival and the cursor of the API
-decision      projection of the stream `decision`: one row for each of its Events
+              arrival and the cursor of the API; `time_ns` is when it happened as far as the cloud can tell (`times`),
+              `wall_ns` what the device's clock said
+decision      projection of the stream `decision`: one row for each of its Events, with the same `id`
+boot_clock    what ties the monotonic clock of one boot of a device to the time of day
 stream_head   highest seq below which nothing is missing (`head`) and highest seq seen (`top`), repeats dropped
 chain         each life of a device's outbox: its key, pinned at first sight, and its newest signed checkpoint
 span          what was delivered, as intervals
@@ -19,8 +21,7 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Boolean, Column, Float, Integer, MetaData, Table, Text, UniqueConstraint
 
 metadata = MetaData()
-
-schema_version = Table("schema_version", metadata, Column("version", Integer, nullable=False))
+ID = BigInteger().with_variant(Integer, "sqlite")
 
 device = Table(
     "device",
@@ -36,7 +37,7 @@ device = Table(
 event = Table(
     "event",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", ID, primary_key=True, autoincrement=False),
     Column("device", Text, nullable=False),
     Column("chain", Text, nullable=False),
     Column("stream", Text, nullable=False),
@@ -48,13 +49,15 @@ event = Table(
     Column("wall_uncertainty_ns", BigInteger),
     Column("received_ns", BigInteger, nullable=False),
     Column("record", Text, nullable=False),
+    Column("time_ns", BigInteger, nullable=False),
+    Column("time_source", Text, nullable=False),
     UniqueConstraint("device", "chain", "stream", "seq"),
 )
 
 decision = Table(
     "decision",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", ID, primary_key=True, autoincrement=False),
     Column("device", Text, nullable=False),
     Column("chain", Text, nullable=False),
     Column("seq", BigInteger, nullable=False),
@@ -88,6 +91,16 @@ stream_head = Table(
     Column("duplicates", BigInteger, nullable=False),
 )
 
+boot_clock = Table(
+    "boot_clock",
+    metadata,
+    Column("device", Text, primary_key=True),
+    Column("boot_id", Text, primary_key=True),
+    Column("offset_ns", BigInteger, nullable=False),
+    Column("uncertainty_ns", BigInteger, nullable=False),
+    Column("source", Text, nullable=False),
+)
+
 tally = Table(
     "tally",
     metadata,
@@ -111,7 +124,7 @@ latest = Table(
 rejection = Table(
     "rejection",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", ID, primary_key=True),
     Column("wall_ns", BigInteger, nullable=False),
     Column("topic", Text, nullable=False),
     Column("reason", Text, nullable=False),
@@ -162,7 +175,7 @@ shed = Table(
 finding = Table(
     "finding",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", ID, primary_key=True),
     Column("device", Text, nullable=False),
     Column("chain", Text, nullable=False),
     Column("stream", Text, nullable=False),

@@ -1,6 +1,8 @@
 """The write side: everything that waits is committed in one transaction.
 
-- An Event is stored once: (device, chain, stream, seq) that is already there is dropped, whatever it holds.
+- An Event is stored once: a (device, chain, stream, seq) that was delivered before, which `span` tells, is dropped, whatever
+  it holds.
+- Several workers may commit at once; the transactions of one device follow one another (`database.lock`).
 - The projection, the counters and the heads change in the same transaction as the Events that they come from.
 - `head` is the highest seq below which nothing is missing: delivered, given up as the device has stated, or below the
   lowest that it still holds. It is the only number that may be acknowledged.
@@ -12,12 +14,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Engine, Table, delete, func, insert, or_, select, tuple_, update
-from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy import Connection, Engine, delete, func, insert, or_, select, tuple_, update
 
 from cloud.messages import Batch, Connected, Item, Rejection, Status, json_text, plain_text
-from cloud.store import chains
+from cloud.store import chains, times
 from cloud.store import tables as t
+from cloud.store.database import EventRow, add_events, here, lock, next_ids, upsert
 from cloud.store.intervals import Given, Span, merged, reach, runs
 from cloud.store.projection import LATEST, STREAM, decision_row, part_key, tallies
 from edge_runtime.wire.batch import ISLANDS_LIMIT, Ack, Shed
@@ -34,18 +36,25 @@ Acks = list[tuple[Place, Ack]]
 
 def commit(engine: Engine, items: Sequence[Item], now_ns: int) -> Acks:
     """Store all items in one transaction; what may be acknowledged once it has returned."""
-    batches: dict[tuple[Place, str], list[Batch]] = defaultdict(list)
     with engine.begin() as connection:
-        for item in items:
-            if isinstance(item, Batch):
-                batches[item.place, item.checkpoint.chain].append(item)
-            elif isinstance(item, Status):
-                _see(connection, item.place, now_ns, item)
-            elif isinstance(item, Rejection):
-                _reject(connection, item, now_ns)
-            elif isinstance(item, Connected):
-                connection.execute(update(t.device).values(online=False))
-        acks = [_store(connection, place, chain, found, now_ns) for (place, chain), found in batches.items()]
+        return store(connection, items, now_ns)
+
+
+def store(connection: Connection, items: Sequence[Item], now_ns: int) -> Acks:
+    """The same within a transaction: what it returns is true once that is committed."""
+    devices = {item.place.device for item in items if isinstance(item, Batch | Status)}
+    lock(connection, devices, alone=any(isinstance(item, Connected) for item in items))
+    batches: dict[tuple[Place, str], list[Batch]] = defaultdict(list)
+    for item in items:
+        if isinstance(item, Batch):
+            batches[item.place, item.checkpoint.chain].append(item)
+        elif isinstance(item, Status):
+            _see(connection, item.place, now_ns, item)
+        elif isinstance(item, Rejection):
+            _reject(connection, item, now_ns)
+        elif isinstance(item, Connected):
+            connection.execute(update(t.device).values(online=False))
+    acks = [_store(connection, place, chain, found, now_ns) for (place, chain), found in batches.items()]
     return [ack for ack in acks if ack is not None]
 
 
@@ -56,6 +65,7 @@ def _store(
     if not _pin(connection, place, chain, batches, now_ns):
         return None
     _see(connection, place, now_ns)
+    clocks = times.learn(connection, place.device, batches, now_ns)
     newest = max((b.checkpoint for b in batches), key=lambda c: c.counter)
     shed = {s.id: s for b in batches for s in b.checkpoint.shed}
     _keep_shed(connection, place.device, chain, [shed[i] for i in sorted(shed)])
@@ -69,7 +79,7 @@ def _store(
     islands: dict[str, list[Span]] = {}
     for stream in {*streams, *(s.stream for s in shed.values())}:
         where = (place.device, chain, stream)
-        fresh = _insert(connection, where, streams[stream], now_ns)
+        fresh = _insert(connection, where, streams[stream], clocks, now_ns)
         settled = newest.floor.get(stream, 1) - 1
         committed[stream], islands[stream] = _advance(connection, where, fresh, came[stream] - len(fresh), settled)
     top = max(shed, default=0)
@@ -78,8 +88,8 @@ def _store(
 
 def _pin(connection: Connection, place: Place, chain: str, batches: Sequence[Batch], now_ns: int) -> bool:
     """The key of a chain is the one that it came with first; batches under another are turned away."""
-    here = t.chain.c
-    known = {row.chain: row for row in connection.execute(select(t.chain).where(here.device == place.device))}
+    c = t.chain.c
+    known = {row.chain: row for row in connection.execute(select(t.chain).where(c.device == place.device))}
     key = known[chain].key if chain in known else batches[0].checkpoint.key
     for batch in batches:
         if batch.checkpoint.key != key:
@@ -99,7 +109,7 @@ def _pin(connection: Connection, place: Place, chain: str, batches: Sequence[Bat
         row = values | {"device": place.device, "chain": chain, "key": key, "first_seen_ns": now_ns}
         connection.execute(insert(t.chain).values(**row))
     elif newest.checkpoint.counter > known[chain].counter:
-        connection.execute(update(t.chain).values(**values).where(here.device == place.device, here.chain == chain))
+        connection.execute(update(t.chain).values(**values).where(c.device == place.device, c.chain == chain))
     return True
 
 
@@ -113,48 +123,51 @@ def _keep_shed(connection: Connection, device: str, chain: str, shed: Sequence[S
     for s in shed:
         row = vars(s) | {"device": device, "chain": chain}
         changed = {name: value for name, value in row.items() if name not in keys}
-        statement = upsert(t.shed).values(**row)
+        statement = upsert(connection, t.shed).values(**row)
         newer = t.shed.c.id < s.id
         connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed, where=newer))
 
 
 def _insert(
-    connection: Connection, where: tuple[str, str, str], by_seq: dict[int, tuple[Event, bytes]], now_ns: int
+    connection: Connection,
+    where: tuple[str, str, str],
+    by_seq: dict[int, tuple[Event, bytes]],
+    clocks: times.Clocks,
+    now_ns: int,
 ) -> list[int]:
     """Store what is not there yet of one stream; its numbers in order."""
-    for seq in list(_known(connection, where, list(by_seq))):
-        del by_seq[seq]
-    fresh = [by_seq[seq] for seq in sorted(by_seq)]
+    delivered = _delivered(connection, where, by_seq)
+    fresh = [by_seq[seq] for seq in sorted(by_seq) if not any(s.first <= seq <= s.last for s in delivered)]
     if not fresh:
         return []
-    connection.execute(insert(t.event), [_event_row(e, line, now_ns) for e, line in fresh])
+    ids = next_ids(connection, len(fresh))
+    rows = [_event_row(i, e, line, clocks.time(e), now_ns) for i, (e, line) in zip(ids, fresh, strict=True)]
+    add_events(connection, rows)
     events = [e for e, _ in fresh]
     _keep_latest(connection, events)
     if where[2] == STREAM:
-        _project(connection, events, now_ns)
+        _project(connection, events, ids, now_ns)
     chains.verify(connection, where, {e.seq: chains.Stored(line, e.prev) for e, line in fresh}, now_ns)
     return [e.seq for e in events]
 
 
-def _known(connection: Connection, where: tuple[str, str, str], seqs: Sequence[int]) -> Iterator[int]:
-    for chunk in _chunks(seqs):
-        here = (*_here(t.event, where), t.event.c.seq.in_(chunk))
-        yield from connection.execute(select(t.event.c.seq).where(*here)).scalars()
+def _delivered(connection: Connection, where: tuple[str, str, str], seqs: Iterable[int]) -> list[Span]:
+    """What came before, of the range of `seqs`."""
+    first, last = min(seqs, default=0), max(seqs, default=-1)
+    s = t.span.c
+    query = select(s.first, s.last).where(*here(t.span, where), s.last >= first, s.first <= last)
+    return [Span(*row) for row in connection.execute(query)] if first <= last else []
 
 
-def _here(table: Table, where: tuple[str, str, str]) -> tuple[ColumnElement[bool], ...]:
-    return tuple(table.c[name] == value for name, value in zip(("device", "chain", "stream"), where, strict=True))
+def _event_row(number: int, e: Event, line: bytes, time: times.Time, now_ns: int) -> EventRow:
+    boot_id, kind = plain_text(e.boot_id), plain_text(e.kind)
+    wall = (e.mono_ns, e.wall_ns, e.wall_uncertainty_ns)
+    return (number, e.device, e.chain, e.stream, e.seq, boot_id, kind, *wall, now_ns, line.decode(), *time)
 
 
-def _event_row(e: Event, line: bytes, now_ns: int) -> dict[str, Any]:
-    row = {name: value for name, value in vars(e).items() if name not in ("prev", "body")}
-    row |= {"boot_id": plain_text(e.boot_id), "kind": plain_text(e.kind), "record": line.decode()}
-    return row | {"received_ns": now_ns}
-
-
-def _project(connection: Connection, events: Sequence[Event], now_ns: int) -> None:
+def _project(connection: Connection, events: Sequence[Event], ids: Sequence[int], now_ns: int) -> None:
     device, chain = events[0].device, events[0].chain
-    rows = [decision_row(e, now_ns) for e in events]
+    rows = [{"id": i, **decision_row(e, now_ns)} for i, e in zip(ids, events, strict=True)]
     keys = [key for row in rows if (key := part_key(row)) is not None]
     seen = Counter(_seen(connection, device, chain, list(dict.fromkeys(keys))))
     found: Counter[str] = Counter()
@@ -176,15 +189,15 @@ def _seen(
     part = (t.decision.c.part_epoch, t.decision.c.part_seq)
     counts: dict[tuple[int, int], int] = {}
     for chunk in _chunks(keys):
-        here = (t.decision.c.device == device, t.decision.c.chain == chain, tuple_(*part).in_(chunk))
-        query = select(*part, func.count()).where(*here)
+        near = (t.decision.c.device == device, t.decision.c.chain == chain, tuple_(*part).in_(chunk))
+        query = select(*part, func.count()).where(*near)
         counts |= {(epoch, seq): n for epoch, seq, n in connection.execute(query.group_by(*part))}
     return counts
 
 
 def _count(connection: Connection, device: str, found: Counter[str]) -> None:
     rows = [{"device": device, "name": name, "value": n} for name, n in found.items() if n]
-    statement = upsert(t.tally)
+    statement = upsert(connection, t.tally)
     added = statement.on_conflict_do_update(
         index_elements=["device", "name"], set_={"value": t.tally.c.value + statement.excluded.value}
     )
@@ -195,7 +208,7 @@ def _keep_latest(connection: Connection, events: Sequence[Event]) -> None:
     newest = {(e.stream, e.kind): e for e in events if (e.stream, e.kind) in LATEST}
     for e in newest.values():
         values = {"seq": e.seq, "wall_ns": e.wall_ns, "body": json_text(dict(e.body)), "chain": e.chain}
-        statement = upsert(t.latest).values(device=e.device, stream=e.stream, kind=e.kind, **values)
+        statement = upsert(connection, t.latest).values(device=e.device, stream=e.stream, kind=e.kind, **values)
         newer = or_(t.latest.c.chain != e.chain, t.latest.c.seq < e.seq)  # a new chain begins at 1 again
         keys = ["device", "stream", "kind"]
         connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=values, where=newer))
@@ -207,7 +220,7 @@ def _advance(
     """Move the head over everything that is delivered, given up, or up to `settled` will never come; the head, and the
     first intervals delivered beyond it."""
     h = t.stream_head
-    row = connection.execute(select(h.c.head, h.c.top, h.c.duplicates).where(*_here(h, where))).one_or_none()
+    row = connection.execute(select(h.c.head, h.c.top, h.c.duplicates).where(*here(h, where))).one_or_none()
     head, top, duplicates = row or (0, 0, 0)
     if fresh:
         _keep_spans(connection, where, runs(fresh))
@@ -215,7 +228,7 @@ def _advance(
     while True:
         spans = _spans(connection, where, head)
         shed = connection.execute(
-            select(t.shed.c.first, t.shed.c.last, t.shed.c.every).where(*_here(t.shed, where), t.shed.c.last > head)
+            select(t.shed.c.first, t.shed.c.last, t.shed.c.every).where(*here(t.shed, where), t.shed.c.last > head)
         )
         moved = reach(head, spans, [Given(*r) for r in shed])
         if moved == head or len(spans) < CHUNK:
@@ -224,21 +237,21 @@ def _advance(
     head, top = moved, max(top, moved)
     key = dict(zip(("device", "chain", "stream"), where, strict=True))
     values = {"head": head, "top": top, "duplicates": duplicates + repeats}
-    statement = upsert(h).values(**key, **values)
+    statement = upsert(connection, h).values(**key, **values)
     connection.execute(statement.on_conflict_do_update(index_elements=list(key), set_=values))
     return head, [s for s in spans if s.first > head][:ISLANDS_LIMIT]
 
 
 def _spans(connection: Connection, where: tuple[str, str, str], head: int) -> list[Span]:
     s = t.span.c
-    query = select(s.first, s.last).where(*_here(t.span, where), s.last > head).order_by(s.first).limit(CHUNK)
+    query = select(s.first, s.last).where(*here(t.span, where), s.last > head).order_by(s.first).limit(CHUNK)
     return [Span(*row) for row in connection.execute(query)]
 
 
 def _keep_spans(connection: Connection, where: tuple[str, str, str], added: Sequence[Span]) -> None:
     """Join what was added with the intervals that it touches."""
     s = t.span.c
-    near = (*_here(t.span, where), s.last >= added[0].first - 1, s.first <= added[-1].last + 1)
+    near = (*here(t.span, where), s.last >= added[0].first - 1, s.first <= added[-1].last + 1)
     touched = [Span(*row) for row in connection.execute(select(s.first, s.last).where(*near))]
     connection.execute(delete(t.span).where(*near))
     key = dict(zip(("device", "chain", "stream"), where, strict=True))
@@ -253,7 +266,7 @@ def _see(connection: Connection, place: Place, now_ns: int, status: Status | Non
     if status:
         known["boot_id"] = status.boot_id
     first = {"boot_id": "", "first_seen_ns": now_ns, "device": place.device} | known
-    statement = upsert(t.device).values(**first)
+    statement = upsert(connection, t.device).values(**first)
     connection.execute(statement.on_conflict_do_update(index_elements=["device"], set_=known))
 
 

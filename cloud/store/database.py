@@ -1,0 +1,95 @@
+"""What differs between the two databases, in one place; everything else is the same SQL.
+
+SQLite       one writer; ids follow the highest
+PostgreSQL   many writers: advisory locks order the transactions of one device; ids come from a sequence; Events are copied
+             into a staging table and from there into the month that they belong to
+
+A reader pages by `id`. Writers that are under way hold lower ids than some that are committed already, so a page ends
+before the first of them (`settled`): nothing that is committed later is ever behind a reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Table, func, insert, select, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.util import await_only
+
+from cloud.store import tables as t
+
+EVENT_COLUMNS = tuple(column.name for column in t.event.columns)
+#: the values of one row of `event`, in the order of its columns
+EventRow = tuple[Any, ...]
+
+DEVICES = 0x67_75_64_01  # the locks of devices, and of everything
+PAGES_TAG = 0x6775 << 48  # the locks that tell from where on ids are being given out
+STAGING = "event_in"
+
+
+def is_postgresql(connection: Connection) -> bool:
+    return connection.dialect.name == "postgresql"
+
+
+def upsert(connection: Connection, table: Table) -> Any:
+    """INSERT that takes ON CONFLICT, which SQLAlchemy has for each database apart."""
+    return postgresql.insert(table) if is_postgresql(connection) else sqlite.insert(table)
+
+
+def here(table: Table, where: tuple[str, str, str]) -> tuple[ColumnElement[bool], ...]:
+    """The condition for one stream: (device, chain, stream)."""
+    return tuple(table.c[name] == value for name, value in zip(("device", "chain", "stream"), where, strict=True))
+
+
+def lock(connection: Connection, devices: Collection[str], alone: bool) -> None:
+    """Until the end of the transaction no other worker stores anything of these devices, or, where `alone`, of any."""
+    if not is_postgresql(connection):
+        return
+    everything = "pg_advisory_xact_lock" if alone else "pg_advisory_xact_lock_shared"
+    connection.execute(text(f"SELECT {everything}(:space)"), {"space": DEVICES})
+    if devices and not alone:
+        one_by_one = """SELECT pg_advisory_xact_lock(:space, number) FROM (SELECT DISTINCT hashtext(name) AS number
+            FROM unnest(CAST(:names AS text[])) AS name ORDER BY number) AS numbers"""
+        connection.execute(text(one_by_one), {"space": DEVICES, "names": sorted(devices)})
+
+
+def next_ids(connection: Connection, count: int) -> Sequence[int]:
+    """`count` rising ids, higher than all that a reader may have seen."""
+    if not is_postgresql(connection):
+        first = int(connection.execute(select(func.max(t.event.c.id))).scalar() or 0) + 1
+        return range(first, first + count)
+    connection.execute(text("SELECT pg_advisory_xact_lock_shared(:tag + last_value) FROM event_id"), {"tag": PAGES_TAG})
+    query = text("SELECT nextval('event_id') FROM generate_series(1, :count)")
+    return [int(i) for i in connection.execute(query, {"count": count}).scalars()]
+
+
+def settled(connection: Connection) -> int | None:
+    """The highest id below which every id is committed or will never be; None: all of them."""
+    if not is_postgresql(connection):
+        return None
+    given = int(connection.execute(text("SELECT last_value FROM event_id")).scalar_one())
+    under_way = text(
+        """SELECT min(((classid::bigint << 32) | objid::bigint) - :tag) FROM pg_locks
+        WHERE locktype = 'advisory' AND objsubid = 1 AND classid::bigint >> 16 = :tag >> 48
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
+    )
+    first = connection.execute(under_way, {"tag": PAGES_TAG}).scalar()
+    return given if first is None else min(given, int(first))
+
+
+def add_events(connection: Connection, rows: Sequence[EventRow]) -> None:
+    if not is_postgresql(connection):
+        connection.execute(insert(t.event), [dict(zip(EVENT_COLUMNS, row, strict=True)) for row in rows])
+        return
+    connection.execute(
+        text(f"CREATE TEMPORARY TABLE IF NOT EXISTS {STAGING} (LIKE event) ON COMMIT DELETE ROWS")  # the name is ours
+    )
+    raw = connection.connection.driver_connection
+    assert raw is not None
+    await_only(raw.copy_records_to_table(STAGING, records=rows, columns=EVENT_COLUMNS))
+    names = ", ".join(EVENT_COLUMNS)
+    connection.execute(
+        text(f"INSERT INTO event ({names}) SELECT {names} FROM {STAGING} ON CONFLICT DO NOTHING")  # noqa: S608
+    )
+    connection.execute(text(f"DELETE FROM {STAGING}"))  # noqa: S608

@@ -1,0 +1,8 @@
+"""Run by Alembic, on the connection that `migrate` hands over."""
+
+from alembic import context
+
+connection = context.config.attributes["connection"]
+context.configure(connection=connection, transactional_ddl=True, transaction_per_migration=True)
+with context.begin_transaction():
+    context.run_migrations()
