@@ -20,8 +20,8 @@ $(VENV)/.done: pyproject.toml
 	  { echo "make setup: python3-venv is missing; install it with: apt-get install python3-venv"; exit 1; }
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	@echo "installing Gudgeon into $(VENV) (a minute or two)"
-	@$(BIN)/pip install -q --disable-pip-version-check -e '.[edge,opcua,cloud,sim,tools,bench,dev]' 2>&1 | grep -v '^WARNING' || true
-	@$(BIN)/python -c 'import onnxruntime, fastapi, asyncua, zstandard, pytest' && touch $@
+	@$(BIN)/pip install -q --disable-pip-version-check -e '.[edge,opcua,sparkplug,cloud,postgres,sim,tools,bench,dev]' 2>&1 | grep -v '^WARNING' || true
+	@$(BIN)/python -c 'import onnxruntime, fastapi, asyncua, alembic, asyncpg, pytest' && touch $@
 
 setup-train: .venv-train/.done ## make .venv-train (PyTorch, CPU) that `gudgeon train` calls
 .venv-train/.done: pyproject.toml | setup

@@ -1,8 +1,10 @@
 """Ingest: MQTT to the store, and acknowledgements back.
 
 - The network thread only puts messages into a bounded queue; one worker thread reads, commits and acknowledges.
-- Messages that wait share one commit. An acknowledgement is published after the commit that it stands for, never before.
+- Messages that wait share one commit. An acknowledgement is published after the commit that it stands for, never before;
+  the broker, too, gets its PUBACK only then, so that a worker that dies leaves what it had to the others.
 - What finds no room in the queue, and what cannot be committed, is not acknowledged: the device sends it again.
+- Several workers share the Events: each gets its part from the broker (`$share`); status messages go to all of them.
 - A broker that goes away is dialled again, with growing pauses; one that speaks MQTT 3.1.1 only is found out at the
   first connection and remembered.
 """
@@ -23,17 +25,21 @@ from typing import Any
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
-from sqlalchemy import Engine
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from cloud.messages import Connected, Item, Rejection, read_message
-from cloud.store.writing import Acks, commit
+from cloud.store.writer import Writer
+from cloud.store.writing import Acks
 from edge_runtime import log
+from edge_runtime.mqtt_access import BrokerAccess, secret_file, tls_context
 from edge_runtime.wire.batch import encode_ack
 from edge_runtime.wire.topics import subscription
 
 PROTOCOLS = (MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311)
-LEAVES = ("events", "status")
+GROUP = "$share/gudgeon-ingest/"
 QUEUE_MESSAGES = 500
+UNDER_WAY = 200  # that a broker may send without a PUBACK
 COMMIT_MESSAGES = 64
 FULL_WAIT_S = 1.0
 KEEPALIVE_S = 30
@@ -43,16 +49,21 @@ PAUSE_LIMIT_S = 5.0
 STORE_PAUSE_S = 0.5
 REFUSED = "the broker refuses the connection"
 
-Message = tuple[str, bytes]
+#: packet identifier and quality of service, for the PUBACK; topic, payload
+Message = tuple[int, int, str, bytes]
 
 
 class Ingest:
-    """`start`, then `stop`. `counts` (messages, events, commits, rejected, dropped, not_committed) is for tests and logs."""
+    """`start`, then `stop`. `embedded`: the broker is ours; it knows only MQTT 3.1.1, has no shared subscriptions and forgets
+    who is online. `counts` (messages, commits, rejected, dropped, not_committed, not_confirmed) is for tests and metrics."""
 
     def __init__(
-        self, engine: Engine, host: str, port: int, protocols: Sequence[MQTTProtocolVersion] = PROTOCOLS
+        self, writer: Writer, host: str, port: int, access: BrokerAccess | None = None, embedded: bool = False
     ) -> None:
-        self._engine, self._host, self._port, self._protocols = engine, host, port, protocols
+        self._writer, self._host, self._port, self._embedded = writer, host, port, embedded
+        self._protocols = PROTOCOLS[1:] if embedded else PROTOCOLS
+        self._access = access or BrokerAccess()
+        self._tls = tls_context(self._access)
         self._queue: queue.Queue[Message | Connected | None] = queue.Queue(QUEUE_MESSAGES)
         self._stopping = threading.Event()
         self._ended = threading.Event()
@@ -102,7 +113,7 @@ class Ingest:
         self._ended.clear()
         client = self._make_client(self._protocols[self._protocol])
         try:
-            client.connect(self._host, self._port, KEEPALIVE_S)
+            client.connect(self._host, self._port, KEEPALIVE_S, properties=self._properties())
         except (OSError, ValueError) as error:
             return str(error)
         self._client = client
@@ -115,6 +126,13 @@ class Ingest:
         self._client = None
         return "the broker closed the connection" if self.connected.is_set() else REFUSED
 
+    def _properties(self) -> Properties | None:
+        if self._protocols[self._protocol] is not MQTTProtocolVersion.MQTTv5:
+            return None
+        found = Properties(PacketTypes.CONNECT)
+        found.ReceiveMaximum = UNDER_WAY
+        return found
+
     def _wait_for_end(self, deadline_s: float | None) -> None:
         if not self._ended.wait(deadline_s) and self.connected.is_set():
             self._ended.wait()
@@ -126,7 +144,13 @@ class Ingest:
             clean_session=None if protocol is MQTTProtocolVersion.MQTTv5 else True,
             protocol=protocol,
             reconnect_on_failure=False,
+            manual_ack=True,
         )
+        if self._tls is not None:
+            client.tls_set_context(self._tls)
+        if self._access.username:
+            file = self._access.password_file
+            client.username_pw_set(self._access.username, secret_file(file) if file else None)
         client.connect_timeout = CONNECT_TIMEOUT_S
         client.on_socket_open = _no_delay
         client.on_connect = self._on_connect
@@ -139,8 +163,10 @@ class Ingest:
         if reason.is_failure:
             return  # the end of the connection follows
         self._proven = True
-        self._queue.put(Connected())
-        client.subscribe([(subscription(leaf), 1) for leaf in LEAVES])
+        if self._embedded:
+            self._queue.put(Connected())
+        events = subscription("events") if self._embedded else GROUP + subscription("events")
+        client.subscribe([(events, 1), (subscription("status"), 1)])
 
     def _on_subscribe(self, client: mqtt.Client, _: Any, mid: int, reasons: Any, properties: Any) -> None:
         if any(r.is_failure for r in reasons):
@@ -156,11 +182,14 @@ class Ingest:
 
     def _on_message(self, client: mqtt.Client, _: Any, message: mqtt.MQTTMessage) -> None:
         try:
-            self._queue.put((message.topic, bytes(message.payload)), timeout=FULL_WAIT_S)
+            taken = (message.mid, message.qos, message.topic, bytes(message.payload))
+            self._queue.put(taken, timeout=FULL_WAIT_S)
         except queue.Full:
             self.counts["dropped"] += 1
+            client.ack(message.mid, message.qos)
         except UnicodeDecodeError:  # paho decodes the topic here
             self.counts["rejected"] += 1
+            client.ack(message.mid, message.qos)
 
     # ── the worker ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -174,10 +203,11 @@ class Ingest:
             items = [m if isinstance(m, Connected) else self._read(m) for m in waiting if m is not None]
             if items:
                 self._publish(self._commit(items))
+            self._confirm([(m[0], m[1]) for m in waiting if isinstance(m, tuple)])
 
     def _read(self, message: Message) -> Item:
         self.counts["messages"] += 1
-        item = read_message(*message)
+        item = read_message(*message[2:])
         if isinstance(item, Rejection):
             self.counts["rejected"] += 1
             log.say(logging.WARNING, "a message was rejected", topic=item.topic, reason=item.reason)
@@ -186,7 +216,7 @@ class Ingest:
     def _commit(self, items: Sequence[Item]) -> Acks:
         """All in one transaction; if that fails each alone, so that one bad message does not hold up the others."""
         try:
-            acks = commit(self._engine, items, time.time_ns())
+            acks = self._writer.commit(items, time.time_ns())
         except Exception as error:  # whatever a message holds, the worker goes on
             if len(items) == 1:
                 self.counts["not_committed"] += 1
@@ -204,6 +234,13 @@ class Ingest:
         for place, ack in acks:
             if client is not None:
                 client.publish(place.topic("ack"), encode_ack(replace(ack, now_ns=time.time_ns())), qos=1)
+
+    def _confirm(self, messages: Sequence[tuple[int, int]]) -> None:
+        """The broker's PUBACK. On a connection made since, the numbers mean nothing and are told to nobody."""
+        client = self._client
+        for mid, qos in messages:
+            if client is not None and client.ack(mid, qos) != mqtt.MQTT_ERR_SUCCESS:
+                self.counts["not_confirmed"] += 1
 
 
 def _no_delay(client: mqtt.Client, _: Any, sock: Any) -> None:

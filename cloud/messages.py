@@ -120,8 +120,8 @@ def _status(place: Place, payload: bytes) -> Status:
 
 
 def plain_text(value: str) -> str:
-    """Text that can be written as UTF-8: what cannot (half of a surrogate pair) becomes a question mark."""
-    return value.encode("utf-8", "replace").decode("utf-8")
+    """Text that every store takes as UTF-8: what it cannot (half of a surrogate pair, NUL) becomes a question mark."""
+    return value.encode("utf-8", "replace").decode("utf-8").replace("\0", "?")
 
 
 def json_text(body: Any) -> str:

@@ -1,19 +1,23 @@
 """Cloud configuration: `cloud.toml` to frozen dataclasses. Every key has a default; unknown keys are refused.
 
 - Port 0 means any free port.
-- A relative SQLite path is taken from the folder that the file is in.
-- Until devices and users have identities, web server and broker stay on this machine: other hosts are refused.
+- A relative path, that of SQLite in `store.url` too, is taken from the folder that the file is in.
+- Until users have identities, the web server and the embedded broker stay on this machine: other hosts are refused.
+- A broker on another host is reached with TLS only.
 """
 
 from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
-from edge_runtime.config import load
+from sqlalchemy import URL
 
-SQLITE = "sqlite:///"
+from cloud.store.opening import store_url
+from edge_runtime.config import load
+from edge_runtime.mqtt_access import BrokerAccess, secret_file
 
 
 def check_loopback(host: str) -> None:
@@ -44,7 +48,7 @@ class HttpSection:
 
 
 @dataclass(frozen=True)
-class BrokerSection:
+class BrokerSection(BrokerAccess):
     """`embedded`: start a broker on this address; otherwise one already listens there (Mosquitto, EMQX …)."""
 
     embedded: bool = True
@@ -52,23 +56,39 @@ class BrokerSection:
     port: int = 1883
 
     def __post_init__(self) -> None:
-        check_loopback(self.host)
+        self.check(self.host)
+        if self.embedded or not self.tls:
+            check_loopback(self.host)
         check_port(self.port)
+        if self.embedded and (self.tls or self.username):
+            raise ValueError("the embedded broker knows neither TLS nor users; set embedded = false or leave them out")
         if not self.embedded and self.port == 0:
             raise ValueError("port is 0, expected the port of the broker, because embedded = false")
 
 
 @dataclass(frozen=True)
 class StoreSection:
+    """`password_file`: of the PostgreSQL user, readable by its owner only. `key_file`: the key that statements are signed
+    with, made at first use; by default beside the SQLite file, or `cloud.key` beside the configuration."""
+
     url: str = "sqlite:///cloud.db"
+    password_file: Path | None = None
+    key_file: Path = Path()
 
     def __post_init__(self) -> None:
-        if not self.url.startswith(SQLITE) or self.url[len(SQLITE) :] in ("", ":memory:"):
-            raise ValueError(f"url is {self.url!r}, expected sqlite:///FILE")
+        store_url(self.url)
 
-    @property
-    def path(self) -> Path:
-        return Path(self.url[len(SQLITE) :])
+    @cached_property
+    def address(self) -> URL:
+        """The URL with the password."""
+        return store_url(self.url, secret_file(self.password_file) if self.password_file else None)
+
+
+@dataclass(frozen=True)
+class IngestSection:
+    """`here`: ingest runs within `gudgeon cloud`; otherwise `gudgeon ingest` does it, as often as it is started."""
+
+    here: bool = True
 
 
 @dataclass(frozen=True)
@@ -87,11 +107,22 @@ class CloudSettings:
     http: HttpSection = field(default_factory=HttpSection)
     broker: BrokerSection = field(default_factory=BrokerSection)
     store: StoreSection = field(default_factory=StoreSection)
+    ingest: IngestSection = field(default_factory=IngestSection)
     simulator: SimulatorSection = field(default_factory=SimulatorSection)
 
 
 def load_cloud(path: Path) -> CloudSettings:
     """Read `cloud.toml`; ConfigError names file, key and what was expected."""
     settings = load(path, CloudSettings)
-    absolute = (path.parent / settings.store.path).resolve()
-    return replace(settings, store=StoreSection(f"{SQLITE}{absolute}"))
+    return replace(settings, store=_resolved(settings.store, path.parent.resolve()))
+
+
+def _resolved(store: StoreSection, folder: Path) -> StoreSection:
+    url, key_file = store_url(store.url), folder / "cloud.key"
+    if url.drivername == "sqlite":
+        url = url.set(database=str(folder / str(url.database)))
+        key_file = Path(str(url.database)).with_suffix(".key")
+    if store.key_file != Path():
+        key_file = folder / store.key_file
+    password_file = folder / store.password_file if store.password_file else None
+    return StoreSection(url.render_as_string(hide_password=False), password_file, key_file)

@@ -54,16 +54,6 @@ def lock(connection: Connection, devices: Collection[str], alone: bool) -> None:
         connection.execute(text(one_by_one), {"space": DEVICES, "names": sorted(devices)})
 
 
-def next_ids(connection: Connection, count: int) -> Sequence[int]:
-    """`count` rising ids, higher than all that a reader may have seen."""
-    if not is_postgresql(connection):
-        first = int(connection.execute(select(func.max(t.event.c.id))).scalar() or 0) + 1
-        return range(first, first + count)
-    connection.execute(text("SELECT pg_advisory_xact_lock_shared(:tag + last_value) FROM event_id"), {"tag": PAGES_TAG})
-    query = text("SELECT nextval('event_id') FROM generate_series(1, :count)")
-    return [int(i) for i in connection.execute(query, {"count": count}).scalars()]
-
-
 def settled(connection: Connection) -> int | None:
     """The highest id below which every id is committed or will never be; None: all of them."""
     if not is_postgresql(connection):
@@ -78,18 +68,42 @@ def settled(connection: Connection) -> int | None:
     return given if first is None else min(given, int(first))
 
 
-def add_events(connection: Connection, rows: Sequence[EventRow]) -> None:
-    if not is_postgresql(connection):
-        connection.execute(insert(t.event), [dict(zip(EVENT_COLUMNS, row, strict=True)) for row in rows])
-        return
-    connection.execute(
-        text(f"CREATE TEMPORARY TABLE IF NOT EXISTS {STAGING} (LIKE event) ON COMMIT DELETE ROWS")  # the name is ours
-    )
-    raw = connection.connection.driver_connection
-    assert raw is not None
-    await_only(raw.copy_records_to_table(STAGING, records=rows, columns=EVENT_COLUMNS))
-    names = ", ".join(EVENT_COLUMNS)
-    connection.execute(
-        text(f"INSERT INTO event ({names}) SELECT {names} FROM {STAGING} ON CONFLICT DO NOTHING")  # noqa: S608
-    )
-    connection.execute(text(f"DELETE FROM {STAGING}"))  # noqa: S608
+class Added:
+    """The Events that one transaction adds: numbered at once, written together by `flush`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._last: int | None = None
+        self.rows: list[EventRow] = []
+
+    def ids(self, count: int) -> Sequence[int]:
+        """`count` rising ids, higher than all that a reader may have seen."""
+        if is_postgresql(self._connection):
+            return self._from_sequence(count)
+        if self._last is None:
+            self._last = int(self._connection.execute(select(func.max(t.event.c.id))).scalar() or 0)
+        self._last += count
+        return range(self._last - count + 1, self._last + 1)
+
+    def _from_sequence(self, count: int) -> Sequence[int]:
+        tell = text("SELECT pg_advisory_xact_lock_shared(:tag + last_value) FROM event_id")
+        self._connection.execute(tell, {"tag": PAGES_TAG})
+        query = text("SELECT nextval('event_id') FROM generate_series(1, :count)")
+        return [int(i) for i in self._connection.execute(query, {"count": count}).scalars()]
+
+    def flush(self) -> None:
+        if self.rows and is_postgresql(self._connection):
+            self._copy()
+        elif self.rows:
+            rows = [dict(zip(EVENT_COLUMNS, row, strict=True)) for row in self.rows]
+            self._connection.execute(insert(t.event), rows)
+
+    def _copy(self) -> None:
+        make = f"CREATE TEMPORARY TABLE IF NOT EXISTS {STAGING} (LIKE event) ON COMMIT DELETE ROWS"
+        self._connection.execute(text(make))
+        raw = self._connection.connection.driver_connection
+        assert raw is not None
+        await_only(raw.copy_records_to_table(STAGING, records=self.rows, columns=EVENT_COLUMNS))
+        names = ", ".join(EVENT_COLUMNS)
+        move = f"INSERT INTO event ({names}) SELECT {names} FROM {STAGING} ON CONFLICT DO NOTHING"  # noqa: S608
+        self._connection.execute(text(move))

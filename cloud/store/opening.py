@@ -1,44 +1,72 @@
-"""Open the database: WAL, so that readers never wait for the writer, and synchronous FULL, because a device deletes what
-the cloud has acknowledged: what is committed must survive a power cut."""
+"""Open the store, of either kind.
+
+SQLite       WAL, so that readers never wait for the writer, and synchronous FULL, because a device deletes what the cloud
+             has acknowledged: what is committed must survive a power cut
+PostgreSQL   `postgresql://user@host/name`; read through psycopg, written by each ingest worker through asyncpg
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import DatabaseError, SQLAlchemyError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DatabaseError, SQLAlchemyError
 
 from cloud.store.migrations import migrate
-from edge_runtime.errors import ResourceError
-from edge_runtime.identity import load_or_make
+from edge_runtime.errors import ConfigError, ResourceError
 
+SQLITE = "sqlite:///"
+POSTGRESQL = "postgresql"
 PRAGMAS = ("journal_mode = WAL", "synchronous = FULL", "busy_timeout = 5000", "foreign_keys = ON")
 
 
-def open_store(url: str) -> Engine:
-    """The engine of an up-to-date database; ResourceError if the file cannot be used."""
-    engine = create_engine(url)
-    event.listen(engine, "connect", _configure)
-    event.listen(engine, "begin", _begin)
+def store_url(url: str, password: str | None = None) -> URL:
+    """The URL with the password in it; ValueError unless it names a store that we can use."""
+    try:
+        found = make_url(url)
+    except ArgumentError:
+        found = None
+    if found is not None and found.drivername == "sqlite" and found.database not in (None, "", ":memory:"):
+        return found
+    if found is not None and found.drivername == POSTGRESQL and found.database:
+        return found.set(password=password) if password else found
+    raise ValueError("url: expected sqlite:///FILE or postgresql://USER@HOST:PORT/NAME")
+
+
+def open_store(url: str | URL) -> Engine:
+    """The engine of an up-to-date store; ResourceError if it cannot be used."""
+    url = store_url(url) if isinstance(url, str) else url
+    engine = _sqlite(url) if url.drivername == "sqlite" else _postgresql(url)
     try:
         migrate(engine)
     except DatabaseError as error:
         engine.dispose()
-        raise ResourceError(
-            f"{engine.url.database}: cannot be used as the store: {error.orig}; "
-            "check folder, permission and free space, or name another file in store.url"
-        ) from error
+        shown = url.database if url.drivername == "sqlite" else url.render_as_string(hide_password=True)
+        raise ResourceError(f"{shown}: cannot be used as the store: {error.orig}; {_advice(url)}") from error
     except (SQLAlchemyError, ResourceError):
         engine.dispose()
         raise
     return engine
 
 
-def signing_key(engine: Engine) -> Ed25519PrivateKey:
-    """The key that the cloud signs its statements with: a file beside the database, made at first use."""
-    return load_or_make(Path(str(engine.url.database)).with_suffix(".key"))
+def _sqlite(url: URL) -> Engine:
+    engine = create_engine(url)
+    event.listen(engine, "connect", _configure)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _postgresql(url: URL) -> Engine:
+    try:
+        return create_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"PostgreSQL needs {error.name}; run: pip install 'gudgeon[postgres]'") from error
+
+
+def _advice(url: URL) -> str:
+    if url.drivername == "sqlite":
+        return "check folder, permission and free space, or name another file in store.url"
+    return "check that the server runs, and user, password and name in store.url"
 
 
 def _configure(connection: Any, _: Any) -> None:

@@ -15,7 +15,8 @@ from cloud.messages import INT64_MAX, plain_text
 from edge_runtime.wire.envelope import Event
 
 STREAM = "decision"
-INTEGERS = ("part_epoch", "part_seq", "result", "serial", "lot", "recipe", "latency_us")
+INT32_MAX = 2**31 - 1
+INTEGERS = ("part_epoch", "part_seq", "serial", "lot", "recipe", "latency_us")
 TEXTS = ("label", "reason", "bundle_digest", "engine", "variant")
 #: upper edges of the latency histogram; the last bucket has none
 LATENCY_EDGES_MS = (1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100)
@@ -27,6 +28,7 @@ LATEST = {("metric", "control"), ("health", "health"), ("health", "model_loaded"
 def decision_row(e: Event, received_ns: int) -> dict[str, Any]:
     row: dict[str, Any] = {"device": e.device, "chain": e.chain, "seq": e.seq, "kind": plain_text(e.kind)}
     row |= {name: _integer(e.body.get(name)) for name in INTEGERS}
+    row["result"] = _integer(e.body.get("result"), INT32_MAX)
     row |= {name: _text(e.body.get(name)) for name in TEXTS}
     return row | {"score": _real(e.body.get("score")), "wall_ns": e.wall_ns, "received_ns": received_ns}
 
@@ -47,8 +49,8 @@ def tallies(row: Mapping[str, Any]) -> Counter[str]:
     return found
 
 
-def _integer(value: Any) -> int | None:
-    is_integer = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= INT64_MAX
+def _integer(value: Any, most: int = INT64_MAX) -> int | None:
+    is_integer = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= most
     return value if is_integer else None
 
 

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Engine, delete, func, insert, or_, select, tu
 from cloud.messages import Batch, Connected, Item, Rejection, Status, json_text, plain_text
 from cloud.store import chains, times
 from cloud.store import tables as t
-from cloud.store.database import EventRow, add_events, here, lock, next_ids, upsert
+from cloud.store.database import Added, EventRow, here, lock, upsert
 from cloud.store.intervals import Given, Span, merged, reach, runs
 from cloud.store.projection import LATEST, STREAM, decision_row, part_key, tallies
 from edge_runtime.wire.batch import ISLANDS_LIMIT, Ack, Shed
@@ -54,12 +54,14 @@ def store(connection: Connection, items: Sequence[Item], now_ns: int) -> Acks:
             _reject(connection, item, now_ns)
         elif isinstance(item, Connected):
             connection.execute(update(t.device).values(online=False))
-    acks = [_store(connection, place, chain, found, now_ns) for (place, chain), found in batches.items()]
+    added = Added(connection)
+    acks = [_store(connection, place, chain, found, added, now_ns) for (place, chain), found in batches.items()]
+    added.flush()
     return [ack for ack in acks if ack is not None]
 
 
 def _store(
-    connection: Connection, place: Place, chain: str, batches: Sequence[Batch], now_ns: int
+    connection: Connection, place: Place, chain: str, batches: Sequence[Batch], added: Added, now_ns: int
 ) -> tuple[Place, Ack] | None:
     """Add what is new of one chain; the answer to it, or None where the chain belongs to another key."""
     if not _pin(connection, place, chain, batches, now_ns):
@@ -79,7 +81,7 @@ def _store(
     islands: dict[str, list[Span]] = {}
     for stream in {*streams, *(s.stream for s in shed.values())}:
         where = (place.device, chain, stream)
-        fresh = _insert(connection, where, streams[stream], clocks, now_ns)
+        fresh = _insert(connection, where, streams[stream], added, clocks, now_ns)
         settled = newest.floor.get(stream, 1) - 1
         committed[stream], islands[stream] = _advance(connection, where, fresh, came[stream] - len(fresh), settled)
     top = max(shed, default=0)
@@ -132,6 +134,7 @@ def _insert(
     connection: Connection,
     where: tuple[str, str, str],
     by_seq: dict[int, tuple[Event, bytes]],
+    added: Added,
     clocks: times.Clocks,
     now_ns: int,
 ) -> list[int]:
@@ -140,9 +143,8 @@ def _insert(
     fresh = [by_seq[seq] for seq in sorted(by_seq) if not any(s.first <= seq <= s.last for s in delivered)]
     if not fresh:
         return []
-    ids = next_ids(connection, len(fresh))
-    rows = [_event_row(i, e, line, clocks.time(e), now_ns) for i, (e, line) in zip(ids, fresh, strict=True)]
-    add_events(connection, rows)
+    ids = added.ids(len(fresh))
+    added.rows += [_event_row(i, e, line, clocks.time(e), now_ns) for i, (e, line) in zip(ids, fresh, strict=True)]
     events = [e for e, _ in fresh]
     _keep_latest(connection, events)
     if where[2] == STREAM:

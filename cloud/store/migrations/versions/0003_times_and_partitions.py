@@ -14,13 +14,16 @@ BOOT_CLOCK = """CREATE TABLE boot_clock (
     device TEXT NOT NULL, boot_id TEXT NOT NULL, offset_ns BIGINT NOT NULL, uncertainty_ns BIGINT NOT NULL,
     source TEXT NOT NULL, PRIMARY KEY (device, boot_id))"""
 EVENT_TIME = "CREATE INDEX event_time ON event (device, time_ns)"
+EVENT_UNSURE = "CREATE INDEX event_unsure ON event (device, boot_id) WHERE time_source <> 'device'"
 
 SQLITE = (
     BOOT_CLOCK,
     "ALTER TABLE event ADD COLUMN time_ns BIGINT NOT NULL DEFAULT 0",
-    "ALTER TABLE event ADD COLUMN time_source TEXT NOT NULL DEFAULT 'device'",
-    "UPDATE event SET time_ns = wall_ns",
+    "ALTER TABLE event ADD COLUMN time_source TEXT NOT NULL DEFAULT 'unknown'",
+    """UPDATE event SET time_ns = wall_ns,
+        time_source = CASE WHEN wall_uncertainty_ns <= 10000000000 THEN 'device' ELSE 'unknown' END""",
     EVENT_TIME,
+    EVENT_UNSURE,
 )
 
 POSTGRESQL = (
@@ -34,6 +37,7 @@ POSTGRESQL = (
         time_source TEXT NOT NULL, UNIQUE (device, chain, stream, seq, wall_ns)) PARTITION BY RANGE (wall_ns)""",
     "CREATE INDEX event_cursor ON event (id)",
     EVENT_TIME,
+    EVENT_UNSURE,
     """CREATE TABLE decision (
         id BIGINT PRIMARY KEY NOT NULL, device TEXT NOT NULL, chain TEXT NOT NULL, seq BIGINT NOT NULL,
         kind TEXT NOT NULL, part_epoch BIGINT, part_seq BIGINT, result INTEGER, score DOUBLE PRECISION, label TEXT,

@@ -1,0 +1,124 @@
+"""When an Event happened, as far as the cloud can tell. What the device's clock said is kept beside it.
+
+device    the device's clock was set by somebody who knows the time: its own wall time
+boot      another record of the same boot was; monotonic time ties the two together
+contact   the device never knew; its monotonic time when it was heard, and the cloud's clock then
+unknown   a boot that was over before it was ever heard: what its clock said
+
+When more becomes known of a boot, what came from it earlier is stamped again. No clock changes the order of a stream:
+that is the sequence number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from sqlalchemy import Connection, select, update
+
+from cloud.messages import Batch, plain_text
+from cloud.store import tables as t
+from cloud.store.database import upsert
+
+SECOND_NS = 1_000_000_000
+#: a device's clock that claims to be better than this is believed
+TRUSTED_NS = 10 * SECOND_NS
+#: a message that was under way for longer has been sent again meanwhile
+CONTACT_NS = 10 * SECOND_NS
+#: what is stamped already is not touched for less
+RESTAMP_NS = SECOND_NS
+RANK = {"contact": 0, "boot": 1}
+
+
+class Stamped(Protocol):
+    """An Event, or the header of a batch."""
+
+    @property
+    def boot_id(self) -> str: ...
+    @property
+    def mono_ns(self) -> int: ...
+    @property
+    def wall_ns(self) -> int: ...
+    @property
+    def wall_uncertainty_ns(self) -> int | None: ...
+
+
+class Time(NamedTuple):
+    time_ns: int
+    source: str
+
+
+class BootClock(NamedTuple):
+    """`offset_ns` + monotonic time = time of day."""
+
+    offset_ns: int
+    uncertainty_ns: int
+    source: str
+
+
+@dataclass(frozen=True)
+class Clocks:
+    """What is known of the boots of one device."""
+
+    boots: Mapping[str, BootClock]
+
+    def time(self, e: Stamped) -> Time:
+        if trusted(e):
+            return Time(e.wall_ns, "device")
+        clock = self.boots.get(plain_text(e.boot_id))
+        return Time(e.mono_ns + clock.offset_ns, clock.source) if clock else Time(e.wall_ns, "unknown")
+
+
+def trusted(e: Stamped) -> bool:
+    return e.wall_uncertainty_ns is not None and 0 <= e.wall_uncertainty_ns <= TRUSTED_NS
+
+
+def better(new: BootClock, old: BootClock | None) -> bool:
+    """Is `new` worth keeping? A shorter way makes a contact more exact, and never a later one."""
+    if old is None or RANK[new.source] != RANK[old.source]:
+        return old is None or RANK[new.source] > RANK[old.source]
+    if new.source == "contact":
+        return new.offset_ns < old.offset_ns
+    return new.uncertainty_ns < old.uncertainty_ns // 2
+
+
+def told(batches: Sequence[Batch], now_ns: int) -> Iterator[tuple[str, BootClock]]:
+    """What the batches tell of the boots that they name."""
+    for batch in batches:
+        c = batch.checkpoint
+        if not trusted(c):
+            yield plain_text(c.boot_id), BootClock(now_ns - c.mono_ns, CONTACT_NS, "contact")
+        for e in (c, *batch.events[:1], *batch.events[-1:]):
+            if trusted(e):
+                yield plain_text(e.boot_id), BootClock(e.wall_ns - e.mono_ns, e.wall_uncertainty_ns or 0, "boot")
+
+
+def learn(connection: Connection, device: str, batches: Sequence[Batch], now_ns: int) -> Clocks:
+    """Keep what the batches tell, and stamp again what it changes."""
+    b = t.boot_clock.c
+    found = list(told(batches, now_ns))
+    names = {plain_text(e.boot_id) for batch in batches for e in batch.events} | {boot for boot, _ in found}
+    query = select(b.boot_id, b.offset_ns, b.uncertainty_ns, b.source).where(b.device == device, b.boot_id.in_(names))
+    before = {boot: BootClock(*row) for boot, *row in connection.execute(query)}
+    boots = dict(before)
+    for boot, clock in found:
+        if better(clock, boots.get(boot)):
+            boots[boot] = clock
+    for boot, clock in boots.items():
+        if clock != before.get(boot):
+            _keep(connection, device, boot, clock, before.get(boot))
+    return Clocks(boots)
+
+
+def _keep(connection: Connection, device: str, boot: str, clock: BootClock, before: BootClock | None) -> None:
+    statement = upsert(connection, t.boot_clock).values(device=device, boot_id=boot, **clock._asdict())
+    keys = ["device", "boot_id"]
+    connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=clock._asdict()))
+    if before and before.source == clock.source and abs(before.offset_ns - clock.offset_ns) < RESTAMP_NS:
+        return
+    e = t.event.c
+    values = {"time_ns": e.mono_ns + clock.offset_ns, "time_source": clock.source}
+    connection.execute(
+        update(t.event).where(e.device == device, e.boot_id == boot, e.time_source != "device").values(**values)
+    )

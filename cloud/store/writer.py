@@ -1,0 +1,63 @@
+"""The one who writes: an ingest worker has a Writer of its own. `commit` returns when everything is on disk."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol
+
+from sqlalchemy import URL, Engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from cloud.messages import Batch, Item
+from cloud.store.partitions import Month, make_partitions, months_of
+from cloud.store.writing import Acks, commit, store
+
+
+class Writer(Protocol):
+    def commit(self, items: Sequence[Item], now_ns: int) -> Acks: ...
+    def close(self) -> None: ...
+
+
+def open_writer(engine: Engine, url: URL) -> Writer:
+    """For a store that is up to date (`open_store`); `url` has the password, which `engine` hides."""
+    return SqliteWriter(engine) if url.drivername == "sqlite" else PostgresWriter(url)
+
+
+class SqliteWriter:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def commit(self, items: Sequence[Item], now_ns: int) -> Acks:
+        return commit(self._engine, items, now_ns)
+
+    def close(self) -> None:
+        pass  # the engine is its owner's
+
+
+class PostgresWriter:
+    """One connection through asyncpg, whose COPY is the quickest way in; used by one thread."""
+
+    def __init__(self, url: URL) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._engine: AsyncEngine = create_async_engine(
+            url.set(drivername="postgresql+asyncpg"), pool_size=1, max_overflow=0, pool_pre_ping=True
+        )
+        self._months: set[Month] = set()
+
+    def commit(self, items: Sequence[Item], now_ns: int) -> Acks:
+        return self._loop.run_until_complete(self._commit(items, now_ns))
+
+    async def _commit(self, items: Sequence[Item], now_ns: int) -> Acks:
+        events = [e for item in items if isinstance(item, Batch) for e in item.events]
+        missing = months_of(e.wall_ns for e in events) - self._months
+        if missing:
+            async with self._engine.begin() as connection:
+                await connection.run_sync(make_partitions, missing)
+            self._months |= missing
+        async with self._engine.begin() as connection:
+            return await connection.run_sync(store, items, now_ns)
+
+    def close(self) -> None:
+        self._loop.run_until_complete(self._engine.dispose())
+        self._loop.close()

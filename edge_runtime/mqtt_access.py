@@ -1,0 +1,57 @@
+"""How an MQTT client proves who it is and whom it speaks to: TLS and password. Device and cloud share it."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_runtime.durable import disk_errors
+from edge_runtime.errors import ConfigError, ResourceError
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@dataclass(frozen=True)
+class BrokerAccess:
+    """`tls`: the broker must show a certificate of `ca_file` (else of the system's authorities) for its host. `cert_file`
+    and `key_file` are our own certificate. `password_file` holds one line and belongs to this user alone."""
+
+    tls: bool = False
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    username: str = ""
+    password_file: Path | None = None
+
+    def check(self, host: str) -> None:
+        """ValueError for what does not go together."""
+        if not self.tls and (self.ca_file or self.cert_file or self.key_file):
+            raise ValueError("ca_file, cert_file and key_file need tls = true")
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("expected cert_file and key_file, or neither")
+        if (self.username or self.password_file) and not self.tls and host not in LOOPBACK:
+            raise ValueError(f"a password would cross the network to {host} unencrypted; set tls = true")
+
+
+def tls_context(access: BrokerAccess) -> ssl.SSLContext | None:
+    """TLS 1.2 or newer; the broker's certificate and its name are always checked. None where no TLS is asked for."""
+    if not access.tls:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=str(access.ca_file) if access.ca_file else None)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if access.cert_file and access.key_file:
+            context.load_cert_chain(access.cert_file, access.key_file)
+    except (ssl.SSLError, OSError) as error:
+        names = [str(p) for p in (access.ca_file, access.cert_file, access.key_file) if p]
+        raise ConfigError(f"{', '.join(names)}: not usable for TLS: {error}; expected PEM files") from error
+    return context
+
+
+def secret_file(path: Path) -> str:
+    """The one line of a file that nobody else may read."""
+    with disk_errors(path):
+        if path.stat().st_mode & 0o077:
+            raise ResourceError(f"{path}: other users can read it; run: chmod 600 {path}")
+        return path.read_text().strip()
