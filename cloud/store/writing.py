@@ -11,8 +11,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from sqlalchemy import Connection, Engine, delete, func, insert, or_, select, tuple_, update
 
