@@ -124,13 +124,14 @@ def alone(value: float) -> dict[Labels, float]:
 
 def of_outbox(outbox: Queue, device: str) -> Found:
     backlog, none = outbox.backlog(), Backlog(0, 0, 0)
+    shed: dict[Labels, float | Histogram] = {**outbox.shed_totals()}
     return {
         "gudgeon_device_info": {(device, outbox.chain, __version__): 1},
         "gudgeon_outbox_records": {(s,): backlog.get(s, none).records for s in STREAMS},
         "gudgeon_outbox_bytes": {(s,): backlog.get(s, none).size_bytes for s in STREAMS},
         "gudgeon_outbox_oldest_age_seconds": {(s,): waits.oldest_age_s for s, waits in backlog.items()},
         "gudgeon_outbox_appended_records_total": {(s,): outbox.head(s) for s in STREAMS},
-        "gudgeon_outbox_shed_records_total": dict(outbox.shed_totals()),
+        "gudgeon_outbox_shed_records_total": shed,
     }
 
 

@@ -53,4 +53,5 @@ def test_openmetrics_where_it_is_asked_for() -> None:
     page = Page(TABLE, lambda: {"b_total": {(): 7}})
     body, content_type = page.answer("application/openmetrics-text; version=1.0.0")
     assert content_type.startswith("application/openmetrics-text")
-    assert [f.name for f in parse_openmetrics(body.decode())] == ["b"]
+    families = parse_openmetrics(body.decode())  # type: ignore[no-untyped-call]
+    assert [f.name for f in families] == ["b"]

@@ -40,7 +40,7 @@ def get(port: int, path: str = "/metrics", method: str = "GET", host: str = "loc
         connection.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server() -> Iterator[MetricsServer]:
     made = MetricsServer(MetricsSection(port=free_port()), PAGE, FakeClock())
     assert made.try_start() == ""
