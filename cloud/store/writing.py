@@ -79,7 +79,7 @@ def _store(
             streams[e.stream].setdefault(e.seq, (e, line))
     committed: dict[str, int] = {}
     islands: dict[str, list[Span]] = {}
-    for stream in {*streams, *(s.stream for s in shed.values())}:
+    for stream in dict.fromkeys([*streams, *(s.stream for s in shed.values())]):
         where = (place.device, chain, stream)
         fresh = _insert(connection, where, streams[stream], added, clocks, now_ns)
         settled = newest.floor.get(stream, 1) - 1

@@ -124,7 +124,9 @@ def alone(value: float) -> dict[Labels, float]:
 
 def of_outbox(outbox: Queue, device: str) -> Found:
     backlog, none = outbox.backlog(), Backlog(0, 0, 0)
-    shed = {(stream, policy): count for (stream, policy), count in outbox.shed_totals().items()}
+    shed: dict[Labels, float | Histogram] = {
+        (stream, policy): count for (stream, policy), count in outbox.shed_totals().items()
+    }
     return {
         "gudgeon_device_info": {(device, outbox.chain, __version__): 1},
         "gudgeon_outbox_records": {(s,): backlog.get(s, none).records for s in STREAMS},

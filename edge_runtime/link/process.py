@@ -23,10 +23,10 @@ from edge_runtime.durable import disk_errors
 from edge_runtime.errors import ResourceError
 from edge_runtime.exposition import Page
 from edge_runtime.identity import device_key
-from edge_runtime.link.access import Access
 from edge_runtime.link.metrics import TABLE, Reader
-from edge_runtime.link.metrics_server import MetricsServer
 from edge_runtime.link.uplink import Uplink
+from edge_runtime.metrics_server import MetricsServer
+from edge_runtime.mqtt_access import Access
 from edge_runtime.outbox.opening import open_outbox
 from edge_runtime.outbox.store import Outbox
 
@@ -57,8 +57,9 @@ def hog() -> None:
 
 def serve_metrics(device: DeviceConfig, outbox: Outbox, uplink: Uplink) -> MetricsServer:
     """A port that cannot be had is told, as an Event too, and stops nothing."""
-    clock = SystemClock()
-    server = MetricsServer(device.metrics, Page(TABLE, Reader(device, boot_id(), outbox, uplink, clock)), clock)
+    section, clock = device.metrics, SystemClock()
+    page = Page(TABLE, Reader(device, boot_id(), outbox, uplink, clock))
+    server = MetricsServer(section.host, (section.port,) if section.port else (), page, clock)
     reason = server.try_start()
     if reason:
         log.say(logging.WARNING, "metrics are not served; set metrics.port to another port, or to 0", reason=reason)

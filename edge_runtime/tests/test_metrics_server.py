@@ -15,11 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from edge_runtime import metrics_server
 from edge_runtime.clock import FakeClock
-from edge_runtime.config import MetricsSection
 from edge_runtime.exposition import Page, Row
-from edge_runtime.link import metrics_server
-from edge_runtime.link.metrics_server import AGAIN_S, AT_ONCE, MetricsServer
+from edge_runtime.metrics_server import AGAIN_S, AT_ONCE, MetricsServer
 
 PAGE = Page((Row("a", "gauge", "A."),), lambda: {"a": {(): 1}})
 
@@ -42,7 +41,7 @@ def get(port: int, path: str = "/metrics", method: str = "GET", host: str = "loc
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[MetricsServer]:
-    made = MetricsServer(MetricsSection(port=free_port()), PAGE, FakeClock())
+    made = MetricsServer("127.0.0.1", [free_port()], PAGE, FakeClock())
     assert made.try_start() == ""
     yield made
     made.stop()
@@ -88,20 +87,28 @@ def test_slow_clients_are_cut_off_and_never_many(server: MetricsServer, monkeypa
 def test_a_port_in_use_is_told_and_tried_again_later() -> None:
     taken = socket.create_server(("127.0.0.1", 0))
     clock = FakeClock()
-    section = MetricsSection(port=taken.getsockname()[1])
-    server = MetricsServer(section, PAGE, clock)
+    port = taken.getsockname()[1]
+    server = MetricsServer("127.0.0.1", [port], PAGE, clock)
     assert "Address already in use" in server.try_start()
     assert server.port == 0
     assert server.try_again() == ""  # not yet
     taken.close()
     clock.advance(AGAIN_S)
     assert server.try_again() == ""
-    assert server.port == section.port
+    assert server.port == port
     server.stop()
 
 
-def test_port_0_serves_nothing() -> None:
-    server = MetricsServer(MetricsSection(port=0), PAGE, FakeClock())
+def test_the_first_port_that_is_free() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ports = [taken.getsockname()[1], free_port()]
+        server = MetricsServer("127.0.0.1", ports, PAGE, FakeClock())
+        assert (server.try_start(), server.port) == ("", ports[1])
+        server.stop()
+
+
+def test_no_port_serves_nothing() -> None:
+    server = MetricsServer("127.0.0.1", (), PAGE, FakeClock())
     assert (server.try_start(), server.try_again(), server.port) == ("", "", 0)
 
 

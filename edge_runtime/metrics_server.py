@@ -1,4 +1,4 @@
-"""`GET /metrics` on this machine, in threads of `link`; `control` serves nothing.
+"""`GET /metrics` on this machine, in threads of a process that has no web server: `link`, an ingest worker.
 
 - A port in use is told and is no reason to stop: the server tries again, now and then.
 - Requests are bounded: a few at once, in a few seconds each; anything but GET /metrics is refused.
@@ -11,12 +11,13 @@ import logging
 import socket
 import sys
 import threading
+from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from edge_runtime import log
 from edge_runtime.clock import Clock
-from edge_runtime.config import LOOPBACK, MetricsSection
+from edge_runtime.config import LOOPBACK
 from edge_runtime.exposition import Page
 
 REQUEST_TIMEOUT_S = 2.0
@@ -100,10 +101,11 @@ def _host_name(header: str) -> str:
 
 
 class MetricsServer:
-    """`try_start` once, `try_again` as often as wanted. Both tell why not, or ""; `port` is the one that it listens on."""
+    """Listens on the first of `ports` that is free; without any it serves nothing. `try_start` once, `try_again` as often as
+    wanted: both tell why not, or ""."""
 
-    def __init__(self, section: MetricsSection, page: Page, clock: Clock) -> None:
-        self._section, self._page, self._clock = section, page, clock
+    def __init__(self, host: str, ports: Sequence[int], page: Page, clock: Clock) -> None:
+        self._host, self._ports, self._page, self._clock = host, ports, page, clock
         self._server: _Server | None = None
         self._tried_ns = 0
 
@@ -113,16 +115,18 @@ class MetricsServer:
         return int(self._server.server_address[1]) if self._server else 0
 
     def try_start(self) -> str:
-        if self._server is not None or not self._section.port:
-            return ""
         self._tried_ns = self._clock.monotonic_ns()
-        try:
-            self._server = _Server(self._section.host, self._section.port, self._page)
-        except OSError as error:
-            return f"{self._section.host}:{self._section.port}: {error.strerror or error}"
-        threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
-        log.say(logging.INFO, "metrics are served", url=f"http://{self._section.host}:{self.port}{PATH}")
-        return ""
+        reason = ""
+        for port in self._ports if self._server is None else ():
+            try:
+                self._server = _Server(self._host, port, self._page)
+            except OSError as error:
+                reason = f"{self._host}:{port}: {error.strerror or error}"
+                continue
+            threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
+            log.say(logging.INFO, "metrics are served", url=f"http://{self._host}:{self.port}{PATH}")
+            return ""
+        return reason
 
     def try_again(self) -> str:
         """The port may have become free; looked at once a minute."""
