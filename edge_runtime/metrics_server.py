@@ -17,8 +17,8 @@ from typing import Any
 
 from edge_runtime import log
 from edge_runtime.clock import Clock
-from edge_runtime.config import LOOPBACK
 from edge_runtime.exposition import Page
+from edge_runtime.mqtt_access import LOOPBACK
 
 REQUEST_TIMEOUT_S = 2.0
 AT_ONCE = 4
