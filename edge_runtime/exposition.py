@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Literal, NamedTuple
@@ -34,6 +35,22 @@ class Histogram(NamedTuple):
     edges: Sequence[float]
     counts: Sequence[int]
     total: float
+
+
+class Times:
+    """A histogram that is added to by one thread; edges are in seconds."""
+
+    def __init__(self, edges: Sequence[float]) -> None:
+        self._edges = edges
+        self._counts = [0] * (len(edges) + 1)
+        self._total_s = 0.0
+
+    def add(self, seconds: float) -> None:
+        self._counts[bisect_left(self._edges, seconds)] += 1
+        self._total_s += seconds
+
+    def told(self) -> Histogram:
+        return Histogram(self._edges, list(self._counts), self._total_s)
 
 
 #: name of a metric → the values of its labels → its value

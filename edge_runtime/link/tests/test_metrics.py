@@ -16,10 +16,10 @@ from edge_runtime.clock import FakeClock
 from edge_runtime.config import DeviceConfig, DeviceSection
 from edge_runtime.exposition import Page
 from edge_runtime.link.metrics import CONTROL, LINK, TABLE, Reader
-from edge_runtime.link.processes import look, processes
 from edge_runtime.outbox.budget import du_bytes
 from edge_runtime.outbox.policy import ClassPolicy, Storage
 from edge_runtime.outbox.store import Outbox
+from edge_runtime.processes import look, processes
 from edge_runtime.wire import latency
 from edge_runtime.wire.envelope import STREAMS
 

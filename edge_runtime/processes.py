@@ -1,4 +1,4 @@
-"""The processes of this device as the kernel sees them (Linux, proc(5)). Which they are, the supervisor has written down."""
+"""Processes as the kernel sees them (Linux, proc(5)). Which a device has, its supervisor has written down."""
 
 from __future__ import annotations
 
