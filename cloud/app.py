@@ -13,7 +13,7 @@ from fastapi.responses import FileResponse
 from sqlalchemy import Engine
 
 from cloud import metrics
-from cloud.api import live, proofs, records
+from cloud.api import exports, live, proofs, records, series
 from cloud.api import metrics as scrape
 from cloud.security import Security
 from cloud.settings import CloudSettings
@@ -62,10 +62,13 @@ def make_app(
     )
     app.state.engine, app.state.settings = engine, settings
     app.state.broker_connected = broker_connected
+    app.state.exports = exports.limit()
     app.state.metrics = metrics.page("cloud", partial(metrics.of_store, engine), *told)
     app.add_middleware(Security)
     app.include_router(live.router, prefix=API, tags=["live"])
     app.include_router(records.router, prefix=API, tags=["records"])
+    app.include_router(series.router, prefix=API, tags=["records"])
+    app.include_router(exports.router, prefix=API, tags=["records"])
     app.include_router(proofs.router, prefix=API, tags=["proofs"])
     app.include_router(scrape.router)
     for path in PAGES:

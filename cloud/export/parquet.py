@@ -1,0 +1,149 @@
+"""Events to Parquet in bounded memory: read in pages, written as one row group after the other.
+
+- A file has every Event that was settled when it was begun (`store.database.settled`), in the order of arrival.
+- A row group has at most `GROUP_ROWS` rows and about `GROUP_BYTES` of records.
+- The stream `decision` has its columns beside the body (`store.projection`).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from sqlalchemy import Engine, func, select
+
+from cloud.messages import json_text
+from cloud.period import Period
+from cloud.store import tables as t
+from cloud.store.database import settled
+from cloud.store.projection import INTEGERS, STREAM, TEXTS, decision_row
+from cloud.store.queries import Row, has_device, within
+from edge_runtime.errors import UsageError
+from edge_runtime.wire.envelope import STREAMS, read_record
+
+PAGE_ROWS = 500
+GROUP_ROWS = 20_000
+GROUP_BYTES = 8 * 1024 * 1024
+TIME = pa.timestamp("ns", tz="UTC")
+
+#: column → its type, and the column of the store that it comes from
+COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
+    ("device", pa.string(), "device"),
+    ("chain", pa.string(), "chain"),
+    ("stream", pa.string(), "stream"),
+    ("seq", pa.int64(), "seq"),
+    ("kind", pa.string(), "kind"),
+    ("time", TIME, "time_ns"),
+    ("time_source", pa.string(), "time_source"),
+    ("wall", TIME, "wall_ns"),
+    ("mono_ns", pa.int64(), "mono_ns"),
+    ("wall_uncertainty_ns", pa.int64(), "wall_uncertainty_ns"),
+    ("boot_id", pa.string(), "boot_id"),
+    ("received", TIME, "received_ns"),
+    ("body", pa.string(), "body"),
+)
+#: what a file of the stream `decision` has beside them
+DECISION_COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
+    *((name, pa.int64(), name) for name in INTEGERS),
+    ("result", pa.int32(), "result"),
+    ("score", pa.float64(), "score"),
+    *((name, pa.string(), name) for name in TEXTS),
+)
+
+
+class Wanted(NamedTuple):
+    """None: every device, every stream."""
+
+    device: str | None = None
+    stream: str | None = None
+    period: Period = Period()
+
+    def check(self, engine: Engine) -> None:
+        """UsageError where it can only be a mistake."""
+        if self.stream is not None and self.stream not in STREAMS:
+            raise UsageError(f"no stream {self.stream!r}; expected one of {', '.join(STREAMS)}")
+        if self.device is not None and not has_device(engine, self.device):
+            raise UsageError(f"no device {self.device!r} ever sent anything; see /api/v1/devices")
+
+
+def columns(wanted: Wanted) -> tuple[tuple[str, pa.DataType, str], ...]:
+    return (*COLUMNS, *DECISION_COLUMNS) if wanted.stream == STREAM else COLUMNS
+
+
+def pages(engine: Engine, wanted: Wanted) -> Iterator[Sequence[Row]]:
+    e = t.event.c
+    equal = {e.device: wanted.device, e.stream: wanted.stream}
+    where = [column == value for column, value in equal.items() if value is not None] + within(wanted.period)
+    with engine.connect() as connection:
+        upto = settled(connection)
+        if upto is None:
+            upto = int(connection.execute(select(func.max(e.id))).scalar() or 0)
+    after = 0
+    while True:
+        query = select(t.event).where(e.id > after, e.id <= upto, *where).order_by(e.id).limit(PAGE_ROWS)
+        with engine.connect() as connection:
+            found = [dict(row) for row in connection.execute(query).mappings()]
+        if found:
+            yield found
+        if len(found) < PAGE_ROWS:
+            return
+        after = found[-1]["id"]
+
+
+def groups(found: Iterator[Sequence[Row]]) -> Iterator[list[Row]]:
+    """Pages joined into row groups."""
+    group: list[Row] = []
+    size_bytes = 0
+    for page in found:
+        group += page
+        size_bytes += sum(len(row["record"]) for row in page)
+        if len(group) > GROUP_ROWS - PAGE_ROWS or size_bytes >= GROUP_BYTES:
+            yield group
+            group, size_bytes = [], 0
+    if group:
+        yield group
+
+
+def with_body(row: Row, flat: bool) -> Row:
+    body = json_text(json.loads(row["record"])["body"])
+    projected: Mapping[str, Any] = {}
+    if flat:
+        projected = decision_row(read_record(row["record"].encode()), row["received_ns"])
+    return {**projected, **row, "body": body}
+
+
+class _Sink(io.RawIOBase):
+    """What was written since it was last taken."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._pieces.append(bytes(data))
+        return len(self._pieces[-1])
+
+    def take(self) -> bytes:
+        taken, self._pieces = b"".join(self._pieces), []
+        return taken
+
+
+def parquet_bytes(engine: Engine, wanted: Wanted) -> Iterator[tuple[int, bytes]]:
+    """(rows written so far, the next piece of the file)."""
+    table_columns = columns(wanted)
+    schema = pa.schema([(name, kind) for name, kind, _ in table_columns])
+    sink, rows = _Sink(), 0
+    with pq.ParquetWriter(pa.PythonFile(sink, mode="w"), schema, compression="zstd") as writer:
+        for group in groups(pages(engine, wanted)):
+            found = [with_body(row, wanted.stream == STREAM) for row in group]
+            arrays = [pa.array([row[source] for row in found], kind) for _, kind, source in table_columns]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+            rows += len(found)
+            yield rows, sink.take()
+    yield rows, sink.take()
