@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-import weakref
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query, Request
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from cloud.api.asked import From, To, known_stream, period_of
 from edge_runtime.errors import UsageError
@@ -40,9 +41,22 @@ def export(
     name = "-".join(part for part in (device or "all", stream) if part)
 
     pieces = (piece for _, piece in parquet_bytes(engine, wanted) if piece)
-    weakref.finalize(pieces, free.release)  # also where the client went away before the first piece
     headers = {"content-disposition": f'attachment; filename="{name}.parquet"'}
-    return StreamingResponse(pieces, media_type=MEDIA_TYPE, headers=headers)
+    return _Releasing(free, pieces, media_type=MEDIA_TYPE, headers=headers)
+
+
+class _Releasing(StreamingResponse):
+    """Gives its place back when it was sent, or when the client went away."""
+
+    def __init__(self, free: threading.BoundedSemaphore, content: Iterator[bytes], **more: Any) -> None:
+        super().__init__(content, **more)
+        self._free = free
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._free.release()
 
 
 def limit() -> threading.BoundedSemaphore:

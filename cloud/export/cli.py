@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from cloud.period import parse_period
 from cloud.settings import load_cloud
 from cloud.store.opening import open_store
 from edge_runtime.durable import disk_errors, sync_folder
-from edge_runtime.errors import EndpointError, MissingExtraError, UsageError
+from edge_runtime.errors import EndpointError, MissingExtraError, ResourceError, UsageError
 from edge_runtime.wire.envelope import STREAMS
 
 TIMEOUT_S = 60.0
@@ -62,6 +64,8 @@ def _pieces(args: argparse.Namespace) -> Iterator[bytes]:
             wanted = Wanted(args.device, args.stream, period)
             wanted.check(engine)
             yield from (piece for _, piece in parquet_bytes(engine, wanted))
+        except SQLAlchemyError as error:
+            raise ResourceError(f"{args.config}: the store cannot be read: {error}") from error
         finally:
             engine.dispose()
         return

@@ -27,6 +27,7 @@ SECOND_NS = 1_000_000_000
 FIELD = re.compile(r"body(\.[A-Za-z0-9_-]{1,64}){1,8}")
 BROKEN_ESCAPE = r"\\u(0000|d[89a-f][0-9a-f]{2})"
 NUMBER = r"^-?[0-9]{1,60}(\.[0-9]{1,60})?([eE]\+?[0-9]{1,2}|[eE]-[12]?[0-9]{1,2})?$"
+NOTHING = r"[eE]-[0-9]{3,}$"  # nearer to 0 than any float
 
 
 class Asked(NamedTuple):
@@ -123,4 +124,6 @@ def _postgresql(record: ColumnElement[str], field: str) -> ColumnElement[float]:
     as_json = cast(mended, JSON)
     found = func.json_extract_path_text(as_json, *field.split("."))
     kind = func.json_typeof(func.json_extract_path(as_json, *field.split(".")))
-    return case((and_(kind == "number", found.op("~")(NUMBER)), cast(found, Float(53))))
+    is_number = kind == "number"
+    fits, is_nothing = found.op("~")(NUMBER), found.op("~")(NOTHING)
+    return case((and_(is_number, fits), cast(found, Float(53))), (and_(is_number, is_nothing), literal(0.0)))
