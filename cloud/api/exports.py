@@ -40,7 +40,7 @@ def export(
         raise HTTPException(429, f"{AT_ONCE} exports are under way; ask again when one has ended")
     name = "-".join(part for part in (device or "all", stream) if part)
 
-    pieces = (piece for _, piece in parquet_bytes(engine, wanted) if piece)
+    pieces = (piece for piece in parquet_bytes(engine, wanted) if piece)
     headers = {"content-disposition": f'attachment; filename="{name}.parquet"'}
     return _Releasing(free, pieces, media_type=MEDIA_TYPE, headers=headers)
 

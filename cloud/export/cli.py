@@ -63,7 +63,7 @@ def _pieces(args: argparse.Namespace) -> Iterator[bytes]:
         try:
             wanted = Wanted(args.device, args.stream, period)
             wanted.check(engine)
-            yield from (piece for _, piece in parquet_bytes(engine, wanted))
+            yield from parquet_bytes(engine, wanted)
         except SQLAlchemyError as error:
             raise ResourceError(f"{args.config}: the store cannot be read: {error}") from error
         finally:

@@ -1,7 +1,7 @@
 """Events to Parquet in bounded memory: read in pages, written as one row group after the other.
 
 - A file has every Event that was settled when it was begun (`store.database.settled`), in the order of arrival.
-- A row group has at most `GROUP_ROWS` rows and about `GROUP_BYTES` of records.
+- A row group has at most `GROUP_ROWS` rows and about `GROUP_BYTES`.
 - The stream `decision` has its columns beside the body (`store.projection`).
 """
 
@@ -94,20 +94,6 @@ def pages(engine: Engine, wanted: Wanted) -> Iterator[Sequence[Row]]:
         after = found[-1]["id"]
 
 
-def groups(found: Iterator[Sequence[Row]]) -> Iterator[list[Row]]:
-    """Pages joined into row groups."""
-    group: list[Row] = []
-    size_bytes = 0
-    for page in found:
-        group += page
-        size_bytes += sum(len(row["record"]) for row in page)
-        if len(group) > GROUP_ROWS - PAGE_ROWS or size_bytes >= GROUP_BYTES:
-            yield group
-            group, size_bytes = [], 0
-    if group:
-        yield group
-
-
 def with_body(row: Row, flat: bool) -> Row:
     body = json_text(json.loads(row["record"])["body"])
     projected: Mapping[str, Any] = {}
@@ -134,16 +120,33 @@ class _Sink(io.RawIOBase):
         return taken
 
 
-def parquet_bytes(engine: Engine, wanted: Wanted) -> Iterator[tuple[int, bytes]]:
-    """(rows written so far, the next piece of the file)."""
-    table_columns = columns(wanted)
-    schema = pa.schema([(name, kind) for name, kind, _ in table_columns])
-    sink, rows = _Sink(), 0
+def batch_of(rows: Sequence[Row], wanted: Wanted, schema: pa.Schema) -> pa.RecordBatch:
+    found = [with_body(row, wanted.stream == STREAM) for row in rows]
+    arrays = [pa.array([row[source] for row in found], kind) for _, kind, source in columns(wanted)]
+    return pa.record_batch(arrays, schema=schema)
+
+
+def groups(batches: Iterator[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
+    """What becomes one row group each."""
+    group: list[pa.RecordBatch] = []
+    rows = size_bytes = 0
+    for batch in batches:
+        group.append(batch)
+        rows, size_bytes = rows + batch.num_rows, size_bytes + batch.nbytes
+        if rows > GROUP_ROWS - PAGE_ROWS or size_bytes >= GROUP_BYTES:
+            yield group
+            group, rows, size_bytes = [], 0, 0
+    if group:
+        yield group
+
+
+def parquet_bytes(engine: Engine, wanted: Wanted) -> Iterator[bytes]:
+    """The pieces of the file."""
+    schema = pa.schema([(name, kind) for name, kind, _ in columns(wanted)])
+    sink = _Sink()
+    batches = (batch_of(page, wanted, schema) for page in pages(engine, wanted))
     with pq.ParquetWriter(pa.PythonFile(sink, mode="w"), schema, compression="zstd") as writer:
-        for group in groups(pages(engine, wanted)):
-            found = [with_body(row, wanted.stream == STREAM) for row in group]
-            arrays = [pa.array([row[source] for row in found], kind) for _, kind, source in table_columns]
-            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
-            rows += len(found)
-            yield rows, sink.take()
-    yield rows, sink.take()
+        for group in groups(batches):
+            writer.write_table(pa.Table.from_batches(group))
+            yield sink.take()
+    yield sink.take()

@@ -12,7 +12,20 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Engine, Float, Select, and_, case, cast, func, literal, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Float,
+    Select,
+    Subquery,
+    Text,
+    case,
+    cast,
+    func,
+    literal,
+    select,
+)
 from sqlalchemy.dialects.postgresql import JSON
 
 from cloud.store import tables as t
@@ -27,7 +40,7 @@ SECOND_NS = 1_000_000_000
 FIELD = re.compile(r"body(\.[A-Za-z0-9_-]{1,64}){1,8}")
 BROKEN_ESCAPE = r"\\u(0000|d[89a-f][0-9a-f]{2})"
 NUMBER = r"^-?[0-9]{1,60}(\.[0-9]{1,60})?([eE]\+?[0-9]{1,2}|[eE]-[12]?[0-9]{1,2})?$"
-NOTHING = r"[eE]-[0-9]{3,}$"  # nearer to 0 than any float
+NOTHING = r"^-?[0-9.]{1,120}[eE]-[0-9]{3,}$"  # nearer to 0 than any float
 
 
 class Asked(NamedTuple):
@@ -60,7 +73,7 @@ def series(engine: Engine, asked: Asked) -> list[Row]:
     """Every bucket of the period, in order; UsageError where that is too much."""
     asked.check()
     with engine.connect() as connection:
-        looked = _looked(connection, asked).subquery()
+        looked = select(t.event.c.id).where(*_where(asked)).limit(EVENTS + 1).subquery()
         count = connection.execute(select(func.count()).select_from(looked)).scalar_one()
         if count > EVENTS:
             raise UsageError(f"more than {EVENTS} Events lie in this period; ask for a shorter one, or for one kind")
@@ -74,20 +87,27 @@ def _bucket(asked: Asked, number: int, found: Row | None) -> Row:
     return {"from_ns": asked.start_ns + number * asked.step_ns, "count": 0} | values
 
 
-def _looked(connection: Connection, asked: Asked) -> Select[Any]:
-    """One more than may be looked at."""
+def _where(asked: Asked) -> list[ColumnElement[bool]]:
     e = t.event.c
     where = [e.device == asked.device, e.stream == asked.stream, e.time_ns >= asked.start_ns, e.time_ns < asked.end_ns]
-    if asked.kind is not None:
-        where.append(e.kind == asked.kind)
-    return select(e.id, e.time_ns, e.record).where(*where).limit(EVENTS + 1)
+    return [*where, e.kind == asked.kind] if asked.kind is not None else where
+
+
+def _looked(asked: Asked, found: ColumnElement[Any]) -> Subquery:
+    """`found` of each Event, worked out once: the limit keeps the databases from doing it again for each use of it."""
+    e = t.event.c
+    place = (e.time_ns - asked.start_ns) // literal(asked.step_ns, e.time_ns.type)
+    query = select(e.id, e.time_ns, place.label("bucket"), found.label("found"))
+    return query.where(*_where(asked)).limit(EVENTS).subquery()
 
 
 def _buckets(connection: Connection, asked: Asked) -> Select[Any]:
-    looked = _looked(connection, asked).subquery()
-    number = (_postgresql if is_postgresql(connection) else _sqlite)(looked.c.record, asked.field)
-    place = (looked.c.time_ns - asked.start_ns) // literal(asked.step_ns, looked.c.time_ns.type)
-    valued = select(place.label("bucket"), looked.c.time_ns, looked.c.id, number.label("value")).subquery()
+    value_of, number_of = (
+        (_found_postgresql, _number_postgresql) if is_postgresql(connection) else (_found_sqlite, _same)
+    )
+    looked = _looked(asked, value_of(asked.field))
+    number = number_of(looked.c.found)
+    valued = select(looked.c.bucket, looked.c.time_ns, looked.c.id, number.label("value")).subquery()
     v = valued.c
     ranked = (
         select(
@@ -111,19 +131,23 @@ def _buckets(connection: Connection, asked: Asked) -> Select[Any]:
     ).group_by(r.bucket)
 
 
-def _sqlite(record: ColumnElement[str], field: str) -> ColumnElement[float]:
-    path = "$" + "".join(f'."{name}"' for name in field.split("."))
+def _found_sqlite(field: str) -> ColumnElement[Any]:
+    record, path = t.event.c.record, "$" + "".join(f'."{name}"' for name in field.split("."))
     is_number = func.json_type(record, path).in_(("integer", "real"))
     return case((is_number, cast(func.json_extract(record, path), Float)))
 
 
-def _postgresql(record: ColumnElement[str], field: str) -> ColumnElement[float]:
-    mended = case(
-        (func.strpos(record, "\\u") > 0, func.regexp_replace(record, BROKEN_ESCAPE, r"\\u003f", "gi")), else_=record
-    )
-    as_json = cast(mended, JSON)
-    found = func.json_extract_path_text(as_json, *field.split("."))
-    kind = func.json_typeof(func.json_extract_path(as_json, *field.split(".")))
-    is_number = kind == "number"
-    fits, is_nothing = found.op("~")(NUMBER), found.op("~")(NOTHING)
-    return case((and_(is_number, fits), cast(found, Float(53))), (and_(is_number, is_nothing), literal(0.0)))
+def _same(found: ColumnElement[Any]) -> ColumnElement[Any]:
+    return found
+
+
+def _found_postgresql(field: str) -> ColumnElement[Any]:
+    """As JSON text: what is in quotes is no number."""
+    record = t.event.c.record
+    mended = func.regexp_replace(record, BROKEN_ESCAPE, r"\\u003f", "gi")
+    as_json = cast(case((func.strpos(record, "\\u") > 0, mended), else_=record), JSON)
+    return cast(func.json_extract_path(as_json, *field.split(".")), Text)
+
+
+def _number_postgresql(found: ColumnElement[Any]) -> ColumnElement[Any]:
+    return case((found.op("~")(NUMBER), cast(found, Float(53))), (found.op("~")(NOTHING), literal(0.0)))
