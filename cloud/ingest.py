@@ -1,6 +1,7 @@
 """Ingest: MQTT to the store, and acknowledgements back.
 
-- The network thread only puts messages into a bounded queue; one worker thread reads, commits and acknowledges.
+- The network thread reads messages and puts them into a bounded queue; one worker thread commits and acknowledges: while
+  it waits for the disk, the next messages are read.
 - Messages that wait share one commit. An acknowledgement is published after the commit that it stands for, never before;
   the broker, too, gets its PUBACK only then, so that a worker that dies leaves what it had to the others.
 - What finds no room in the queue, and what cannot be committed, is not acknowledged: the device sends it again.
@@ -51,8 +52,8 @@ STORE_PAUSE_S = 0.5
 COMMIT_EDGES_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 REFUSED = "the broker refuses the connection"
 
-#: packet identifier and quality of service, for the PUBACK; topic, payload
-Message = tuple[int, int, str, bytes]
+#: packet identifier and quality of service, for the PUBACK; the message, read
+Message = tuple[int, int, Item]
 
 
 class Ingest:
@@ -192,7 +193,7 @@ class Ingest:
 
     def _on_message(self, client: mqtt.Client, _: Any, message: mqtt.MQTTMessage) -> None:
         try:
-            taken = (message.mid, message.qos, message.topic, bytes(message.payload))
+            taken = (message.mid, message.qos, self._read(message.topic, bytes(message.payload)))
             self._queue.put(taken, timeout=FULL_WAIT_S)
         except queue.Full:
             self.counts["dropped"] += 1
@@ -211,14 +212,14 @@ class Ingest:
             while len(waiting) < COMMIT_MESSAGES and not self._queue.empty():
                 waiting.append(self._queue.get_nowait())
             last = None in waiting
-            items = [m if isinstance(m, Connected) else self._read(m) for m in waiting if m is not None]
+            items = [m if isinstance(m, Connected) else m[2] for m in waiting if m is not None]
             if items:
                 self._publish(self._commit(items))
             self._confirm([(m[0], m[1]) for m in waiting if isinstance(m, tuple)])
 
-    def _read(self, message: Message) -> Item:
+    def _read(self, topic: str, payload: bytes) -> Item:
         self.counts["messages"] += 1
-        item = read_message(*message[2:])
+        item = read_message(topic, payload)
         if isinstance(item, Rejection):
             self.counts["rejected"] += 1
             self.rejections[item.kind] += 1

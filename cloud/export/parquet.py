@@ -20,7 +20,7 @@ from cloud.messages import json_text
 from cloud.period import Period
 from cloud.store import tables as t
 from cloud.store.database import settled
-from cloud.store.projection import INTEGERS, STREAM, TEXTS, decision_row
+from cloud.store.projection import FIELDS, STREAM, decision_row
 from cloud.store.queries import Row, has_device, within
 from edge_runtime.errors import UsageError
 from edge_runtime.wire.envelope import STREAMS, read_record
@@ -46,13 +46,11 @@ COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
     ("received", TIME, "received_ns"),
     ("body", pa.string(), "body"),
 )
-#: what a file of the stream `decision` has beside them
-DECISION_COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
-    *((name, pa.int64(), name) for name in INTEGERS),
-    ("result", pa.int32(), "result"),
-    ("score", pa.float64(), "score"),
-    *((name, pa.string(), name) for name in TEXTS),
+#: what a file of the stream `decision` has beside them: the columns of `projection.FIELDS`
+NUMBERS = {"score": pa.float64(), "result": pa.int32()} | dict.fromkeys(
+    ("part_epoch", "part_seq", "serial", "lot", "recipe", "latency_us"), pa.int64()
 )
+DECISION_COLUMNS = tuple((name, NUMBERS.get(name, pa.string()), name) for name in FIELDS)
 
 
 class Wanted(NamedTuple):
