@@ -1,5 +1,5 @@
-"""`gudgeon bench loop|infer|outbox`: a table for people, `--json` for programs. Ratios to a floor measured in the same run:
-absolute times on a busy machine tell little."""
+"""`gudgeon bench loop|infer|outbox|uplink`: a table for people, `--json` for programs. Ratios to a floor measured in the same
+run: absolute times on a busy machine tell little."""
 
 from __future__ import annotations
 
@@ -31,6 +31,10 @@ def show(result: dict[str, Any]) -> None:
     if producers := result.get("producers"):
         rates = ", ".join(f"{name} {per_s:.0f}/s" for name, per_s in producers["per_s"].items())
         console.print(f"{producers['threads']} durable producers: {rates}; ratio {producers['ratio']}")
+    if rates := result.get("rates"):
+        console.print(rate_table(result, rates))
+    if latency := result.get("latency"):
+        console.print(latency_table(latency))
     if memory := result.get("memory"):
         mib = {k: memory[k] / 2**20 for k in ("control_rss_bytes", "floor_rss_bytes")}
         console.print(
@@ -39,19 +43,42 @@ def show(result: dict[str, Any]) -> None:
         )
 
 
+def rate_table(result: dict[str, Any], rates: list[dict[str, Any]]) -> Table:
+    table = Table(title=f"records per second; {result['record_bytes']} bytes each, {result['rounds']} rounds in turn")
+    for column in ("", "records/s", "÷ floor", "least", "most"):
+        table.add_column(column, justify="left" if not column else "right")
+    for r in rates:
+        shares = (f"{r[share]:.3f}" for share in ("ratio", "ratio_min", "ratio_max"))
+        table.add_row(r["name"], str(r["per_s"]), *shares)
+    return table
+
+
+def latency_table(latency: dict[str, Any]) -> Table:
+    table = Table(title=f"one live record, append to acknowledgement; {latency['broker']}")
+    for column in ("", "p50 ms", "p99 ms", "max ms", "in 35-55 ms", "ms: samples"):
+        table.add_column(column, justify="left" if not column else "right")
+    for r in latency["rows"]:
+        times = (f"{r['us'][k] / 1000:.1f}" for k in ("p50", "p99", "max"))
+        bins = "  ".join(f"{ms}+: {n}" for ms, n in r["histogram_ms"].items())
+        table.add_row(r["name"], *times, f"{r['in_cluster']:.1%}", bins)
+    return table
+
+
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="gudgeon bench", description=__doc__)
-    parser.add_argument("what", choices=("loop", "infer", "outbox"))
+    parser.add_argument("what", choices=("loop", "infer", "outbox", "uplink"))
     parser.add_argument("--bundle", type=Path, default=default_bundle(), metavar="BUNDLE_DIR")
-    parser.add_argument("--count", type=int, default=300, help="measurements of each kind (300)")
+    parser.add_argument(
+        "--count", type=int, default=300, help="measurements of each kind (300); uplink: records a round ÷ 50"
+    )
     parser.add_argument(
         "--engine", choices=("auto", "onnxruntime", "litert"), default="auto", help="loop: on which engine"
     )
-    parser.add_argument("--folder", type=Path, help="outbox: on which disk")
+    parser.add_argument("--folder", type=Path, help="outbox, uplink: on which disk")
     parser.add_argument("--no-memory", action="store_true", help="loop: leave out the comparison of memory")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
-    if args.bundle is None and args.what != "outbox":
+    if args.bundle is None and args.what in ("loop", "infer"):
         raise BundleError("no bundle: name one with --bundle BUNDLE_DIR")
     os.environ.update(ENVIRONMENT)  # as `control` is started; it counts only before NumPy is imported
     result: dict[str, Any]
@@ -59,6 +86,10 @@ def main(argv: list[str]) -> int:
         from tools.bench import outbox
 
         result = outbox.run(args.folder, args.count)
+    elif args.what == "uplink":
+        from tools.bench import uplink
+
+        result = uplink.run(args.folder, args.count)
     elif args.what == "infer":
         from tools.bench import infer
 
