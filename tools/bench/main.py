@@ -29,8 +29,8 @@ def show(result: dict[str, Any]) -> None:
     for refused in result.get("refused", []):
         console.print(f"refused {refused['name']}: {refused['reason']}")
     if producers := result.get("producers"):
-        rates = ", ".join(f"{name} {per_s:.0f}/s" for name, per_s in producers["per_s"].items())
-        console.print(f"{producers['threads']} durable producers: {rates}; ratio {producers['ratio']}")
+        each = ", ".join(f"{name} {per_s:.0f}/s" for name, per_s in producers["per_s"].items())
+        console.print(f"{producers['threads']} durable producers: {each}; ratio {producers['ratio']}")
     if rates := result.get("rates"):
         console.print(rate_table(result, rates))
     if latency := result.get("latency"):
