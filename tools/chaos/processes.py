@@ -59,6 +59,12 @@ class Kept:
     def alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def pid(self) -> int:
+        if self._process is None:
+            raise ProcessLookupError(f"{self.name} does not run")
+        return self._process.pid
+
     def send(self, number: int) -> bool:
         """True if there was a process to send it to."""
         if self._process is None or self._process.poll() is not None:
