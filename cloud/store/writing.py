@@ -11,8 +11,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from sqlalchemy import Connection, Engine, delete, func, insert, or_, select, tuple_, update
 
@@ -79,7 +79,7 @@ def _store(
             streams[e.stream].setdefault(e.seq, (e, line))
     committed: dict[str, int] = {}
     islands: dict[str, list[Span]] = {}
-    for stream in {*streams, *(s.stream for s in shed.values())}:
+    for stream in dict.fromkeys([*streams, *(s.stream for s in shed.values())]):
         where = (place.device, chain, stream)
         fresh = _insert(connection, where, streams[stream], added, clocks, now_ns)
         settled = newest.floor.get(stream, 1) - 1
