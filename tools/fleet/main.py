@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 import sys
 from pathlib import Path
@@ -36,7 +35,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--spread-s", type=float, default=30.0, metavar="S", help="reconnect_spread_s (30)")
     parser.add_argument("--down-s", type=float, default=5.0, metavar="S", help="how long the broker is away (5)")
     parser.add_argument("--steady-s", type=float, default=10.0, metavar="S", help="all connected before that (10)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (one a core)")
+    parser.add_argument("--workers", type=int, default=8, metavar="N", help="processes that they share (8)")
     parser.add_argument(
         "--embedded", action="store_true", help="the cloud's own broker, even where Mosquitto is installed"
     )

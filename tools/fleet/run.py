@@ -35,7 +35,7 @@ from tools.fleet.brokers import Mosquitto, clients, connections_ns, mosquitto_co
 from tools.fleet.device import device_id
 from tools.fleet.rate import peak_per_s
 
-CHECK_S = 0.1
+CHECK_S = 0.2
 OPEN_S = 300.0
 SLACK_S = 60.0
 SETTLE_S = 180.0
@@ -157,13 +157,10 @@ class Fleet:
     def names(self) -> list[str]:
         return ["cloud", *(folder.name for folder in self._folders)]
 
-    def state(self, name: str) -> int:
+    def state(self, name: str, of_all: Callable[[list[int]], int] = sum) -> int:
         """A count over all workers."""
-        total = 0
-        for folder in self._folders:
-            if (path := folder / worker.STATE).exists():
-                total += json.loads(path.read_text())[name]
-        return total
+        files = [folder / worker.STATE for folder in self._folders]
+        return of_all([json.loads(path.read_text())[name] if path.exists() else 0 for path in files])
 
     def open(self) -> None:
         """All devices are there."""
@@ -275,9 +272,9 @@ def _phases(fleet: Fleet, wanted: Wanted, told: Told) -> dict[str, Any]:
     n = wanted.devices
     fleet.wait(
         "everybody comes back",
-        lambda: len(fleet.first_back_ns(connected_ns)) >= n and fleet.state("connected") == n,
+        lambda: fleet.state("connected") == n and len(fleet.first_back_ns(connected_ns)) >= n,
         wanted.window_s + SLACK_S,
-        lambda: len(fleet.first_back_ns(connected_ns)) / n,
+        lambda: fleet.state("connected") / n,
     )
     back_ns = max(fleet.first_back_ns(connected_ns).values())
     total = wanted.records * n
@@ -289,6 +286,7 @@ def _phases(fleet: Fleet, wanted: Wanted, told: Told) -> dict[str, Any]:
     )
     took_s = time.monotonic() - begin_s
     online, memory, cpu_s = count_online(fleet.database), fleet.memory(), fleet.cloud_cpu_s()
+    late = {name: fleet.state(name, max) for name in ("late_ms_p99", "late_ms_max")}
     fleet.stop_workers()
     told("comparing", 1.0)
     counted = _settle(fleet, wanted)
@@ -300,7 +298,7 @@ def _phases(fleet: Fleet, wanted: Wanted, told: Told) -> dict[str, Any]:
         "broker": "Mosquitto" if fleet.mosquitto else "embedded", "reconnect_spread_s": wanted.spread_s,
         "limit": round(wanted.limit, 2), "connections_per_s_peak": again, "connections_per_s_peak_first": first,
         "connections": len(fleet.connections_ns(connected_ns)), "down_s": round((connected_ns - killed_ns) / 1e9, 2),
-        "back_s": round((back_ns - connected_ns) / 1e9, 2), **counted, "online_in_cloud": online,
+        "back_s": round((back_ns - connected_ns) / 1e9, 2), **counted, "online_in_cloud": online, "emulator": late,
         "records_per_s": round(total / took_s, 1), "cloud_cpu_s": round(cpu_s, 1), "peak_rss_bytes": memory,
     }  # fmt: skip
 

@@ -5,7 +5,8 @@ Started as ``python -m tools.fleet.worker --first N --count N …``; ends on SIG
 - `ledger.jsonl`: one line for each record that an outbox took, written after it was taken.
 - `connections.jsonl`: when each device's connection came and went.
 - `ready` is made when all devices are there; `begin` is waited for.
-- `state.json`: how many are connected, how many have something that waits; renamed into place twice a second.
+- `state.json`: how many are connected, how many have something that waits, and how late this loop came to a device that was
+  due: an overloaded machine makes a fleet clump that would not. Renamed into place twice a second.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import argparse
 import heapq
 import json
-import os
 import resource
 import select
 import sys
@@ -51,6 +51,7 @@ class Loop:
         self._due = [device.due_ns for device in devices]
         heapq.heapify(self._heap)
         self._state_ns = 0
+        self._late_ns: list[int] = []
 
     def run(self, stopping: threading.Event) -> None:
         while not stopping.is_set():
@@ -70,6 +71,7 @@ class Loop:
         while self._heap[0][0] <= now_ns:
             due_ns, index = heapq.heappop(self._heap)
             if due_ns == self._due[index]:
+                self._late_ns.append(self._clock.monotonic_ns() - due_ns)
                 self._devices[index].due()
                 self._after(index)
 
@@ -108,7 +110,10 @@ class Loop:
             return
         self._state_ns = now_ns
         self._connections.flush()
+        late_ns = sorted(self._late_ns) or [0]
         state = {
+            "late_ms_p99": round(late_ns[len(late_ns) * 99 // 100] / 1e6),
+            "late_ms_max": round(late_ns[-1] / 1e6),
             "connected": sum(self._up),
             "waiting": sum(device.waiting for device in self._devices),
             "produced": sum(device.produced for device in self._devices),
@@ -180,5 +185,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    os.nice(5)
     sys.exit(main())
