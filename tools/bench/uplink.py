@@ -73,7 +73,8 @@ def run(folder: Path | None, count: int) -> dict[str, Any]:
         servers = stack.enter_context(Servers(Path(place)))
         times, packed = _rates(servers, Path(place), records, stack)
         measured = latency.run(servers, Path(place) / "latency", count)
-    rows = [row(name, t, times[FLOOR], records) for name, t in times.items()]
+    floor_ns = [ns // records for ns in times[FLOOR]]
+    rows = [row(name, t, floor_ns, records) for name, t in times.items()]
     return {
         "bench": "uplink", "floor": f"{FLOOR}, {WINDOW_RECORDS} in flight", "records": records, "rounds": ROUNDS,
         **packed, "rows": rows, "rates": _ratios(times, records), "latency": measured,
