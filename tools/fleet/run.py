@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import sqlite3
 import sys
 import tempfile
@@ -179,6 +180,9 @@ class Fleet:
         self.wait(what, lambda: self.state("connected") == n, timeout_s, lambda: self.state("connected") / n)
 
     def stop_workers(self) -> None:
+        """All at once; then each is waited for."""
+        for folder in self._folders:
+            self.keeper[folder.name].send(signal.SIGTERM)
         for folder in self._folders:
             self.keeper[folder.name].stop()
 
