@@ -1,11 +1,12 @@
-"""`gudgeon bench loop|infer|outbox|uplink`: a table for people, `--json` for programs. Ratios to a floor measured in the same
-run: absolute times on a busy machine tell little."""
+"""`gudgeon bench loop|infer|outbox|uplink|ingest`: a table for people, `--json` for programs. Ratios to a floor measured in
+the same run: absolute times on a busy machine tell little."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edge_runtime.doctor import default_bundle
-from edge_runtime.errors import BundleError
+from edge_runtime.errors import BundleError, UsageError
 from edge_runtime.tasks import ENVIRONMENT
 
 
@@ -31,10 +32,10 @@ def show(result: dict[str, Any]) -> None:
     if producers := result.get("producers"):
         each = ", ".join(f"{name} {per_s:.0f}/s" for name, per_s in producers["per_s"].items())
         console.print(f"{producers['threads']} durable producers: {each}; ratio {producers['ratio']}")
-    if rates := result.get("rates"):
-        console.print(rate_table(result, rates))
-    if latency := result.get("latency"):
-        console.print(latency_table(latency))
+    if result["bench"] == "uplink":
+        from tools.bench import uplink
+
+        console.print(*uplink.tables(result), sep="\n")
     if memory := result.get("memory"):
         mib = {k: memory[k] / 2**20 for k in ("control_rss_bytes", "floor_rss_bytes")}
         console.print(
@@ -43,30 +44,24 @@ def show(result: dict[str, Any]) -> None:
         )
 
 
-def rate_table(result: dict[str, Any], rates: list[dict[str, Any]]) -> Table:
-    table = Table(title=f"records per second; {result['record_bytes']} bytes each, {result['rounds']} rounds in turn")
-    for column in ("", "records/s", "÷ floor", "least", "most"):
-        table.add_column(column, justify="left" if not column else "right")
-    for r in rates:
-        shares = (f"{r[share]:.3f}" for share in ("ratio", "ratio_min", "ratio_max"))
-        table.add_row(r["name"], str(r["per_s"]), *shares)
-    return table
+def _ingest(args: argparse.Namespace) -> int:
+    from tools.bench import ingest
 
-
-def latency_table(latency: dict[str, Any]) -> Table:
-    table = Table(title=f"one live record, append to acknowledgement; {latency['broker']}")
-    for column in ("", "p50 ms", "p99 ms", "max ms", "in 35-55 ms", "ms: samples"):
-        table.add_column(column, justify="left" if not column else "right")
-    for r in latency["rows"]:
-        times = (f"{r['us'][k] / 1000:.1f}" for k in ("p50", "p99", "max"))
-        bins = "  ".join(f"{ms}+: {n}" for ms, n in r["histogram_ms"].items())
-        table.add_row(r["name"], *times, f"{r['in_cluster']:.1%}", bins)
-    return table
+    if args.rows < ingest.DEVICES * ingest.BATCH or args.rounds < 1:
+        raise UsageError(f"expected --rows of at least {ingest.DEVICES * ingest.BATCH} and --rounds of at least 1")
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        Path(folder).chmod(0o755)  # PostgreSQL runs as a user of its own
+        result = ingest.run(Path(folder), args.rows, args.rounds, quiet=args.json)
+    if args.json:
+        print(json.dumps(result))
+    else:
+        ingest.show(result)
+    return 0
 
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="gudgeon bench", description=__doc__)
-    parser.add_argument("what", choices=("loop", "infer", "outbox", "uplink"))
+    parser.add_argument("what", choices=("loop", "infer", "outbox", "uplink", "ingest"))
     parser.add_argument("--bundle", type=Path, default=default_bundle(), metavar="BUNDLE_DIR")
     parser.add_argument(
         "--count", type=int, default=300, help="measurements of each kind (300); uplink: records a round ÷ 50"
@@ -74,10 +69,14 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--engine", choices=("auto", "onnxruntime", "litert"), default="auto", help="loop: on which engine"
     )
-    parser.add_argument("--folder", type=Path, help="outbox, uplink: on which disk")
+    parser.add_argument("--folder", type=Path, help="outbox, uplink, ingest: on which disk")
+    parser.add_argument("--rows", type=int, default=40_000, help="ingest: rows of each round (40000)")
+    parser.add_argument("--rounds", type=int, default=5, help="ingest: rounds (5)")
     parser.add_argument("--no-memory", action="store_true", help="loop: leave out the comparison of memory")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
+    if args.what == "ingest":
+        return _ingest(args)
     if args.bundle is None and args.what in ("loop", "infer"):
         raise BundleError("no bundle: name one with --bundle BUNDLE_DIR")
     os.environ.update(ENVIRONMENT)  # as `control` is started; it counts only before NumPy is imported

@@ -20,6 +20,7 @@ from statistics import median
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from rich.table import Table
 
 from edge_runtime.errors import GudgeonError
 from edge_runtime.link.lanes import LIVE_BATCHES, MOST_RECORDS
@@ -139,3 +140,28 @@ def _ratios(times: dict[str, list[int]], records: int) -> list[dict[str, Any]]:
         spread = {"ratio_min": round(min(shares), 3), "ratio_max": round(max(shares), 3)}
         found.append({"name": name, "per_s": round(median(rates)), "ratio": round(median(shares), 3), **spread})
     return found
+
+
+def tables(result: dict[str, Any]) -> list[Table]:
+    return [_rate_table(result), _latency_table(result["latency"])]
+
+
+def _rate_table(result: dict[str, Any]) -> Table:
+    table = Table(title=f"records per second; {result['record_bytes']} bytes each, {result['rounds']} rounds in turn")
+    for column in ("", "records/s", "÷ floor", "least", "most"):
+        table.add_column(column, justify="left" if not column else "right")
+    for r in result["rates"]:
+        shares = (f"{r[share]:.3f}" for share in ("ratio", "ratio_min", "ratio_max"))
+        table.add_row(r["name"], str(r["per_s"]), *shares)
+    return table
+
+
+def _latency_table(latency: dict[str, Any]) -> Table:
+    table = Table(title=f"one live record, append to acknowledgement; {latency['broker']}")
+    for column in ("", "p50 ms", "p99 ms", "max ms", "in 35-55 ms", "ms: samples"):
+        table.add_column(column, justify="left" if not column else "right")
+    for r in latency["rows"]:
+        times = (f"{r['us'][k] / 1000:.1f}" for k in ("p50", "p99", "max"))
+        bins = "  ".join(f"{ms}+: {n}" for ms, n in r["histogram_ms"].items())
+        table.add_row(r["name"], *times, f"{r['in_cluster']:.1%}", bins)
+    return table

@@ -56,14 +56,13 @@ class Kept:
             self.start()
 
     @property
-    def alive(self) -> bool:
-        return self._process is not None and self._process.poll() is None
+    def pid(self) -> int:
+        """0 while it does not run."""
+        return self._process.pid if self._process is not None else 0
 
     @property
-    def pid(self) -> int:
-        if self._process is None:
-            raise ProcessLookupError(f"{self.name} does not run")
-        return self._process.pid
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     def send(self, number: int) -> bool:
         """True if there was a process to send it to."""
