@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -48,16 +49,16 @@ class Device:
 
     def __init__(self, folder: Path, name: str, port: int) -> None:
         folder.mkdir()
+        self._parts = itertools.count()
         self.outbox = Outbox(folder / "outbox.db", name, "bench")
         place = Place("acme", "site1", "area1", "line1", "cell1", name)
         self.uplink = Uplink(place, "bench", "127.0.0.1", port, self.outbox, Ed25519PrivateKey.generate())
 
     def fill(self, records: int) -> None:
-        """Durable, `FILL_RECORDS` in a commit."""
+        """Durable, `FILL_RECORDS` in a commit; a part that never was before in each."""
         for first in range(0, records, FILL_RECORDS):
-            numbers = range(first, min(records, first + FILL_RECORDS))
-            items = [("decision", "decision", {**BODY, "part_seq": n, "score": n % 997 / 997}) for n in numbers]
-            self.outbox.append_many(items, durable=True)
+            parts = [next(self._parts) for _ in range(min(FILL_RECORDS, records - first))]
+            self.outbox.append_many([("decision", "decision", decision(n)) for n in parts], durable=True)
 
     def drain(self) -> None:
         if not self.uplink.drain(DRAIN_S):
@@ -66,6 +67,10 @@ class Device:
     def close(self) -> None:
         self.uplink.close()
         self.outbox.close()
+
+
+def decision(n: int) -> dict[str, Any]:
+    return {**BODY, "part_epoch": n // 65535, "part_seq": n % 65535 + 1, "score": n % 997 / 997}
 
 
 def run(folder: Path | None, count: int) -> dict[str, Any]:
