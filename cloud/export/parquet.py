@@ -1,4 +1,4 @@
-"""Events to Parquet in bounded memory: read in pages, written as one row group after the other.
+"""Events to Parquet in bounded memory: read page by page, written as one row group after the other.
 
 - A file has every Event that was settled when it was begun (`store.database.settled`), in the order of arrival.
 - A row group has at most `GROUP_ROWS` rows and about `GROUP_BYTES`.
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -26,6 +27,8 @@ from edge_runtime.errors import UsageError
 from edge_runtime.wire.envelope import STREAMS, read_record
 
 PAGE_ROWS = 500
+IDS_SQLITE = 4_000_000  # 8 bytes each
+IDS_POSTGRESQL = 100_000  # as the driver holds a whole answer
 GROUP_ROWS = 20_000
 GROUP_BYTES = 8 * 1024 * 1024
 TIME = pa.timestamp("ns", tz="UTC")
@@ -72,24 +75,33 @@ def columns(wanted: Wanted) -> tuple[tuple[str, pa.DataType, str], ...]:
     return (*COLUMNS, *DECISION_COLUMNS) if wanted.stream == STREAM else COLUMNS
 
 
-def pages(engine: Engine, wanted: Wanted) -> Iterator[Sequence[Row]]:
+def ids(engine: Engine, wanted: Wanted) -> Iterator[array[int]]:
+    """The rows, range after range of ids. Each is one short statement, whatever index serves it: no transaction stays open
+    for as long as a reader takes."""
     e = t.event.c
     equal = {e.device: wanted.device, e.stream: wanted.stream}
     where = [column == value for column, value in equal.items() if value is not None] + within(wanted.period)
     with engine.connect() as connection:
         upto = settled(connection)
+        at_once = IDS_SQLITE if upto is None else IDS_POSTGRESQL
         if upto is None:
             upto = int(connection.execute(select(func.max(e.id))).scalar() or 0)
-    after = 0
-    while True:
-        query = select(t.event).where(e.id > after, e.id <= upto, *where).order_by(e.id).limit(PAGE_ROWS)
+    for low in range(0, upto, at_once):
+        query = select(e.id).where(e.id > low, e.id <= min(low + at_once, upto), *where).order_by(e.id)
         with engine.connect() as connection:
-            found = [dict(row) for row in connection.execute(query).mappings()]
+            found = array("q", connection.execute(query).scalars())
         if found:
             yield found
-        if len(found) < PAGE_ROWS:
-            return
-        after = found[-1]["id"]
+
+
+def pages(engine: Engine, wanted: Wanted) -> Iterator[Sequence[Row]]:
+    e = t.event.c
+    for found in ids(engine, wanted):
+        for first in range(0, len(found), PAGE_ROWS):
+            query = select(t.event).where(e.id.in_(found[first : first + PAGE_ROWS].tolist())).order_by(e.id)
+            with engine.connect() as connection:
+                rows = [dict(row) for row in connection.execute(query).mappings()]
+            yield rows
 
 
 def with_body(row: Row, flat: bool) -> Row:

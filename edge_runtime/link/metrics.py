@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from edge_runtime import __version__
 from edge_runtime.clock import Clock
@@ -56,7 +56,8 @@ TABLE: tuple[Row, ...] = (
         "gudgeon_link_acknowledged_records_total", "counter", "Records that the cloud confirmed and the outbox deleted."
     ),
     Row("gudgeon_link_refused_batches_total", "counter", "Batches that the broker turned away; they are kept."),
-    Row("gudgeon_clock_offset_seconds", "gauge", "How far the wall clock is ahead of the cloud's; absent until known."),
+    Row("gudgeon_clock_offset_seconds", "gauge", "What the wall clock lacks to the cloud's; absent until known."),
+    Row("gudgeon_clock_offset_uncertainty_seconds", "gauge", "How far that may be wrong."),
     Row(
         "gudgeon_clock_uncertainty_seconds", "gauge", "Bound that the kernel gives; absent while the clock is not set."
     ),
@@ -184,14 +185,23 @@ def of_control(told: Event | None, boot_id: str, now_ns: int) -> Found:
     return found
 
 
-def of_clock(clock: Clock, offset_ns: int | None) -> Found:
-    uncertainty_ns = clock.wall_uncertainty_ns()
-    told = {"gudgeon_clock_uncertainty_seconds": uncertainty_ns, "gudgeon_clock_offset_seconds": offset_ns}
+class Offset(NamedTuple):
+    """What would have to be added to the wall clock to make it the cloud's."""
+
+    offset_ns: int
+    uncertainty_ns: int
+
+
+def of_clock(clock: Clock, offset: Offset | None) -> Found:
+    told = {"gudgeon_clock_uncertainty_seconds": clock.wall_uncertainty_ns()}
+    if offset is not None:
+        told["gudgeon_clock_offset_seconds"] = offset.offset_ns
+        told["gudgeon_clock_offset_uncertainty_seconds"] = offset.uncertainty_ns
     return {name: alone(value_ns / 1e9) for name, value_ns in told.items() if value_ns is not None}
 
 
 class Reader:
-    """Called by a scrape. `clock_offset_ns`: this device's wall clock less the cloud's; None while that is not known."""
+    """Called by a scrape. `clock_offset` gives None while that is not known."""
 
     def __init__(
         self,
@@ -200,10 +210,10 @@ class Reader:
         outbox: Queue,
         uplink: Line,
         clock: Clock,
-        clock_offset_ns: Callable[[], int | None] = lambda: None,
+        clock_offset: Callable[[], Offset | None] = lambda: None,
     ) -> None:
         self._device, self._boot_id, self._clock = device, boot_id, clock
-        self._outbox, self._uplink, self._clock_offset_ns = outbox, uplink, clock_offset_ns
+        self._outbox, self._uplink, self._clock_offset = outbox, uplink, clock_offset
 
     def __call__(self) -> Found:
         state_dir = self._device.device.state_dir
@@ -211,7 +221,7 @@ class Reader:
             **self._stored(),
             **of_uplink(self._uplink),
             **of_disk(state_dir, self._device.storage.budget_bytes),
-            **of_clock(self._clock, self._clock_offset_ns()),
+            **of_clock(self._clock, self._clock_offset()),
             **of_processes(processes(state_dir)),
         }
 

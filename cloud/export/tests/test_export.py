@@ -20,7 +20,7 @@ from cloud.api import exports
 from cloud.app import make_app
 from cloud.export import parquet
 from cloud.export.cli import main
-from cloud.export.parquet import COLUMNS, DECISION_COLUMNS, TIME, Wanted, columns, parquet_bytes
+from cloud.export.parquet import COLUMNS, DECISION_COLUMNS, TIME, Wanted, columns, ids, parquet_bytes
 from cloud.main import WebServer
 from cloud.period import Period
 from cloud.settings import CloudSettings
@@ -122,6 +122,18 @@ def test_row_groups_are_bounded_and_every_row_comes_once(
             )
             meta = pq.read_metadata(tmp_path / name)
             assert [meta.row_group(i).num_rows for i in range(meta.num_row_groups)] == [8, 8, 8, 8, 1]
+
+
+def test_ids_range_after_range(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "IDS_SQLITE", 7)
+    monkeypatch.setattr(parquet, "IDS_POSTGRESQL", 7)
+    assert list(ids(engine, Wanted())) == []
+    fill(engine)
+    found = [list(some) for some in ids(engine, Wanted(stream="decision"))]
+    assert len(found) >= 4
+    together = [i for some in found for i in some]
+    assert together == sorted(set(together))
+    assert len(together) == 30
 
 
 def test_nothing_in_the_period_is_a_file_without_rows(store: Engine, tmp_path: Path) -> None:

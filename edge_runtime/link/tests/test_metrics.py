@@ -15,7 +15,7 @@ from edge_runtime import __version__
 from edge_runtime.clock import FakeClock
 from edge_runtime.config import DeviceConfig, DeviceSection
 from edge_runtime.exposition import Page
-from edge_runtime.link.metrics import CONTROL, LINK, TABLE, Reader
+from edge_runtime.link.metrics import CONTROL, LINK, TABLE, Offset, Reader
 from edge_runtime.outbox.budget import du_bytes
 from edge_runtime.outbox.policy import ClassPolicy, Storage
 from edge_runtime.outbox.store import Outbox
@@ -51,7 +51,9 @@ class Stage:
         self.outbox = Outbox(folder / "outbox.db", "dev1", "boot", self.clock, self.storage)
         self.uplink = FakeUplink()
         device = DeviceConfig(DeviceSection("dev1", folder), storage=self.storage)
-        self.reader = Reader(device, "boot", self.outbox, self.uplink, self.clock, lambda: -1_500_000_000)
+        self.reader = Reader(
+            device, "boot", self.outbox, self.uplink, self.clock, lambda: Offset(-1_500_000_000, 3_000_000)
+        )
 
 
 @pytest.fixture
@@ -98,6 +100,7 @@ def test_the_line_and_the_clock(stage: Stage) -> None:
     assert found["gudgeon_link_sent_records_total"] == {(): 70}
     assert found["gudgeon_link_refused_batches_total"] == {(): 0}
     assert found["gudgeon_clock_offset_seconds"] == {(): -1.5}
+    assert found["gudgeon_clock_offset_uncertainty_seconds"] == {(): 0.003}
     assert "gudgeon_clock_uncertainty_seconds" not in found  # the clock was never set
     stage.clock.uncertainty_ns = 20_000_000
     assert scrape(stage.reader)["gudgeon_clock_uncertainty_seconds"] == {(): 0.02}
