@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 
 from cloud.app import make_app
 from cloud.export.parquet import Wanted, pages
@@ -21,6 +21,7 @@ from cloud.security import HEADERS, host_name
 from cloud.settings import CloudSettings
 from cloud.simulator import Simulator
 from cloud.store import queries
+from cloud.store import tables as t
 from cloud.store.database import Added
 from cloud.summary import summarise
 from cloud.tests.databases import commit
@@ -134,6 +135,37 @@ def test_a_period_of_the_time_that_the_cloud_stamped(engine: Engine) -> None:
     assert tied["time_ns"] < 6 * HOUR_NS
     for query in ("from=x", "to=0001-01-01", "from=2024-01-02&to=2024-01-01"):
         assert get(engine, f"/api/v1/decisions?{query}").status_code == 422
+
+
+@pytest.mark.parametrize("common", [0.0, 2.0])
+def test_a_page_is_the_same_whichever_way_it_was_found(
+    engine: Engine, common: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "COMMON", common)
+    other = replace(PLACE, device="dev2")
+    mine = [decision(n) for n in range(1, 40)]
+    commit(engine, [batch(mine), batch([replace(e, device="dev2") for e in mine], place=other)], 1)
+    for path in ("events", "decisions"):
+        seqs, after = [], 0
+        while after is not None:
+            page = get(engine, f"/api/v1/{path}", device="dev2", after=after, limit=7).json()
+            assert {item["device"] for item in page["items"]} <= {"dev2"}
+            seqs += [item["seq"] for item in page["items"]]
+            after = page["next_after"]
+        assert seqs == list(range(1, 40))
+
+
+def test_sqlite_walks_along_the_ids_where_a_device_is_common(sqlite: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit(sqlite, [batch([decision(n) for n in range(1, 20)])], 1)
+    with sqlite.connect() as connection:
+        for common in (0.01, 1.0):
+            monkeypatch.setattr(queries, "COMMON", common)
+            where = queries._equal(connection, t.event, {"device": "dev1"}, queries.Page())
+            query = select(t.event).where(t.event.c.id > 5, *where).order_by(t.event.c.id).limit(5)
+            text = str(query.compile(sqlite, compile_kwargs={"literal_binds": True}))
+            plan = " ".join(str(row) for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}"))
+            assert ("USING INTEGER PRIMARY KEY" in plan) == (common == 0.01), plan
+            assert ("TEMP B-TREE" in plan) == (common == 1.0), plan
 
 
 def test_what_commits_late_is_never_behind_a_reader(engine: Engine) -> None:
