@@ -39,8 +39,8 @@ LARGEST = 1e100
 SECOND_NS = 1_000_000_000
 FIELD = re.compile(r"body(\.[A-Za-z0-9_-]{1,64}){1,8}")
 BROKEN_ESCAPE = r"\\u(0000|d[89a-f][0-9a-f]{2})"
-NUMBER = r"^-?[0-9]{1,60}(\.[0-9]{1,60})?([eE]\+?[0-9]{1,2}|[eE]-[12]?[0-9]{1,2})?$"
-NOTHING = r"^-?[0-9.]{1,120}[eE]-[0-9]{3,}$"  # nearer to 0 than any float
+NUMBER = r"^-?[0-9]{1,60}(\.[0-9]{1,60})?([eE]\+?[0-9]{1,2}|[eE]-1?[0-9]{1,2})?$"
+NOTHING = r"^-?[0-9.]{1,120}[eE]-[0-9]{3,}$"  # as good as 0
 
 
 class Asked(NamedTuple):
@@ -64,6 +64,8 @@ class Asked(NamedTuple):
             raise UsageError(f"field is {self.field!r}; expected names joined by dots, such as body.latency_us")
         if self.end_ns <= self.start_ns or self.step_ns <= 0:
             raise UsageError("expected a period that is not empty and step_s above 0")
+        if self.end_ns - self.start_ns >= 2**63:
+            raise UsageError("the period is longer than 292 years; ask for a shorter one")
         if self.buckets > BUCKETS:
             least_s = (self.end_ns - self.start_ns) / BUCKETS / SECOND_NS
             raise UsageError(f"{self.buckets} buckets are more than {BUCKETS}; ask for step_s of {least_s:g} or more")

@@ -74,6 +74,7 @@ ODD: tuple[tuple[str, str], ...] = (
     ("emoji", '{"x":3,"s":"\\ud83d\\ude00"}'),
     ("huge", '{"x":1e999999}'),
     ("tiny", '{"x":1e-999999}'),
+    ("tiny with a long tail", '{"x":0.%s1e-299}' % ("0" * 58)),
     ("long", '{"x":%s}' % ("9" * 4000)),
     ("too large for a float", '{"x":1e400,"y":1e400}'),
     ("text", '{"x":"5"}'),
@@ -98,7 +99,7 @@ def test_whatever_a_record_holds_the_others_are_told(engine: Engine) -> None:
     assert isinstance(item, Batch), item
     commit(engine, [item], 1)
     (found,) = ask(engine, 1, 1)
-    assert (found["count"], found["min"], found["max"]) == (5, -0.0045, 3.0)  # tiny is 0
+    assert (found["count"], found["min"], found["max"]) == (6, -0.0045, 3.0)  # what is tiny is 0
 
 
 def test_one_kind_one_device_one_stream_and_a_path(engine: Engine) -> None:
@@ -119,6 +120,7 @@ def test_one_kind_one_device_one_stream_and_a_path(engine: Engine) -> None:
         ({"field": "body.x'); DROP TABLE event; --"}, "expected names joined by dots"),
         ({"step_ns": SECOND_NS // 1000}, f"10000 buckets are more than {BUCKETS}; ask for step_s of 0.005 or more"),
         ({"end_ns": BASE_NS}, "a period that is not empty"),
+        ({"start_ns": BASE_NS - 2**63}, "longer than 292 years"),
     ],
 )
 def test_what_cannot_be_answered_is_refused(sqlite: Engine, more: dict[str, Any], told: str) -> None:
