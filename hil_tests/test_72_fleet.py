@@ -18,10 +18,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 def test_a_fleet_comes_back_one_after_the_other(broker: str, tmp_path: Path) -> None:
     if broker == "mosquitto" and mosquitto() is None:
         pytest.skip("Mosquitto is not installed")
-    devices, spread_s = (50, 4) if broker == "mosquitto" else (20, 2)
+    devices, spread_s = (50, 3) if broker == "mosquitto" else (20, 2)
     options = f"--devices {devices} --records 6 --spread-s {spread_s} --down-s 2 --steady-s 1 --workers 2".split()
     embedded = ["--embedded"] if broker == "embedded" else []
-    done = gudgeon("fleet", *options, *embedded, "--json", "--folder", tmp_path, cwd=tmp_path, timeout_s=100)
+    done = gudgeon("fleet", *options, *embedded, "--json", cwd=tmp_path, timeout_s=100)
     assert done.stdout, done.stderr
     result: dict[str, Any] = json.loads(done.stdout)
     assert {n: result[n] for n in ("lost", "double", "disordered", "findings")} == dict.fromkeys(
