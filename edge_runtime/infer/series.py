@@ -172,7 +172,7 @@ def run_many(manifest: SeriesManifest, engine: Engine, rows: Floats) -> Floats:
     out = np.full((len(rows), manifest.values), np.nan)
     found = features.columns(rows, view)
     first = len(rows) - len(found)
-    usable = np.isfinite(found).all(1)
+    usable = np.asarray(np.isfinite(found).all(1))
     scaled = np.where(usable[:, None], features.scale(found, manifest.scaler), 0.0).astype(np.float32)
     if len(found) < view.history_rows:
         return out
