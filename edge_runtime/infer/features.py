@@ -1,8 +1,9 @@
 """Features: rows on the grid become columns, the same function for training and for the device. NumPy only.
 
-`columns(rows, view)` gives a row of columns for each place where the whole window is there; a column at row t depends on
-the rows t − window_rows + 1 … t alone (causal by construction; a property test changes later rows). A NaN anywhere in
-what a feature looks at makes its column NaN; the caller gives no score then, it never fills in a number.
+`columns(rows, view)` gives a row of columns for each place where the whole window is there (from `min_rows` rows on where
+the view says so); a column at row t depends on the rows t − window_rows + 1 … t alone (causal by construction; a property
+test changes later rows). A NaN anywhere in what a feature looks at makes its column NaN; the caller gives no score then,
+it never fills in a number.
 
 A column of constant input has a stated value, never NaN: kurtosis, skew, crest, corr of no variation are 0; the log of an
 energy has a floor (`FLOOR`).
@@ -26,16 +27,30 @@ BLOCK_VALUES = 1 << 22  # the most values of windows at a time in a spectrum, so
 
 
 def columns(rows: Array, view: FeatureView) -> Array:
-    """(n − window_rows + 1, columns) of raw rows (n, tags); no rows where n is smaller than the window."""
+    """(n − window_rows + 1, columns) of raw rows (n, tags), or n − min_rows + 1 rows; none where n is smaller."""
     rows = np.asarray(rows, np.float64)
     if rows.ndim != 2 or rows.shape[1] != len(view.tags):
         raise ValueError(f"rows have shape {rows.shape}, expected (n, {len(view.tags)})")
-    places = len(rows) - view.window_rows + 1
+    places = len(rows) - (view.min_rows or view.window_rows) + 1
     if places < 1:
         return np.empty((0, len(view.columns())))
     with np.errstate(invalid="ignore", over="ignore"):
+        rows = normalised(rows, view)
         parts = [_feature(rows, feature, view, places) for feature in view.features]
     return np.concatenate(parts, axis=1)
+
+
+def normalised(rows: Array, view: FeatureView) -> Array:
+    """Each row by the mean and scale of its regime; NaN where a setting is missing. As they are without regimes."""
+    if not view.regimes:
+        return rows
+    settings = rows[:, [view.tag_names.index(name) for name in view.settings]]
+    centers = np.array([regime.center for regime in view.regimes]).reshape(len(view.regimes), -1)
+    distance = (settings[:, None] - centers) / np.array(view.setting_scale)
+    nearest = (distance**2).sum(-1).argmin(1)
+    mean, spread = (np.array([getattr(regime, name) for regime in view.regimes]) for name in ("mean", "scale"))
+    missing = np.isnan(settings).any(1, keepdims=True)
+    return np.asarray(np.where(missing, np.nan, (rows - mean[nearest]) / spread[nearest]))
 
 
 def scale(values: Array, scaler: Scaler) -> NDArray[np.float32]:
@@ -46,12 +61,19 @@ def scale(values: Array, scaler: Scaler) -> NDArray[np.float32]:
 def model_input(window: Array, manifest: SeriesManifest) -> NDArray[np.float32] | None:
     """float32 (1, history, columns) of the last `view.rows` raw rows; None where something in it is missing."""
     view = manifest.view
-    found = columns(window[-view.rows :], view)
-    if len(found) != view.history_rows:
-        raise ValueError(f"a window of {len(window)} rows, expected {view.rows}")
+    if len(window) < view.least_rows:
+        raise ValueError(f"a window of {len(window)} rows, expected {view.least_rows}")
+    found = filled(columns(window[-view.rows :], view), view)[-view.history_rows :]
     if not np.isfinite(found).all():
         return None
     return np.ascontiguousarray(scale(found, manifest.scaler)[None])
+
+
+def filled(found: Array, view: FeatureView) -> Array:
+    """Columns with enough copies of the oldest row before it that the first row has a history; for `min_rows` alone."""
+    if not view.min_rows or not len(found):
+        return found
+    return np.concatenate([np.repeat(found[:1], view.history_rows - 1, axis=0), found])
 
 
 def sequences(scaled: NDArray[np.float32], history_rows: int) -> NDArray[np.float32]:
@@ -64,7 +86,16 @@ def sequences(scaled: NDArray[np.float32], history_rows: int) -> NDArray[np.floa
 def _feature(rows: Array, feature: Feature, view: FeatureView, places: int) -> Array:
     length = 1 if feature.kind == "value" else feature.rows or view.window_rows
     tags = [view.tag_names.index(name) for name in feature.tags or view.tag_names]
-    used = rows[len(rows) - places - length + 1 :, tags]
+    short = range(len(rows) - places + 1, min(length, len(rows) + 1))  # rows there are, where the window is not full
+    started = [_whole(rows[:count, tags], feature, view, count, 1) for count in short]
+    if places > len(short):
+        used = rows[len(rows) - (places - len(short)) - length + 1 :, tags]
+        started.append(_whole(used, feature, view, length, places - len(short)))
+    return np.concatenate(started)
+
+
+def _whole(used: Array, feature: Feature, view: FeatureView, length: int, places: int) -> Array:
+    """The columns of one feature at each of `places` where `length` rows are there."""
     windows = sliding_window_view(used, length, axis=0)  # (places, tags, length)
     if feature.kind in PAIRED or feature.kind in POOLED:
         return CROSS[feature.kind](windows)[:, None]

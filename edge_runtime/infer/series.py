@@ -120,12 +120,13 @@ class SeriesModel:
         self._smoother = Smoother(manifest.calibration) if manifest.calibration else None
 
     def answer(self, window: Floats, timer: Callable[[], int] = time.perf_counter_ns) -> Answer:
-        """Run the model on the newest `view.rows` raw rows (rows, tags). Fewer rows or a missing value: no values.
+        """Run the model on the newest `view.rows` raw rows (rows, tags). Fewer than `least_rows` or a missing
+        value: no values.
 
         Raises `errors.BundleError` where the engine fails."""
         view = self.manifest.view
-        if len(window) < view.rows:
-            return Answer(None, None, Quality.UNCERTAIN, f"{len(window)} of {view.rows} rows so far", {})
+        if len(window) < view.least_rows:
+            return Answer(None, None, Quality.UNCERTAIN, f"{len(window)} of {view.least_rows} rows so far", {})
         t0 = timer()
         x = features.model_input(window, self.manifest)
         t1 = timer()
@@ -170,8 +171,8 @@ def run_many(manifest: SeriesManifest, engine: Engine, rows: Floats) -> Floats:
     """The engine's values at every row of a long recording, NaN where there is no answer: float64 (n, values)."""
     view = manifest.view
     out = np.full((len(rows), manifest.values), np.nan)
-    found = features.columns(rows, view)
-    first = len(rows) - len(found)
+    found = features.filled(features.columns(rows, view), view)
+    first = len(rows) - len(found)  # below 0 where the history was filled
     usable = np.asarray(np.isfinite(found).all(1))
     scaled = np.where(usable[:, None], features.scale(found, manifest.scaler), 0.0).astype(np.float32)
     if len(found) < view.history_rows:

@@ -54,6 +54,8 @@ PER_TAG = (
 BANDED = ("log_energy", "envelope")
 PAIRED = ("corr", "ratio")
 POOLED = ("spread",)
+OPTIONAL = ("min_rows", "settings", "setting_scale", "regimes")
+REGIMES_LIMIT = 64
 FEATURE_KINDS = (*PER_TAG, *BANDED, *PAIRED, *POOLED)
 
 
@@ -85,10 +87,25 @@ class Feature:
 
 
 @dataclass(frozen=True)
+class Regime:
+    """One way of running: `center` is where the view's `settings` stand; there tag t of the view becomes
+    (t − mean) / scale before any feature is computed. One mean and scale a tag, in the view's order."""
+
+    center: tuple[float, ...]
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class FeatureView:
     """Which tags, on which grid, become which columns. `grid_s`: time between rows. `window_rows`: the most rows that
     one feature looks at. `history_rows`: how many rows of columns are one input of the model. `step_rows`: rows between
-    two scores on the device. `version` is for people; `digest()` is what is compared."""
+    two scores on the device. `version` is for people; `digest()` is what is compared.
+
+    `min_rows`: 0 asks for the whole window; else a feature looks at the rows that are there, once there are so many
+    (a machine with a short history), and a history of columns that is too short is filled with its oldest row.
+    `regimes`: a row is normalised by the one whose center is nearest in the tags `settings`, each divided by its
+    `setting_scale`; none: no row is normalised."""
 
     name: str
     version: str
@@ -98,11 +115,20 @@ class FeatureView:
     window_rows: int = 1
     history_rows: int = 1
     step_rows: int = 1
+    min_rows: int = 0
+    settings: tuple[str, ...] = ()
+    setting_scale: tuple[float, ...] = ()
+    regimes: tuple[Regime, ...] = ()
 
     @property
     def rows(self) -> int:
-        """Rows on the grid that one input is made of."""
+        """The most rows on the grid that one input is made of."""
         return self.window_rows + self.history_rows - 1
+
+    @property
+    def least_rows(self) -> int:
+        """The fewest rows on the grid that one input can be made of."""
+        return self.min_rows or self.rows
 
     @property
     def tag_names(self) -> tuple[str, ...]:
@@ -113,8 +139,9 @@ class FeatureView:
         return tuple(column for feature in self.features for column in _columns(feature, self))
 
     def canonical(self) -> bytes:
-        """The view as sorted, compact JSON: equal views give equal bytes."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        """The view as sorted, compact JSON: equal views give equal bytes. `OPTIONAL` fields are left out where unused."""
+        data = {name: value for name, value in asdict(self).items() if value or name not in OPTIONAL}
+        return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
     def digest(self) -> str:
         return hashlib.sha256(self.canonical()).hexdigest()
@@ -218,9 +245,22 @@ def parse_view(data: Any) -> FeatureView:
         if not isinstance(items, (list, tuple)) or not items:
             raise ValueError(f"view: expected at least one [[view.{name}]] table")
         values[name] = tuple(wire.build(kind, item, f"view.{name}[{i}]") for i, item in enumerate(items))
+    values["regimes"] = tuple(
+        _floats(wire.build(Regime, item, f"view.regimes[{i}]"), f"view.regimes[{i}]")
+        for i, item in enumerate(data.get("regimes", ()))
+    )
     view: FeatureView = wire.build(FeatureView, values, "view")
     check_view(view)
     return view
+
+
+def _floats(regime: Regime, where: str) -> Regime:
+    """`regime` with every number a float, as a TOML writer may have made 0.0 into 0; ValueError where one is none."""
+    lists = {name: tuple(getattr(regime, name)) for name in ("center", "mean", "scale")}
+    for name, values in lists.items():
+        if not all(_finite(value) for value in values):
+            raise ValueError(f"{where}: {name} must hold finite numbers alone")
+    return Regime(**{name: tuple(map(float, values)) for name, values in lists.items()})
 
 
 def check_view(view: FeatureView) -> None:
@@ -239,10 +279,32 @@ def check_view(view: FeatureView) -> None:
             raise ValueError(f"view.tags: resample of {tag.name!r} is {tag.resample!r}, expected last or mean")
         if not 0 <= tag.hold_s < math.inf or not 0 <= tag.stale_s < math.inf:
             raise ValueError(f"view.tags: hold_s and stale_s of {tag.name!r} must be seconds of 0 or more")
+    if not 0 <= view.min_rows <= view.window_rows:
+        raise ValueError(f"view: min_rows is {view.min_rows}, expected 0 to window_rows ({view.window_rows})")
+    _check_regimes(view)
     for i, feature in enumerate(view.features):
         _check_feature(feature, view, f"view.features[{i}]")
     if len(view.columns()) > COLUMNS_LIMIT:
         raise ValueError(f"view.features: {len(view.columns())} columns, expected at most {COLUMNS_LIMIT}")
+
+
+def _check_regimes(view: FeatureView) -> None:
+    if unknown := [name for name in view.settings if name not in view.tag_names]:
+        raise ValueError(f"view.settings: tag {unknown[0]!r} is not in the view; it has {', '.join(view.tag_names)}")
+    scales = view.setting_scale
+    if len(scales) != len(view.settings) or not all(_finite(v) and v > 0 for v in scales):
+        raise ValueError("view.setting_scale: expected one finite number > 0 for each of view.settings")
+    if len(view.regimes) > REGIMES_LIMIT or (view.settings and not view.regimes):
+        raise ValueError(f"view.regimes: {len(view.regimes)} regimes, expected at most {REGIMES_LIMIT}, 1 with settings")
+    for i, regime in enumerate(view.regimes):
+        sizes = (len(regime.center), len(regime.mean), len(regime.scale))
+        if sizes != (len(view.settings), len(view.tags), len(view.tags)):
+            raise ValueError(
+                f"view.regimes[{i}]: expected {len(view.settings)} numbers in center and {len(view.tags)} in mean and "
+                "in scale"
+            )
+        if not all(scale > 0 for scale in regime.scale):
+            raise ValueError(f"view.regimes[{i}]: expected scales > 0")
 
 
 def _check_feature(feature: Feature, view: FeatureView, where: str) -> None:
@@ -256,6 +318,8 @@ def _check_feature(feature: Feature, view: FeatureView, where: str) -> None:
         raise ValueError(f"{where}: {feature.kind} needs exactly two tags, found {len(feature.tags)}")
     rows, nyquist_hz = feature.rows or view.window_rows, 0.5 / view.grid_s
     if feature.kind in BANDED:
+        if view.min_rows:
+            raise ValueError(f"{where}: {feature.kind} needs its whole window, but min_rows is {view.min_rows}")
         if not 0 <= feature.low_hz < feature.high_hz <= nyquist_hz * (1 + 1e-9):
             raise ValueError(
                 f"{where}: the band must be 0 <= low_hz < high_hz <= {nyquist_hz:g}, found {feature.low_hz} and "
