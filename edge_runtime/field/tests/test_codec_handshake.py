@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_runtime.config import PlcMap
-from edge_runtime.field.codec import decode, encode
+from edge_runtime.field.codec import decode, decode_all, encode
 from edge_runtime.field.handshake import PART_SEQ_MAX, handshake, next_seq
 from edge_runtime.field.tag import WORDS, Tag, TagType
 
@@ -23,6 +23,9 @@ VALUES: dict[str, st.SearchStrategy[int | float]] = {
     "uint32": st.integers(0, 0xFFFF_FFFF),
     "int32": st.integers(-0x8000_0000, 0x7FFF_FFFF),
     "float32": st.floats(width=32, allow_nan=False),
+    "uint64": st.integers(0, 2**64 - 1),
+    "int64": st.integers(-(2**63), 2**63 - 1),
+    "float64": st.floats(allow_nan=False),
 }
 
 
@@ -53,8 +56,30 @@ def test_the_bytes_are_where_the_order_says(order: str, registers: list[int]) ->
 
 
 @pytest.mark.parametrize(
+    ("order", "registers"),
+    [
+        ("ABCD", [0x0102, 0x0304, 0x0506, 0x0708]),
+        ("DCBA", [0x0807, 0x0605, 0x0403, 0x0201]),
+        ("BADC", [0x0201, 0x0403, 0x0605, 0x0807]),
+        ("CDAB", [0x0708, 0x0506, 0x0304, 0x0102]),
+    ],
+)
+def test_the_bytes_of_64_bits_are_where_the_order_says(order: str, registers: list[int]) -> None:
+    for kind, code in (("uint64", ">Q"), ("int64", ">q"), ("float64", ">d")):
+        value = struct.unpack(code, bytes(range(1, 9)))[0]
+        assert encode(Tag("t", kind, word_order=order), value) == registers  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@given(values=st.lists(st.integers(-0x8000, 0x7FFF), min_size=1, max_size=8))
+def test_a_wave_is_decoded_value_by_value(order: str, values: list[int]) -> None:
+    tag = Tag("t", "int16", word_order=order, count=len(values))  # type: ignore[arg-type]
+    assert decode_all(tag, [word for value in values for word in encode(tag, value)]) == values
+
+
+@pytest.mark.parametrize(
     ("kind", "value"),
-    [("uint16", -1), ("uint16", 65536), ("int16", 40000), ("uint32", 2**32), ("uint16", math.inf), ("float32", 1e39)],
+    [("uint64", 2**64), ("int64", 2**63), ("uint16", -1), ("uint16", 65536), ("int16", 40000), ("uint32", 2**32), ("uint16", math.inf), ("float32", 1e39)],
 )
 def test_a_value_that_does_not_fit_is_refused(kind: TagType, value: float) -> None:
     with pytest.raises(ValueError, match=f"tag speed: .* does not fit {kind}"):
