@@ -1,0 +1,86 @@
+"""Follower: one model on one asset, row by row of its grid. A score is there where every value in its window is, and no tag
+is stale; else the row has a stated quality and reason, and no number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from edge_runtime.decide.drift import Drift, DriftSettings, Test
+from edge_runtime.field.tag import Quality, Sample
+from edge_runtime.field.window import Aligner, Refused
+from edge_runtime.infer.series import Anomaly, Answer, Remaining, SeriesModel
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One row. `anomaly` or `remaining` by the kind of the model, None where the quality is not good; `test` where a
+    block of drift is full."""
+
+    mono_ns: int
+    quality: Quality
+    reason: str
+    anomaly: Anomaly | None = None
+    remaining: Remaining | None = None
+    test: Test | None = None
+    took_us: int = 0
+
+
+class Follower:
+    """`add` samples, `advance` to now for the rows scored since. Raises `errors.BundleError` where the engine fails."""
+
+    def __init__(self, model: SeriesModel, drift: DriftSettings, timer: Callable[[], int] | None = None) -> None:
+        self.model = model
+        view, calibration = model.manifest.view, model.manifest.calibration
+        self._aligner = Aligner(view)
+        self._timer = timer
+        self._newest_ns: int | None = None
+        stride = max(view.window_rows, calibration.smooth_rows if calibration else 1)
+        names = [name for name, _ in view.columns()]
+        self._drift = Drift(model.reference, names, drift, stride) if model.reference else None
+
+    @property
+    def refused(self) -> Refused:
+        return self._aligner.refused
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        return self.model.manifest.view.tag_names
+
+    def add(self, sample: Sample, now_ns: int) -> None:
+        if sample.tag in self.model.manifest.view.tag_names:
+            self._aligner.add(sample, now_ns)
+
+    def stale(self, now_ns: int) -> tuple[str, ...]:
+        return self._aligner.stale(now_ns)
+
+    def advance(self, now_ns: int) -> list[Scored]:
+        view, grid_ns = self.model.manifest.view, self._aligner.grid_ns
+        newest_ns = now_ns // grid_ns * grid_ns
+        first_ns = newest_ns if self._newest_ns is None else self._newest_ns + grid_ns
+        first_ns = max(first_ns, newest_ns - (view.rows - 1) * grid_ns)  # after a long pause
+        scored = []
+        for row_ns in range(first_ns, newest_ns + 1, grid_ns):
+            rows = self._aligner.advance(row_ns)
+            self._newest_ns = row_ns
+            if row_ns // grid_ns % view.step_rows == 0 and rows:
+                scored.append(self._score(row_ns, rows[-1].stale))
+        return scored
+
+    def _score(self, row_ns: int, stale: tuple[str, ...]) -> Scored:
+        model = self.model
+        if stale:
+            answer = Answer(None, None, Quality.UNCERTAIN, f"stale: {', '.join(stale)}", {})
+        elif self._timer is not None:
+            answer = model.answer(self._aligner.window(), self._timer)
+        else:
+            answer = model.answer(self._aligner.window())
+        scored = Scored(row_ns, answer.quality, answer.reason, took_us=sum(answer.steps_us.values()))
+        if model.manifest.kind == "anomaly":
+            scored = replace(scored, anomaly=model.judge(answer))
+        else:
+            scored = replace(scored, remaining=model.remaining(answer))
+        if self._drift is None or answer.inputs is None:
+            return scored
+        score = scored.anomaly.score if scored.anomaly else None
+        return replace(scored, test=self._drift.add(answer.inputs.tolist(), score))
