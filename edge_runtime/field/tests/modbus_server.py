@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import select
 import socket
 import struct
 import threading
+import tty
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,7 +19,8 @@ from pymodbus.datastore import (
     ModbusServerContext,
     ModbusSparseDataBlock,
 )
-from pymodbus.server import ModbusTcpServer
+from pymodbus.exceptions import NoSuchIdException
+from pymodbus.server import ModbusSerialServer, ModbusTcpServer
 
 
 class Plc:
@@ -77,3 +81,75 @@ def silent_server() -> Iterator[int]:
     """Accepts connections and never says a word; gives its port."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
+
+
+class _SilentForOthers(ModbusServerContext):
+    """A unit that is not on the bus says nothing (pymodbus would answer for it)."""
+
+    async def async_getValues(self, device_id: int, func_code: int, address: int, count: int = 1) -> Any:  # noqa: N802
+        if device_id not in self.device_ids():
+            raise NoSuchIdException
+        return await super().async_getValues(device_id, func_code, address, count)
+
+
+class RtuBus:
+    """A real RTU server (pymodbus) on a serial device, with the holding registers of some units; others are silent."""
+
+    def __init__(self, device: str, units: dict[int, dict[int, int]]) -> None:
+        self.units, self._device = units, device
+        self._loop = asyncio.new_event_loop()
+        self._server: Any = None
+
+    def start(self) -> None:
+        started = threading.Event()
+        self._thread = threading.Thread(target=self._serve, args=(started,), daemon=True)
+        self._thread.start()
+        assert started.wait(10)
+
+    def stop(self) -> None:
+        if self._thread.is_alive():
+            asyncio.run_coroutine_threadsafe(self._server.shutdown(), self._loop).result(10)
+            self._thread.join(10)
+
+    def _serve(self, started: threading.Event) -> None:
+        async def run() -> None:
+            empty = ModbusSequentialDataBlock(1, [0] * 10)
+            devices = {
+                unit: ModbusDeviceContext(di=empty, co=empty, hr=ModbusSparseDataBlock(dict(cells)), ir=empty)
+                for unit, cells in self.units.items()
+            }
+            context = _SilentForOthers(devices, single=False)
+            self._server = ModbusSerialServer(context, port=self._device, baudrate=115200, ignore_missing_devices=True)
+            await self._server.serve_forever(background=True)
+            started.set()
+            await self._server.serving
+
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(run())
+
+
+@contextmanager
+def null_modem() -> Iterator[tuple[str, str]]:
+    """Two serial devices joined by a wire (pseudo-terminals and a thread that carries the bytes)."""
+    masters, slaves = zip(*(os.openpty() for _ in range(2)), strict=True)
+    for slave in slaves:
+        tty.setraw(slave)
+    stop_read, stop_write = os.pipe()
+
+    def carry() -> None:
+        while True:
+            ready, _, _ = select.select([*masters, stop_read], [], [])
+            if stop_read in ready:
+                return
+            for end in ready:
+                os.write(masters[1 - masters.index(end)], os.read(end, 4096))
+
+    thread = threading.Thread(target=carry, daemon=True)
+    thread.start()
+    try:
+        yield os.ttyname(slaves[0]), os.ttyname(slaves[1])
+    finally:
+        os.write(stop_write, b"x")
+        thread.join(5)
+        for end in (*masters, *slaves, stop_read, stop_write):
+            os.close(end)
