@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from pymodbus.constants import ExcCodes
 from pymodbus.datastore import (
     ModbusDeviceContext,
     ModbusSequentialDataBlock,
@@ -21,6 +22,7 @@ from pymodbus.datastore import (
 )
 from pymodbus.exceptions import NoSuchIdException
 from pymodbus.server import ModbusSerialServer, ModbusTcpServer
+from pymodbus.simulator import DataType, SimData, SimDevice
 
 
 class Plc:
@@ -83,13 +85,24 @@ def silent_server() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-class _SilentForOthers(ModbusServerContext):
-    """A unit that is not on the bus says nothing (pymodbus would answer for it)."""
+class _Units:
+    """What pymodbus calls for every request, in place of its data store. A unit that is not on the bus says nothing."""
+
+    def __init__(self, units: dict[int, dict[int, int]]) -> None:
+        self._units = units
+
+    def device_ids(self) -> list[int]:
+        return list(self._units)
 
     async def async_getValues(self, device_id: int, func_code: int, address: int, count: int = 1) -> Any:  # noqa: N802
-        if device_id not in self.device_ids():
+        if device_id not in self._units:
             raise NoSuchIdException
-        return await super().async_getValues(device_id, func_code, address, count)
+        cells, wanted = self._units[device_id], range(address, address + count)
+        there = func_code in (3, 6, 16) and all(a in cells for a in wanted)
+        return [cells[a] for a in wanted] if there else ExcCodes.ILLEGAL_ADDRESS
+
+    async def async_setValues(self, device_id: int, func_code: int, address: int, values: list[int]) -> Any:  # noqa: N802
+        self._units[device_id].update(enumerate(values, address))
 
 
 class RtuBus:
@@ -113,13 +126,9 @@ class RtuBus:
 
     def _serve(self, started: threading.Event) -> None:
         async def run() -> None:
-            empty = ModbusSequentialDataBlock(1, [0] * 10)
-            devices = {
-                unit: ModbusDeviceContext(di=empty, co=empty, hr=ModbusSparseDataBlock(dict(cells)), ir=empty)
-                for unit, cells in self.units.items()
-            }
-            context = _SilentForOthers(devices, single=False)
-            self._server = ModbusSerialServer(context, port=self._device, baudrate=115200, ignore_missing_devices=True)
+            device = SimDevice(1, simdata=[SimData(0, values=0, datatype=DataType.REGISTERS)])
+            self._server = ModbusSerialServer(device, port=self._device, baudrate=115200, ignore_missing_devices=True)
+            self._server.context = _Units(self.units)
             await self._server.serve_forever(background=True)
             started.set()
             await self._server.serving
