@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 from edge_runtime.clock import Clock, SystemClock
 from edge_runtime.errors import EndpointError
+from edge_runtime.field import judge
 from edge_runtime.field.driver import Value
-from edge_runtime.field.tag import Quality, Sample, Tag
+from edge_runtime.field.tag import Reason, Sample, Tag, Wave
 
 
 class MemoryDriver:
@@ -17,6 +18,7 @@ class MemoryDriver:
     def __init__(self, values: dict[str, Value] | None = None, clock: Clock | None = None) -> None:
         self.endpoint = "memory PLC"
         self.values: dict[str, Value] = dict(values or {})
+        self.waves: dict[str, list[float]] = {}
         self.writes: list[dict[str, Value]] = []
         self.alive = True
         self.connects = 0
@@ -34,15 +36,15 @@ class MemoryDriver:
         self._check()
         mono_ns, wall_ns = self._clock.monotonic_ns(), self._clock.wall_ns()
         return [
-            Sample(
-                t.name,
-                self.values.get(t.name),
-                Quality.GOOD if t.name in self.values else Quality.BAD,
-                mono_ns,
-                wall_ns,
-            )
+            judge.good(t, self.values[t.name], mono_ns, wall_ns)
+            if t.name in self.values
+            else judge.bad(t, Reason.REFUSED, mono_ns, wall_ns)
             for t in tags
         ]
+
+    def read_wave(self, tag: Tag) -> Wave:
+        self._check()
+        return judge.wave(tag, self.waves.get(tag.name), self._clock.monotonic_ns(), self._clock.wall_ns())
 
     def write(self, values: Sequence[tuple[Tag, Value]]) -> None:
         self._check()

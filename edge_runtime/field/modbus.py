@@ -1,29 +1,25 @@
-"""Modbus TCP behind the Driver seam: pymodbus' synchronous client, and the only file that knows its names.
+"""Modbus behind the Driver seam, over TCP or a serial bus (edge_runtime/field/modbus_line.py).
 
 Neighbouring tags are read in one request and written in one FC16; the plan of requests for a tuple of tags is made
-once.
+once. A block that the unit refuses is read tag by tag from then on: one bad point never takes its neighbours with it.
 """
 
 from __future__ import annotations
 
-import logging
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pymodbus.client import ModbusTcpClient
-from pymodbus.exceptions import ModbusException
-
 from edge_runtime.clock import Clock, SystemClock
 from edge_runtime.errors import EndpointError
-from edge_runtime.field.codec import decode, encode
+from edge_runtime.field import judge
+from edge_runtime.field.codec import decode, decode_all, encode
 from edge_runtime.field.driver import Value
-from edge_runtime.field.tag import WORDS, Quality, Sample, Tag
+from edge_runtime.field.modbus_line import GATEWAY_CODES, PASSING_CODES, ModbusLine, Refusal, tcp_line
+from edge_runtime.field.tag import Quality, Reason, Sample, Tag, Wave
 
 GAP_LIMIT = 8  # unused registers that are worth reading to save a request
 COUNT_LIMIT = 120
-logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True)
@@ -37,22 +33,32 @@ class _Request:
 
 
 class ModbusDriver:
+    """One unit. `line` is given where units share one; then `host`, `port` and `timeout_s` are not used, and closing the
+    driver leaves the line open."""
+
     def __init__(
-        self, host: str, port: int, unit_id: int = 1, timeout_s: float = 0.5, clock: Clock | None = None
+        self,
+        host: str = "",
+        port: int = 502,
+        unit_id: int = 1,
+        timeout_s: float = 0.5,
+        clock: Clock | None = None,
+        line: ModbusLine | None = None,
     ) -> None:
-        self.endpoint = f"Modbus TCP {host}:{port} unit {unit_id}"
-        self._client = ModbusTcpClient(host, port=port, timeout=timeout_s, retries=0)
+        self._line = line or tcp_line(host, port, timeout_s)
+        self._shared = line is not None
+        self.endpoint = f"{self._line.name} unit {unit_id}"
         self._unit_id = unit_id
         self._clock = clock or SystemClock()
+        self._connected = False
+        self._code = 0  # of the last refusal
         self._plans: dict[tuple[Tag, ...], tuple[_Request, ...]] = {}
 
     def connect(self) -> None:
         self.close()
         self._plans.clear()
-        if not self._client.connect():
-            raise EndpointError(f"{self.endpoint}: cannot connect; check address, port and that the PLC is on")
-        assert self._client.socket is not None
-        self._client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._line.open()
+        self._connected = True
         self._call("holding", 0, 1)
 
     def read(self, tags: Sequence[Tag]) -> list[Sample]:
@@ -64,7 +70,7 @@ class ModbusDriver:
         out: list[Sample] = [None] * len(key)  # type: ignore[list-item]
         for request in plan:
             block = self._call(request.space, request.address, request.count)
-            if block is None and len(request.picks) > 1:  # one refused point must not take its neighbours with it
+            if block is None and len(request.picks) > 1 and self._code not in PASSING_CODES:
                 self._plans[key] = _split(self._plans[key], request, key)
                 for index, _ in request.picks:
                     out[index] = self.read(key[index : index + 1])[0]
@@ -72,57 +78,69 @@ class ModbusDriver:
             for index, offset in request.picks:
                 tag = key[index]
                 if block is None:
-                    out[index] = Sample(tag.name, None, Quality.BAD, mono_ns, wall_ns)
+                    out[index] = judge.bad(tag, Reason.REFUSED, mono_ns, wall_ns)
                 else:
-                    value = decode(tag, block[offset : offset + WORDS[tag.type]])
-                    out[index] = Sample(tag.name, value, Quality.GOOD, mono_ns, wall_ns)
+                    out[index] = judge.good(tag, decode(tag, block[offset : offset + tag.words]), mono_ns, wall_ns)
         return out
+
+    def read_wave(self, tag: Tag) -> Wave:
+        """The `tag.count` values of a block, in as many requests as its size asks for."""
+        mono_ns, wall_ns = self._clock.monotonic_ns(), self._clock.wall_ns()
+        registers: list[Any] = []
+        for at in range(0, tag.words, COUNT_LIMIT):
+            block = self._call(tag.space, tag.address + at, min(COUNT_LIMIT, tag.words - at))
+            if block is None:
+                return Wave(tag.name, (), tag.rate_hz, Quality.BAD, mono_ns, wall_ns, Reason.REFUSED)
+            registers.extend(block[: min(COUNT_LIMIT, tag.words - at)])
+        return judge.wave(tag, decode_all(tag, registers), mono_ns, wall_ns)
 
     def write(self, values: Sequence[tuple[Tag, Value]]) -> None:
         if read_only := [tag.name for tag, _ in values if tag.space not in ("holding", "coil")]:
             raise ValueError(f"tag {read_only[0]}: Modbus input registers and discrete inputs cannot be written")
         for tag, address, registers in merge_writes(values):
-            if tag.space == "coil":
-                self._checked(lambda c, a=address, r=registers: c.write_coil(a, bool(r[0]), device_id=self._unit_id))
-            else:
-                self._checked(lambda c, a=address, r=registers: c.write_registers(a, r, device_id=self._unit_id))
+            self._check_open()
+            try:
+                if tag.space == "coil":
+                    self._line.write_coil(self._unit_id, address, bool(registers[0]))
+                else:
+                    self._line.write_registers(self._unit_id, address, registers)
+            except Refusal as refusal:
+                self.close()
+                raise EndpointError(
+                    f"{self.endpoint}: refused a write at {address}: {refusal}; check the register map"
+                ) from refusal
+            except EndpointError:
+                self._connected = False
+                raise
 
     def close(self) -> None:
-        self._client.close()
+        self._connected = False
+        if not self._shared:
+            self._line.close()
 
     def _call(self, space: str, address: int, count: int) -> list[Any] | None:
         """Registers or bits; None where the device answers with an exception code."""
-        method = {
-            "holding": self._client.read_holding_registers,
-            "input": self._client.read_input_registers,
-            "coil": self._client.read_coils,
-            "discrete": self._client.read_discrete_inputs,
-        }[space]
-        response = self._exchange(lambda: method(address, count=count, device_id=self._unit_id))
-        if response.isError():
-            return None
-        block = response.registers if space in ("holding", "input") else response.bits
-        return block if len(block) >= count else None
-
-    def _checked(self, call: Any) -> None:
-        response = self._exchange(lambda: call(self._client))
-        if response.isError():
-            self.close()
-            raise EndpointError(f"{self.endpoint}: refused a write: {response}; check the register map")
-
-    def _exchange(self, call: Any) -> Any:
-        if self._client.socket is None:
-            raise EndpointError(f"{self.endpoint}: not connected")
+        self._check_open()
         try:
-            return call()
-        except (ModbusException, OSError, ValueError) as error:
-            self.close()
-            raise EndpointError(f"{self.endpoint}: no answer: {error}") from error
+            return self._line.read(self._unit_id, space, address, count)
+        except Refusal as refusal:
+            self._code = refusal.code
+            if refusal.code in GATEWAY_CODES:
+                self._connected = False
+                raise EndpointError(f"{self.endpoint}: no answer; the gateway says {refusal}") from refusal
+            return None
+        except EndpointError:
+            self._connected = False
+            raise
+
+    def _check_open(self) -> None:
+        if not self._connected:
+            raise EndpointError(f"{self.endpoint}: not connected")
 
 
 def _split(plan: tuple[_Request, ...], refused: _Request, tags: Sequence[Tag]) -> tuple[_Request, ...]:
     """The plan with one request a tag in place of `refused`."""
-    single = [_Request(tags[i].space, tags[i].address, WORDS[tags[i].type], ((i, 0),)) for i, _ in refused.picks]
+    single = [_Request(tags[i].space, tags[i].address, tags[i].words, ((i, 0),)) for i, _ in refused.picks]
     at = plan.index(refused)
     return (*plan[:at], *single, *plan[at + 1 :])
 
@@ -132,7 +150,7 @@ def plan_reads(tags: Sequence[Tag]) -> tuple[_Request, ...]:
     order = sorted(range(len(tags)), key=lambda i: (tags[i].space, tags[i].address))
     requests: list[_Request] = []
     for i in order:
-        tag, words = tags[i], WORDS[tags[i].type]
+        tag, words = tags[i], tags[i].words
         last = requests[-1] if requests else None
         end = tag.address + words
         if (
@@ -153,7 +171,7 @@ def merge_writes(values: Sequence[tuple[Tag, Value]]) -> list[tuple[Tag, int, li
     """(first tag, address, registers) of each request; only true neighbours share one, gaps are never written."""
     out: list[tuple[Tag, int, list[int]]] = []
     for tag, value in values:
-        registers = encode(tag, value)
+        registers = encode(tag, judge.unscaled(tag, value))
         last = out[-1] if out else None
         if (
             last

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import select
 import socket
 import struct
 import threading
+import tty
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from pymodbus.constants import ExcCodes
 from pymodbus.datastore import (
     ModbusDeviceContext,
     ModbusSequentialDataBlock,
     ModbusServerContext,
     ModbusSparseDataBlock,
 )
-from pymodbus.server import ModbusTcpServer
+from pymodbus.exceptions import NoSuchIdException
+from pymodbus.server import ModbusSerialServer, ModbusTcpServer
+from pymodbus.simulator import DataType, SimData, SimDevice
 
 
 class Plc:
@@ -77,3 +83,82 @@ def silent_server() -> Iterator[int]:
     """Accepts connections and never says a word; gives its port."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
+
+
+class _Units:
+    """What pymodbus calls for every request, in place of its data store. A unit that is not on the bus says nothing."""
+
+    def __init__(self, units: dict[int, dict[int, int]]) -> None:
+        self._units = units
+
+    def device_ids(self) -> list[int]:
+        return list(self._units)
+
+    async def async_getValues(self, device_id: int, func_code: int, address: int, count: int = 1) -> Any:  # noqa: N802
+        if device_id not in self._units:
+            raise NoSuchIdException
+        cells, wanted = self._units[device_id], range(address, address + count)
+        there = func_code in (3, 6, 16) and all(a in cells for a in wanted)
+        return [cells[a] for a in wanted] if there else ExcCodes.ILLEGAL_ADDRESS
+
+    async def async_setValues(self, device_id: int, func_code: int, address: int, values: list[int]) -> Any:  # noqa: N802
+        self._units[device_id].update(enumerate(values, address))
+
+
+class RtuBus:
+    """A real RTU server (pymodbus) on a serial device, with the holding registers of some units; others are silent."""
+
+    def __init__(self, device: str, units: dict[int, dict[int, int]]) -> None:
+        self.units, self._device = units, device
+        self._loop = asyncio.new_event_loop()
+        self._server: Any = None
+
+    def start(self) -> None:
+        started = threading.Event()
+        self._thread = threading.Thread(target=self._serve, args=(started,), daemon=True)
+        self._thread.start()
+        assert started.wait(10)
+
+    def stop(self) -> None:
+        if self._thread.is_alive():
+            asyncio.run_coroutine_threadsafe(self._server.shutdown(), self._loop).result(10)
+            self._thread.join(10)
+
+    def _serve(self, started: threading.Event) -> None:
+        async def run() -> None:
+            device = SimDevice(1, simdata=[SimData(0, values=0, datatype=DataType.REGISTERS)])
+            self._server = ModbusSerialServer(device, port=self._device, baudrate=115200, ignore_missing_devices=True)
+            self._server.context = _Units(self.units)
+            await self._server.serve_forever(background=True)
+            started.set()
+            await self._server.serving
+
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(run())
+
+
+@contextmanager
+def null_modem() -> Iterator[tuple[str, str]]:
+    """Two serial devices joined by a wire (pseudo-terminals and a thread that carries the bytes)."""
+    masters, slaves = zip(*(os.openpty() for _ in range(2)), strict=True)
+    for slave in slaves:
+        tty.setraw(slave)
+    stop_read, stop_write = os.pipe()
+
+    def carry() -> None:
+        while True:
+            ready, _, _ = select.select([*masters, stop_read], [], [])
+            if stop_read in ready:
+                return
+            for end in ready:
+                os.write(masters[1 - masters.index(end)], os.read(end, 4096))
+
+    thread = threading.Thread(target=carry, daemon=True)
+    thread.start()
+    try:
+        yield os.ttyname(slaves[0]), os.ttyname(slaves[1])
+    finally:
+        os.write(stop_write, b"x")
+        thread.join(5)
+        for end in (*masters, *slaves, stop_read, stop_write):
+            os.close(end)

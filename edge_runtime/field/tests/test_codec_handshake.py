@@ -79,7 +79,16 @@ def test_a_wave_is_decoded_value_by_value(order: str, values: list[int]) -> None
 
 @pytest.mark.parametrize(
     ("kind", "value"),
-    [("uint64", 2**64), ("int64", 2**63), ("uint16", -1), ("uint16", 65536), ("int16", 40000), ("uint32", 2**32), ("uint16", math.inf), ("float32", 1e39)],
+    [
+        ("uint64", 2**64),
+        ("int64", 2**63),
+        ("uint16", -1),
+        ("uint16", 65536),
+        ("int16", 40000),
+        ("uint32", 2**32),
+        ("uint16", math.inf),
+        ("float32", 1e39),
+    ],
 )
 def test_a_value_that_does_not_fit_is_refused(kind: TagType, value: float) -> None:
     with pytest.raises(ValueError, match=f"tag speed: .* does not fit {kind}"):

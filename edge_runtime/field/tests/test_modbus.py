@@ -118,7 +118,7 @@ def test_a_value_that_does_not_fit_writes_nothing(plc: Plc, driver: ModbusDriver
 def test_nobody_there() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    with pytest.raises(EndpointError, match=f"Modbus TCP 127.0.0.1:{port} unit 1: cannot connect"):
+    with pytest.raises(EndpointError, match=f"Modbus TCP 127.0.0.1:{port}: cannot connect"):
         ModbusDriver("127.0.0.1", port).connect()
 
 
