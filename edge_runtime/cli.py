@@ -22,8 +22,11 @@ class Command(NamedTuple):
 
 COMMANDS: dict[str, Command] = {
     "demo": Command("tools.demo.main:main", "edge,cloud,sim,tools", "the whole line on this machine, with a live page"),
-    "run": Command("edge_runtime.supervisor:main", "edge", "the device: control and link under the supervisor"),
+    "run": Command(
+        "edge_runtime.supervisor:main", "edge", "the device: control, monitor and link under the supervisor"
+    ),
     "install": Command("edge_runtime.update.install:main", "edge", "stage, try and activate a signed bundle"),
+    "alarms": Command("edge_runtime.alarms_cli:main", "edge", "alarms of this device: list, acknowledge, shelve"),
     "sim": Command("firmware_sim.cli:main", "sim", "the simulated plant: line, images"),
     "cloud": Command("cloud.main:main", "cloud", "the cloud companion: broker, ingest, store, page"),
     "ingest": Command("cloud.worker:main", "cloud", "one ingest worker more, for a cloud with its own broker"),

@@ -15,6 +15,7 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from edge_runtime.decide.asset_config import AssetSection
 from edge_runtime.errors import ConfigError
 from edge_runtime.mqtt_access import LOOPBACK, BrokerAccess
 from edge_runtime.outbox.policy import Storage
@@ -165,9 +166,19 @@ class DeviceConfig:
     link: LinkSection = field(default_factory=LinkSection)
     storage: Storage = field(default_factory=Storage)
     metrics: MetricsSection = field(default_factory=MetricsSection)
+    assets: tuple[AssetSection, ...] = ()
 
     def __post_init__(self) -> None:
         _ = self.place  # the names must fit a topic
+        names = [asset.name for asset in self.assets]
+        if len(set(names)) != len(names):
+            raise ValueError(f"assets: two have the same name; there are {', '.join(names)}")
+
+    @property
+    def has_line(self) -> bool:
+        """Is there a PLC line to control? A file that has assets and no word of PLC, camera or bundle has none."""
+        line = (self.plc, self.camera, self.bundle)
+        return not self.assets or line != (PlcSection(), CameraSection(), BundleSection())
 
     @property
     def place(self) -> Place:
@@ -240,6 +251,11 @@ def _convert(hint: Any, value: Any, path: Path, where: str) -> Any:
         return _convert(inner, value, path, where)
     if hint is Path and isinstance(value, str):
         return (path.parent / value).resolve()
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise ConfigError(f"{path}: {where} must be a list, found {value!r}")
+        item = typing.get_args(hint)[0]
+        return tuple(_convert(item, v, path, f"{where}[{i}]") for i, v in enumerate(value))
     if origin is not None and isinstance(value, dict):
         item = typing.get_args(hint)[1]
         return {str(k): _convert(item, v, path, f"{where}.{k}") for k, v in value.items()}

@@ -1,9 +1,10 @@
-"""`gudgeon run`: install what the configuration names, then keep `control` and `link` alive.
+"""`gudgeon run`: install what the configuration names, then keep the processes of the device alive (`edge_runtime.tasks`).
 
 - A process that dies is started again: at once as a rule, with growing pauses if it dies again and again.
 - A process that ends by itself with an exit code of the error tree before it ever ran met something that no restart
   mends (a corrupt bundle, a full disk, a wrong configuration): everything stops with that code and its one line. A disk
   that `link` cannot use is no such thing: the line goes on without it.
+- A bundle of an asset that is refused stops nothing: `monitor` tells it and goes on with rules.
 - This process imports no engine and no protocol; the installation runs in a process of its own.
 """
 
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -28,7 +29,7 @@ from edge_runtime.child import end_with_parent
 from edge_runtime.config import DeviceConfig
 from edge_runtime.durable import disk_errors, replace_file
 from edge_runtime.errors import BundleError, ConfigError, MissingExtraError, ResourceError, UsageError
-from edge_runtime.tasks import ENVIRONMENT, STATE_FILE, TASKS, Task
+from edge_runtime.tasks import ENVIRONMENT, REFUSED_FILE, STATE_FILE, TASKS, Task, wanted
 
 FINAL_CODES = {e.exit_code for e in (UsageError, ConfigError, BundleError, ResourceError, MissingExtraError)}
 CHECK_S = 0.05
@@ -56,9 +57,11 @@ class Child:
 class Supervisor:
     """`spawn` starts one task; it is an argument so that a test can start something else."""
 
-    def __init__(self, state_dir: Path, spawn: Callable[[Task], subprocess.Popen[bytes]]) -> None:
+    def __init__(
+        self, state_dir: Path, spawn: Callable[[Task], subprocess.Popen[bytes]], tasks: Sequence[Task] = TASKS
+    ) -> None:
         self._state_dir, self._spawn = state_dir, spawn
-        self._children = [Child(task) for task in TASKS]
+        self._children = [Child(task) for task in tasks]
         self.stopping = False
 
     def run(self) -> int:
@@ -130,15 +133,40 @@ def spawn_task(config_path: Path) -> Callable[[Task], subprocess.Popen[bytes]]:
     return spawn
 
 
+def install_assets(device: DeviceConfig, config_path: Path) -> dict[str, str]:
+    """Install the bundles of the assets; slot set → why one was refused."""
+    refused = {}
+    for asset in device.assets:
+        for slot_set, path in asset.slot_sets.items():
+            done = subprocess.run(
+                install_command(path, config_path, slot_set),
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                check=False,
+            )
+            if done.returncode:
+                lines = done.stderr.strip().splitlines()
+                reason = lines[-1][-500:] if lines else f"gudgeon install ended with exit code {done.returncode}"
+                log.say(logging.ERROR, "the bundle of an asset was refused", slot_set=slot_set, reason=reason)
+                refused[slot_set] = reason
+    return refused
+
+
+def install_command(bundle: Path, config_path: Path, slot_set: str) -> list[str]:
+    command = [sys.executable, "-m", "edge_runtime.update.install", str(bundle), "--config", str(config_path)]
+    return [*command, "--slot-set", slot_set]
+
+
 def install_configured(device: DeviceConfig, config_path: Path) -> int:
-    """Install the bundles that the configuration names; the first exit code that is not 0."""
+    """Install the bundles of the line that the configuration names; the first exit code that is not 0."""
     wanted = {"default": device.bundle.path, "shadow": device.bundle.shadow}
     wanted |= {f"recipe-{code}": config_path.parent / path for code, path in device.bundle.recipes.items()}
     for slot_set, path in wanted.items():
         if path is None:
             continue
-        command = [sys.executable, "-m", "edge_runtime.update.install", str(path), "--config", str(config_path)]
-        done = subprocess.run([*command, "--slot-set", slot_set], stdin=subprocess.DEVNULL, check=False)
+        done = subprocess.run(install_command(path, config_path, slot_set), stdin=subprocess.DEVNULL, check=False)
         if done.returncode:
             return done.returncode
     return 0
@@ -154,7 +182,7 @@ def main(argv: list[str]) -> int:
         (state_dir / "run").mkdir(parents=True, exist_ok=True)
     replace_file(state_dir / STATE_FILE, b"{}")  # says at once, and once, that the disk is full
     log.setup("supervisor", state_dir / "log")
-    supervisor = Supervisor(state_dir, spawn_task(args.config))
+    supervisor = Supervisor(state_dir, spawn_task(args.config), wanted(device.has_line, bool(device.assets)))
 
     def stop(number: int, frame: FrameType | None) -> None:
         supervisor.stopping = True
@@ -162,4 +190,7 @@ def main(argv: list[str]) -> int:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     code = install_configured(device, args.config)
+    if device.assets and not code:
+        refused = install_assets(device, args.config)
+        replace_file(state_dir / REFUSED_FILE, json.dumps(refused).encode())
     return code or supervisor.run()

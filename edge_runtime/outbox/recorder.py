@@ -23,7 +23,7 @@ class Recorder:
     """`poke` is called after each successful commit (it wakes `link`). `lost` counts what did not fit into memory."""
 
     def __init__(self, store: Store, poke: Callable[[], None] = lambda: None) -> None:
-        self._store, self._poke = store, poke
+        self._store, self.poke = store, poke
         self._kept: deque[Item] = deque()
         self.lost = 0
         self.error = ""
@@ -42,7 +42,7 @@ class Recorder:
                 self.lost += 1
             return False
         self.error = ""
-        self._poke()
+        self.poke()
         return True
 
     def _flush(self, newest: int) -> None:

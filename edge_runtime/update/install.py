@@ -109,7 +109,11 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="gudgeon install", description=__doc__)
     parser.add_argument("bundle", type=Path, metavar="BUNDLE_DIR")
     parser.add_argument("--config", type=Path, required=True, metavar="device.toml")
-    parser.add_argument("--slot-set", default="default", help="default, shadow or recipe-<code>")
+    parser.add_argument(
+        "--slot-set",
+        default="default",
+        help="default, shadow, recipe-<code>, or asset-<name>-anomaly and asset-<name>-rul",
+    )
     args = parser.parse_args(argv)
     device = config.load_device(args.config)
     done = install(args.bundle, device.device.state_dir, args.slot_set, device.bundle.engine)

@@ -1,0 +1,88 @@
+"""The local socket on which an operator's requests reach `monitor`; readable and writable by this user only.
+
+One datagram asks, one answers:
+
+    {"action": "ack" | "shelve" | "unshelve", "alarm": id, "by": who, "for_s": seconds}  →  {"reason": ""}
+
+`reason` says why it was not done; "" where it was, and it is on the disk by then.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edge_runtime.durable import disk_errors
+from edge_runtime.errors import EndpointError
+
+SOCKET_PATH = Path("run") / "monitor.sock"
+LIMIT_BYTES = 4096
+TURN_LIMIT = 16  # requests taken in one turn
+
+Ask = Callable[[str, str, str, float], str]
+
+
+class AlarmSocket:
+    """Bound by `monitor`."""
+
+    def __init__(self, path: Path) -> None:
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._socket.bind(str(path))
+            path.chmod(0o600)
+        self._socket.setblocking(False)
+
+    def serve(self, ask: Ask) -> None:
+        """Answer what has come; never waits."""
+        for _ in range(TURN_LIMIT):
+            try:
+                data, sender = self._socket.recvfrom(LIMIT_BYTES)
+            except OSError:
+                return  # nothing there
+            reason = answer(data, ask)
+            if sender:
+                try:
+                    self._socket.sendto(json.dumps({"reason": reason}).encode(), sender)
+                except OSError:
+                    continue  # who asked has gone; what was done is told as an Event
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def answer(data: bytes, ask: Ask) -> str:
+    try:
+        value: Any = json.loads(data)
+        texts = [value[name] for name in ("action", "alarm", "by")]
+        for_s = value.get("for_s", 0.0)
+        if not all(isinstance(t, str) for t in texts) or isinstance(for_s, bool) or not isinstance(for_s, int | float):
+            raise TypeError
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return "not a request: expected action, alarm, by and for_s"
+    action, alarm, by = texts
+    return ask(action, alarm, by, float(for_s))
+
+
+def send(path: Path, action: str, alarm: str, by: str, for_s: float = 0.0, timeout_s: float = 5.0) -> str:
+    """Ask the running `monitor`; its reason, "" where it was done. EndpointError where there is none."""
+    own = path.with_name(f"alarms-{os.getpid()}.sock")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        try:
+            own.unlink(missing_ok=True)
+            sock.bind(str(own))
+            own.chmod(0o600)
+            sock.settimeout(timeout_s)
+            sock.sendto(json.dumps({"action": action, "alarm": alarm, "by": by, "for_s": for_s}).encode(), str(path))
+            return str(json.loads(sock.recv(LIMIT_BYTES))["reason"])
+        except (OSError, ValueError, KeyError) as error:
+            raise EndpointError(
+                f"{path}: no answer from the process monitor ({error}); is `gudgeon run` up?"
+            ) from error
+        finally:
+            own.unlink(missing_ok=True)

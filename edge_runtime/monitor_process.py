@@ -1,0 +1,102 @@
+"""The process `monitor`: sensors, windows, models, rules, alarms, for the assets of the configuration. It writes to no field
+device, and `control` does not know of it.
+
+Started by the supervisor as ``python -m edge_runtime.monitor_process --config device.toml``, where there are [[assets]].
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from edge_runtime import log
+from edge_runtime.boot import boot_id
+from edge_runtime.child import child_main, stop_event
+from edge_runtime.clock import Clock, SystemClock
+from edge_runtime.config import DeviceConfig
+from edge_runtime.control_process import POKE_SOCKET, RUN, Poke, give_memory_back
+from edge_runtime.decide.alarm_file import NAME, AlarmFile
+from edge_runtime.decide.alarm_socket import SOCKET_PATH, AlarmSocket
+from edge_runtime.decide.monitor import Loaded, Monitor
+from edge_runtime.durable import disk_errors
+from edge_runtime.field.source import ReportQueue
+from edge_runtime.infer.series import load_series_model
+from edge_runtime.outbox.opening import open_outbox
+from edge_runtime.outbox.recorder import Recorder
+from edge_runtime.outbox.store import Outbox
+from edge_runtime.tasks import REFUSED_FILE
+from edge_runtime.update import slots
+
+NICE = 5
+TURN_S = 0.1
+
+
+def slot_of(state_dir: Path, engine: str) -> Callable[[str], Loaded]:
+    """What is active in a slot set now."""
+
+    def slot(slot_set: str) -> Loaded:
+        record = slots.read(state_dir, slot_set)
+        digest = record.slots[record.current].digest if record.current else ""
+        path = record.path(record.current or "A")
+        return Loaded(digest, lambda: load_series_model(path, state_dir / "engines.json", engine))
+
+    return slot
+
+
+def refused_at_start(state_dir: Path) -> Mapping[str, str]:
+    try:
+        found = json.loads((state_dir / REFUSED_FILE).read_text())
+        return {str(name): str(reason) for name, reason in found.items()}
+    except (OSError, ValueError, AttributeError):
+        return {}  # written by the supervisor alone; without one nothing was refused
+
+
+def make_monitor(device: DeviceConfig, outbox: Outbox, clock: Clock) -> Monitor:
+    state_dir = device.device.state_dir
+    recorder = Recorder(outbox, Poke(state_dir / RUN / POKE_SOCKET))
+    return Monitor(
+        device.assets,
+        {tag.name: tag for tag in device.sensor_tags},
+        slot_of(state_dir, device.bundle.engine),
+        refused_at_start(state_dir),
+        recorder,
+        AlarmFile(state_dir / NAME, boot_id(), outbox),
+        clock,
+    )
+
+
+def run(device: DeviceConfig) -> None:
+    os.nice(NICE)
+    state_dir = device.device.state_dir
+    with disk_errors(state_dir):
+        (state_dir / RUN).mkdir(parents=True, exist_ok=True)
+    outbox = open_outbox(device)
+    queue = ReportQueue()
+    source = device.open_sensors(queue.put)
+    monitor = make_monitor(device, outbox, SystemClock())
+    asked = AlarmSocket(state_dir / SOCKET_PATH)
+    stopping = stop_event()
+    gc.collect()
+    gc.freeze()
+    give_memory_back()
+    log.say(logging.INFO, "monitor runs", assets=list(monitor.assets))
+    source.start()
+    try:
+        while not stopping.is_set():
+            monitor.take(queue.take(TURN_S))
+            asked.serve(monitor.ask)
+            monitor.turn()
+    finally:
+        source.stop()
+        monitor.close()
+        asked.close()
+        outbox.close()
+
+
+if __name__ == "__main__":
+    sys.exit(child_main("monitor", run))
