@@ -18,7 +18,7 @@ from typing import Any
 from edge_runtime.decide.alarm_book import AlarmBook
 from edge_runtime.decide.alarm_states import NAMES
 from edge_runtime.decide.asset_config import ANOMALY, REMAINING, SAMPLES, SOURCE_OF, AssetSection
-from edge_runtime.decide.drift import Test
+from edge_runtime.decide.drift import BlockTest
 from edge_runtime.decide.follower import Follower, Scored
 from edge_runtime.decide.tag_rules import Finding, TagRules
 from edge_runtime.errors import BundleError
@@ -128,7 +128,7 @@ class Asset:
         reason = f"{r.remaining:.4g} {r.unit} left ({r.lower:.4g} to {r.upper:.4g})"
         return level, {"value": r.remaining, "lower": r.lower, "upper": r.upper, "unit": r.unit, "reason": reason}
 
-    def _drift(self, kind: str, test: Test, now_ns: int) -> list[Item]:
+    def _drift(self, kind: str, test: BlockTest, now_ns: int) -> list[Item]:
         """One Event when drift begins, changes its columns, or ends; at most one in `least_hours`, except for its end."""
         columns = frozenset(c.name for c in test.drifted)
         since_ns, before = self._drifting.get(kind, (-(2**62), frozenset()))

@@ -141,7 +141,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Test:
+class BlockTest:
     """One block. `drifted`: columns whose p is below `level`, the worst first."""
 
     samples: int
@@ -155,7 +155,7 @@ class Test:
 
 
 class Drift:
-    """Collects one row of columns and one score at a time; a `Test` each time a block is full."""
+    """Collects one row of columns and one score at a time; a `BlockTest` each time a block is full."""
 
     def __init__(
         self, reference: Reference, names: Sequence[str], settings: DriftSettings, stride_rows: int, seed: int = 0
@@ -172,7 +172,7 @@ class Drift:
         self._block: list[list[float]] = []
         self._skipped = 0
 
-    def add(self, inputs: Sequence[float], score: float | None) -> Test | None:
+    def add(self, inputs: Sequence[float], score: float | None) -> BlockTest | None:
         """`inputs`: the newest scaled columns; `score`: smoothed, None for a model without one."""
         self._skipped += 1
         if self._skipped < self._stride_rows and self._block:
@@ -187,7 +187,7 @@ class Drift:
             self._test(name, found, quantiles)
             for name, found, quantiles in zip(self._names, values, self._quantiles, strict=True)
         )
-        return Test(self._settings.samples, self._settings.rate, self._level, columns)
+        return BlockTest(self._settings.samples, self._settings.rate, self._level, columns)
 
     def _test(self, name: str, values: Floats, quantiles: Floats) -> Column:
         u = places(values, quantiles, self._levels, self._rng)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from edge_runtime.decide.drift import Drift, DriftSettings, Test
+from edge_runtime.decide.drift import Drift, DriftSettings, BlockTest
 from edge_runtime.field.tag import Quality, Sample
 from edge_runtime.field.window import Aligner, Refused
 from edge_runtime.infer.series import Anomaly, Answer, Remaining, SeriesModel
@@ -22,7 +22,7 @@ class Scored:
     reason: str
     anomaly: Anomaly | None = None
     remaining: Remaining | None = None
-    test: Test | None = None
+    test: BlockTest | None = None
     took_us: int = 0
 
 
