@@ -88,21 +88,19 @@ class Asset:
     def _advance(self, kind: str, upto_ns: int, running: bool | None, now_ns: int, wall_ns: int) -> list[Item]:
         follower, out = self.followers[kind], []
         try:
-            scored = follower.advance(upto_ns)
+            scored = follower.advance(upto_ns, running)
         except BundleError as error:
             del self.followers[kind]
             self._newest.pop(kind, None)
-            body = {"asset": self.section.name, "kind": kind, "reason": str(error), **_named(follower)}
+            body = {"asset": self.section.name, "model": kind, "reason": str(error), **_named(follower)}
             self._observe(SOURCE_OF[kind], None, {}, now_ns, wall_ns)
             return [("fault", "asset_engine_failed", body)]
         for row in scored:
             self._newest[kind] = row
             self.took_us.append(row.took_us)
             level, detail = self._anomaly(row) if kind == "anomaly" else self._remaining(row)
-            self._observe(
-                SOURCE_OF[kind], level if running else None, {**detail, **_named(follower)}, row.mono_ns, wall_ns
-            )
-            if row.test is not None and running:
+            self._observe(SOURCE_OF[kind], level, {**detail, **_named(follower)}, row.mono_ns, wall_ns)
+            if row.test is not None:
                 out += self._drift(kind, row.test, row.mono_ns)
         return out
 

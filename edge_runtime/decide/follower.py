@@ -1,12 +1,12 @@
-"""Follower: one model on one asset, row by row of its grid. A score is there where every value in its window is, and no tag
-is stale; else the row has a stated quality and reason, and no number."""
+"""Follower: one model on one asset, row by row of its grid. A score is there where every value in its window is, no tag is
+stale, and the machine ran all the time; else the row has a stated quality and reason, and no number."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from edge_runtime.decide.drift import Drift, DriftSettings, BlockTest
+from edge_runtime.decide.drift import BlockTest, Drift, DriftSettings
 from edge_runtime.field.tag import Quality, Sample
 from edge_runtime.field.window import Aligner, Refused
 from edge_runtime.infer.series import Anomaly, Answer, Remaining, SeriesModel
@@ -35,6 +35,7 @@ class Follower:
         self._aligner = Aligner(view)
         self._timer = timer
         self._newest_ns: int | None = None
+        self._ran_rows = 0  # without a pause
         stride = max(view.window_rows, calibration.smooth_rows if calibration else 1)
         names = [name for name, _ in view.columns()]
         self._drift = Drift(model.reference, names, drift, stride) if model.reference else None
@@ -54,7 +55,8 @@ class Follower:
     def stale(self, now_ns: int) -> tuple[str, ...]:
         return self._aligner.stale(now_ns)
 
-    def advance(self, now_ns: int) -> list[Scored]:
+    def advance(self, now_ns: int, runs: bool | None = True) -> list[Scored]:
+        """`runs`: does the machine run; None: it is not known."""
         view, grid_ns = self.model.manifest.view, self._aligner.grid_ns
         newest_ns = now_ns // grid_ns * grid_ns
         first_ns = newest_ns if self._newest_ns is None else self._newest_ns + grid_ns
@@ -63,14 +65,23 @@ class Follower:
         for row_ns in range(first_ns, newest_ns + 1, grid_ns):
             rows = self._aligner.advance(row_ns)
             self._newest_ns = row_ns
+            self._ran_rows = min(self._ran_rows + len(rows), view.rows) if runs else 0
             if row_ns // grid_ns % view.step_rows == 0 and rows:
                 scored.append(self._score(row_ns, rows[-1].stale))
         return scored
 
+    def _pause(self) -> str:
+        if self._ran_rows >= self.model.manifest.view.least_rows:
+            return ""
+        if not self._ran_rows:
+            return "the machine does not run"
+        return f"{self._ran_rows} of {self.model.manifest.view.least_rows} rows so far"
+
     def _score(self, row_ns: int, stale: tuple[str, ...]) -> Scored:
         model = self.model
-        if stale:
-            answer = Answer(None, None, Quality.UNCERTAIN, f"stale: {', '.join(stale)}", {})
+        reason = f"stale: {', '.join(stale)}" if stale else self._pause()
+        if reason:
+            answer = Answer(None, None, Quality.UNCERTAIN, reason, {})
         elif self._timer is not None:
             answer = model.answer(self._aligner.window(), self._timer)
         else:

@@ -7,8 +7,10 @@ nothing: alarms wait in the book and the rest in the Recorder, and both are trie
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from edge_runtime import log
@@ -19,7 +21,7 @@ from edge_runtime.decide.asset import Asset
 from edge_runtime.decide.asset_config import AssetSection
 from edge_runtime.errors import BundleError, ResourceError
 from edge_runtime.field.judge import Exceptions
-from edge_runtime.field.tag import Gap, Report, Sample, Tag, Wave
+from edge_runtime.field.tag import Gap, Quality, Reason, Report, Sample, Tag, Wave
 from edge_runtime.infer.series import SeriesModel
 from edge_runtime.infer.wave import samples_of
 from edge_runtime.outbox.recorder import Item, Recorder
@@ -82,7 +84,7 @@ class Monitor:
                 items.append(("telemetry", "gap", dict(vars(report))))
                 continue
             found = samples_of(report) if isinstance(report, Wave) else [report]
-            for sample in found:
+            for sample in map(_finite, found):
                 self._reports[sample.quality.value] += 1
                 for asset in self.assets.values():
                     asset.add(sample, now_ns)
@@ -94,7 +96,12 @@ class Monitor:
 
     def _told(self, sample: Sample) -> dict[str, object]:
         tag = self._tags[sample.tag]
-        body: dict[str, object] = {"tag": sample.tag, "value": sample.value, "quality": sample.quality.value, "unit": tag.unit}
+        body: dict[str, object] = {
+            "tag": sample.tag,
+            "value": sample.value,
+            "quality": sample.quality.value,
+            "unit": tag.unit,
+        }
         return body | {"reason": sample.reason.value, "sample_mono_ns": sample.mono_ns}
 
     def ask(self, action: str, alarm_id: str, by: str, for_s: float = 0.0) -> str:
@@ -180,7 +187,7 @@ class Monitor:
             self._tell_unknown_tags()
 
     def _take_bundle(self, asset: Asset, kind: str, slot_set: str, tell: bool) -> list[Item]:
-        where = {"asset": asset.section.name, "kind": kind, "slot_set": slot_set}
+        where = {"asset": asset.section.name, "model": kind, "slot_set": slot_set}
         try:
             found = self._slot(slot_set)
             if not found.digest:
@@ -228,3 +235,10 @@ class Monitor:
                 self._said[f"tags {asset.section.name}"] = text
                 body = {"asset": asset.section.name, "tags": missing, "reason": f"no [[tags]] table names {text}"}
                 self._recorder.record(("fault", "asset_tags_missing", body))
+
+
+def _finite(sample: Sample) -> Sample:
+    """Whatever a source gives: what is no finite number is BAD from here on."""
+    if sample.value is None or math.isfinite(sample.value):
+        return sample
+    return replace(sample, value=None, quality=Quality.BAD, reason=Reason.NOT_A_NUMBER)

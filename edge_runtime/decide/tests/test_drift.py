@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edge_runtime.decide import drift
-from edge_runtime.decide.drift import Drift, DriftSettings, BlockTest
+from edge_runtime.decide.drift import BlockTest, Drift, DriftSettings
 from edge_runtime.infer.series_bundle import Reference
 
 Floats = NDArray[np.float64]

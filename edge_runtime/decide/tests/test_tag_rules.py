@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 
@@ -16,7 +17,7 @@ def sample(tag: str, at_s: float, value: float | None, quality: Quality = Qualit
     return Sample(tag, value, quality, round(at_s * S), 0)
 
 
-def outcomes(rule: Rule, values: list[tuple[float, float]], ask: list[float]) -> list[bool | None]:
+def outcomes(rule: Rule, values: Sequence[tuple[float, float]], ask: list[float]) -> list[bool | None]:
     rules, found, left = TagRules([rule], 0), [], list(values)
     for at in ask:
         while left and left[0][0] <= at:
