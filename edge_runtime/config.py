@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from edge_runtime.errors import ConfigError
+from edge_runtime.field import sections
+from edge_runtime.field.sections import EndpointSection, TagSection
 from edge_runtime.mqtt_access import LOOPBACK, BrokerAccess
 from edge_runtime.outbox.policy import Storage
 from edge_runtime.wire.topics import Place
@@ -165,9 +167,12 @@ class DeviceConfig:
     link: LinkSection = field(default_factory=LinkSection)
     storage: Storage = field(default_factory=Storage)
     metrics: MetricsSection = field(default_factory=MetricsSection)
+    endpoints: tuple[EndpointSection, ...] = ()
+    tags: tuple[TagSection, ...] = ()
 
     def __post_init__(self) -> None:
         _ = self.place  # the names must fit a topic
+        sections.check(self.endpoints, self.tags)
 
     @property
     def place(self) -> Place:
@@ -229,6 +234,11 @@ def _convert(hint: Any, value: Any, path: Path, where: str) -> Any:
         if not isinstance(value, dict):
             raise ConfigError(f"{path}: {where} must be a table, found {value!r}")
         return _build(hint, value, path, f"{where}.")
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise ConfigError(f"{path}: {where} must be a list of [[{where}]] tables, found {value!r}")
+        item = typing.get_args(hint)[0]
+        return tuple(_convert(item, one, path, f"{where}[{n}]") for n, one in enumerate(value))
     if origin is Literal:
         if value not in typing.get_args(hint):
             raise ConfigError(
