@@ -88,8 +88,8 @@ class EndpointSection(BrokerAccess):
 
 @dataclass(frozen=True)
 class TagSection:
-    """A sensor's point. `address` for Modbus (zero-based), `node` for OPC UA, `topic` and `path` for MQTT. `period_s`: how often it
-    is read (Modbus) or sampled (OPC UA). `stale_s` (MQTT): silence after which it is BAD; 0: never."""
+    """A sensor's point. `address` for Modbus (zero-based), `node` for OPC UA, `topic` and `path` for MQTT. `period_s`: how often
+    it is read (Modbus) or sampled (OPC UA). `stale_s` (MQTT): silence after which it is BAD; 0: never."""
 
     name: str
     endpoint: str
