@@ -27,7 +27,10 @@ COMMANDS: dict[str, Command] = {
     ),
     "install": Command("edge_runtime.update.install:main", "edge", "stage, try and activate a signed bundle"),
     "alarms": Command("edge_runtime.alarms_cli:main", "edge", "alarms of this device: list, acknowledge, shelve"),
-    "sim": Command("firmware_sim.cli:main", "sim", "the simulated plant: line, images"),
+    "probe": Command(
+        "edge_runtime.field.probe_cli:main", "edge", "what an unknown Modbus device has, and its byte order"
+    ),
+    "sim": Command("firmware_sim.cli:main", "sim", "the simulated plant: line, images, pump"),
     "cloud": Command("cloud.main:main", "cloud", "the cloud companion: broker, ingest, store, page"),
     "ingest": Command("cloud.worker:main", "cloud", "one ingest worker more, for a cloud with its own broker"),
     "up": Command("tools.up.main:main", "cloud,postgres,tools", "a larger cloud here: Mosquitto, PostgreSQL, workers"),

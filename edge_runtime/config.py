@@ -17,6 +17,8 @@ from typing import Any, Literal, TypeVar
 
 from edge_runtime.decide.asset_config import AssetSection
 from edge_runtime.errors import ConfigError
+from edge_runtime.field import sections
+from edge_runtime.field.sections import EndpointSection, TagSection
 from edge_runtime.mqtt_access import LOOPBACK, BrokerAccess
 from edge_runtime.outbox.policy import Storage
 from edge_runtime.wire.topics import Place
@@ -166,10 +168,13 @@ class DeviceConfig:
     link: LinkSection = field(default_factory=LinkSection)
     storage: Storage = field(default_factory=Storage)
     metrics: MetricsSection = field(default_factory=MetricsSection)
+    endpoints: tuple[EndpointSection, ...] = ()
+    tags: tuple[TagSection, ...] = ()
     assets: tuple[AssetSection, ...] = ()
 
     def __post_init__(self) -> None:
         _ = self.place  # the names must fit a topic
+        sections.check(self.endpoints, self.tags)
         names = [asset.name for asset in self.assets]
         if len(set(names)) != len(names):
             raise ValueError(f"assets: two have the same name; there are {', '.join(names)}")
@@ -240,6 +245,11 @@ def _convert(hint: Any, value: Any, path: Path, where: str) -> Any:
         if not isinstance(value, dict):
             raise ConfigError(f"{path}: {where} must be a table, found {value!r}")
         return _build(hint, value, path, f"{where}.")
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise ConfigError(f"{path}: {where} must be a list of [[{where}]] tables, found {value!r}")
+        item = typing.get_args(hint)[0]
+        return tuple(_convert(item, one, path, f"{where}[{n}]") for n, one in enumerate(value))
     if origin is Literal:
         if value not in typing.get_args(hint):
             raise ConfigError(
