@@ -35,9 +35,16 @@ def columns(rows: Array, view: FeatureView) -> Array:
     if places < 1:
         return np.empty((0, len(view.columns())))
     with np.errstate(invalid="ignore", over="ignore"):
-        rows = normalised(rows, view)
+        rows = signals(rows, view)
         parts = [_feature(rows, feature, view, places) for feature in view.features]
     return np.concatenate(parts, axis=1)
+
+
+def signals(rows: Array, view: FeatureView) -> Array:
+    """(n, tags and blends): what features look at, in the order of `view.signal_names`."""
+    rows = normalised(rows, view)
+    blends = [(rows @ np.array(blend.weights) + blend.offset)[:, None] for blend in view.blends]
+    return np.concatenate([rows, *blends], axis=1) if blends else rows
 
 
 def normalised(rows: Array, view: FeatureView) -> Array:
@@ -85,7 +92,7 @@ def sequences(scaled: NDArray[np.float32], history_rows: int) -> NDArray[np.floa
 
 def _feature(rows: Array, feature: Feature, view: FeatureView, places: int) -> Array:
     length = 1 if feature.kind == "value" else feature.rows or view.window_rows
-    tags = [view.tag_names.index(name) for name in feature.tags or view.tag_names]
+    tags = [view.signal_names.index(name) for name in feature.tags or view.tag_names]
     short = range(len(rows) - places + 1, min(length, len(rows) + 1))  # rows there are, where the window is not full
     started = [_whole(rows[:count, tags], feature, view, count, 1) for count in short]
     if places > len(short):
