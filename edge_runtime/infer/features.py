@@ -214,7 +214,7 @@ def _growing_std(x: Array, _: float) -> Array:
 def _growing_slope(x: Array, grid_s: float) -> Array:
     count, shifted = np.arange(1, len(x) + 1)[:, None], x - x[0]
     covariance = np.cumsum((count - 1) * shifted, 0) - (count - 1) / 2 * np.cumsum(shifted, 0)
-    return np.asarray(covariance / np.maximum(count * (count**2 - 1) / 12, 1.0) / grid_s)
+    return np.asarray(covariance / np.where(count < 2, 1.0, count * (count**2 - 1) / 12) / grid_s)
 
 
 # The kinds that have a formula for every length at once; the others are computed a length at a time.
