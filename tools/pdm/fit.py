@@ -226,7 +226,7 @@ def _inputs(columns: Sequence[Floats], view: FeatureView, scaler: Scaler) -> Inp
 
 def _combined(errors: Floats, units: Floats) -> Floats:
     """The score of members' errors, as the graph computes it (`graph.finish`)."""
-    return np.asarray(np.log1p(errors / np.maximum(units, FLOOR)).mean(1))
+    return np.asarray((errors / np.maximum(units, FLOOR)).mean(1))
 
 
 def _smoothed(scores: Floats, lengths: Sequence[int], settings: Settings) -> Floats:

@@ -2,7 +2,7 @@
 
     input x (n, history, columns), scaled
     member m  →  error (n, 1) and, where it has one, error by column (n, columns)
-    score     =  mean over members of log(1 + error / unit)        unit: the member's own median on held-out normal rows
+    score     =  mean over members of error / unit        unit: the member's own median on held-out normal rows
     share     =  each member's errors by column over their sum, mean over members, added up by tag
 
 Every operator works row by row, so that a batch gives the numbers of single windows; the device runs n = 1.
@@ -55,6 +55,10 @@ class Builder:
     def square(self, x: str) -> str:
         return self.add("Mul", [x, x])
 
+    def root_of_mean(self, squares: str, count: int) -> str:
+        """(n, 1): √(sum of (n, columns) / count)."""
+        return self.add("Sqrt", [self.add("Mul", [self.row_sum(squares), self.constant([[1.0 / count]])])])
+
     def row_sum(self, x: str) -> str:
         """(n, 1) sums of (n, columns)."""
         return self.add("ReduceSum", [x, self.constant([1], np.int64)], keepdims=1)
@@ -85,10 +89,8 @@ def finish(
 ) -> str:
     """[score, shares] of members' (error, error by column); `tags_of_columns` (columns, tags), each row's sum 1."""
     scores, shares = [], []
-    one = b.constant([[1.0]])
     for (error, by_column), unit in zip(members, units, strict=True):
-        ratio = b.add("Mul", [error, b.constant([[1.0 / max(unit, FLOOR)]])])
-        scores.append(b.add("Log", [b.add("Add", [ratio, one])]))
+        scores.append(b.add("Mul", [error, b.constant([[1.0 / max(unit, FLOOR)]])]))
         if by_column is not None:
             whole = b.add("Add", [b.row_sum(by_column), b.constant([[FLOOR]])])
             shares.append(b.add("Div", [by_column, whole]))

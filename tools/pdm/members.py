@@ -1,9 +1,9 @@
 """The anomaly models: each is fitted to scaled normal inputs (n, history, columns) and writes itself into a graph.
 
-    distance   mean square of the newest scaled columns. With the drift-aware scaler: how far from normal, in units of
+    distance   root mean square of the newest scaled columns. With the drift-aware scaler: how far from normal, in units of
                what normal does by itself.
-    pca        T² and Q of the newest columns (principal components of `PCA_VARIANCE` of the variance), the larger of both
-               in units of their own median: the honest baseline
+    pca        T² and Q of the newest columns (principal components of `PCA_VARIANCE` of the variance), the root of the
+               larger of both in units of their own median: the honest baseline
     forest     isolation forest (Liu et al. 2008) of scikit-learn on the newest columns, as a tree ensemble; only here
     dense      autoencoder of the newest columns (`networks.Dense`)
     conv       1-D convolutional autoencoder of the whole history (`networks.Conv`)
@@ -50,7 +50,7 @@ class Distance:
 
     def write(self, b: Builder, x: str, newest: str) -> tuple[str, str | None]:
         squares = b.square(newest)
-        return b.add("Mul", [b.row_sum(squares), b.constant([[1.0 / self.columns]])]), squares
+        return b.root_of_mean(squares, self.columns), squares
 
 
 def fit_distance(inputs: Inputs, recipe: Recipe, seed: int) -> Member:
@@ -74,7 +74,7 @@ class Pca:
         q = b.add("Mul", [b.row_sum(residual), b.constant([[1.0 / self.q_unit]])])
         kept = b.add("Mul", [b.square(back), b.constant(1.0 / (self.variance.mean() * self.t2_unit))])
         by_column = b.add("Add", [kept, b.add("Mul", [residual, b.constant([[1.0 / self.q_unit]])])])
-        return b.add("Max", [t2, q]), by_column
+        return b.add("Sqrt", [b.add("Max", [t2, q])]), by_column
 
 
 def fit_pca(inputs: Inputs, recipe: Recipe, seed: int) -> Member:

@@ -1,7 +1,7 @@
 """The two autoencoders: trained with PyTorch, then plain arrays that write themselves into the graph.
 
 Both learn to give back normal scaled inputs (limited to ± `INPUT_LIMIT`) from a noisy copy, through a narrow middle. Their
-error is the mean square of what they do not give back. Convolutions are two-dimensional with a height of one, and the
+error is the root mean square of what they do not give back. Convolutions are two-dimensional with a height of one, and the
 decoder doubles its length by sub-pixel reshapes, so that every engine here can run them.
 """
 
@@ -38,7 +38,7 @@ class DenseAutoencoder:
                 hidden = b.add("Relu", [hidden], DENSE)
         squares = b.square(b.add("Sub", [newest, hidden]))
         columns = self.layers[-1][1].shape[0]
-        return b.add("Mul", [b.row_sum(squares), b.constant([[1.0 / columns]])]), squares
+        return b.root_of_mean(squares, columns), squares
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ class ConvAutoencoder:
         squares = b.square(b.add("Sub", [turned, back]))
         mean = b.constant(np.full((length, 1), 1.0 / length))
         by_column = b.reshape(b.add("MatMul", [squares, mean]), (-1, self.columns))
-        return b.add("Mul", [b.row_sum(by_column), b.constant([[1.0 / self.columns]])]), by_column
+        return b.root_of_mean(by_column, self.columns), by_column
 
 
 def fit_dense(inputs: Inputs, recipe: Recipe, seed: int) -> DenseAutoencoder:
