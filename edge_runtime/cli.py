@@ -30,10 +30,15 @@ COMMANDS: dict[str, Command] = {
     "up": Command("tools.up.main:main", "cloud,postgres,tools", "a larger cloud here: Mosquitto, PostgreSQL, workers"),
     "proof": Command("cloud.proof.cli:main", "cloud", "what of a device's records was delivered, signed and checkable"),
     "train": Command("tools.pipeline.launch:train", "tools", "train, quantise, pack and sign a bundle"),
-    "evaluate": Command("tools.pipeline.evaluate:main", "edge,tools", "score a packed bundle on labelled images"),
+    "evaluate": Command(
+        "tools.pipeline.launch:evaluate", "edge,tools", "score a bundle on images, or models on a benchmark"
+    ),
     "sign": Command("edge_runtime.update.sign:main", "edge", "sign a bundle with the local developer key"),
-    "bench": Command("tools.bench.main:main", "edge,tools", "measure against a floor: loop, infer, outbox"),
+    "bench": Command(
+        "tools.bench.main:main", "edge,tools", "measure against a floor: loop, infer, outbox, uplink, ingest"
+    ),
     "chaos": Command("tools.chaos.main:main", "edge,cloud,tools", "a device and cloud pair through named faults"),
+    "fleet": Command("tools.fleet.main:main", "edge,cloud,tools", "many emulated devices through a broker restart"),
     "doctor": Command("edge_runtime.doctor:main", "edge", "what is installed and what this board can do"),
 }
 

@@ -173,7 +173,7 @@ def run_many(manifest: SeriesManifest, engine: Engine, rows: Floats) -> Floats:
     out = np.full((len(rows), manifest.values), np.nan)
     found = features.filled(features.columns(rows, view), view)
     first = len(rows) - len(found)  # below 0 where the history was filled
-    usable = np.isfinite(found).all(1)
+    usable = np.asarray(np.isfinite(found).all(1))
     scaled = np.where(usable[:, None], features.scale(found, manifest.scaler), 0.0).astype(np.float32)
     if len(found) < view.history_rows:
         return out

@@ -317,7 +317,9 @@ def _check_regimes(view: FeatureView) -> None:
     if len(scales) != len(view.settings) or not all(_finite(v) and v > 0 for v in scales):
         raise ValueError("view.setting_scale: expected one finite number > 0 for each of view.settings")
     if len(view.regimes) > REGIMES_LIMIT or (view.settings and not view.regimes):
-        raise ValueError(f"view.regimes: {len(view.regimes)} regimes, expected at most {REGIMES_LIMIT}, 1 with settings")
+        raise ValueError(
+            f"view.regimes: {len(view.regimes)} regimes, expected at most {REGIMES_LIMIT}, 1 with settings"
+        )
     for i, regime in enumerate(view.regimes):
         sizes = (len(regime.center), len(regime.mean), len(regime.scale))
         if sizes != (len(view.settings), len(view.tags), len(view.tags)):
