@@ -55,12 +55,15 @@ class Fitted:
 
     def predict(self, unit: Unit) -> Floats:
         """The predicted life at every row of a unit, from the rows up to it."""
+        return self.predict_inputs(self.inputs(unit))
+
+    def inputs(self, unit: Unit) -> NDArray[np.float32]:
+        """(n, history, columns): what the device makes at every row of a unit."""
         found = features.filled(view.columns(unit, self.view), self.view)
-        scaled = features.scale(found, self.scaler)
-        return self.predict_inputs(features.sequences(scaled, self.view.history_rows))
+        return features.sequences(features.scale(found, self.scaler), self.view.history_rows)
 
     def predict_inputs(self, inputs: NDArray[np.float32]) -> Floats:
-        """`inputs` (n, history, columns) as the device makes them."""
+        """`inputs` (n, history, columns)."""
         parts = []
         if self.forests:
             newest = np.ascontiguousarray(inputs[:, -1])

@@ -35,6 +35,7 @@ from tools.pdm.rul.data import Cut, Unit, remaining
 from tools.pdm.rul.model import MODELS, Recipe
 from tools.pdm.rul.predict import edge_cost, open_model
 from tools.pipeline.crossval import with_settings
+from tools.pipeline.pack import check_place
 
 CALIBRATION_INPUTS = 300
 
@@ -101,7 +102,7 @@ def train(
     args: argparse.Namespace, units: Sequence[Unit], recipe: Recipe, advance: Advance | None, key: Ed25519PrivateKey | None = None
 ) -> dict[str, Any]:
     """Train and write the bundle `args.out`; returns the summary that is printed."""
-    pack.check_place(args.out)
+    check_place(args.out)
     start = time.monotonic()
     held = data.read_cuts(args.validate, units) if args.validate else []
     names = {cut.unit for cut in held}
@@ -134,7 +135,8 @@ def train(
         work = Path(folder)
         export.export_fp32(whole, work / pack.FP32)
         if whole.fitted.nets:
-            export.quantise_int8(work / pack.FP32, work / pack.INT8, _calibration_inputs(whole, inside, args.seed))
+            ranges = pack.calibration_inputs(whole, inside, CALIBRATION_INPUTS, args.seed)
+            export.quantise_int8(work / pack.FP32, work / pack.INT8, ranges)
         pack.pack(args.out, work, whole, inside, about, key)
     loaded = load_bundle(args.out)
     return {
@@ -187,20 +189,6 @@ def _packed(model: SeriesModel, unit: Unit) -> float:
     from tools.pdm.rul.predict import answer
 
     return answer(model, unit).remaining
-
-
-def _calibration_inputs(whole: Whole, units: Sequence[Unit], seed: int) -> Any:
-    from edge_runtime.infer import features
-    from tools.pdm.rul import view
-
-    fitted = whole.fitted
-    rng = np.random.default_rng(seed)
-    parts = []
-    for unit in units:
-        found = features.filled(view.columns(unit, fitted.view), fitted.view)
-        inputs = features.sequences(features.scale(found, fitted.scaler), fitted.view.history_rows)
-        parts.append(inputs[rng.permutation(len(inputs))[: CALIBRATION_INPUTS // len(units) + 1]])
-    return np.concatenate(parts)
 
 
 @contextmanager
