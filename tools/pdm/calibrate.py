@@ -25,6 +25,7 @@ CONFORMAL_MIN = 10
 SCORES_MIN = 30
 INITIAL_QUANTILE = 0.9
 SHAPE_LIMIT = 0.5
+SHAPE_PRIOR = 100
 
 
 @dataclass(frozen=True)
@@ -58,35 +59,27 @@ def conformal(scores: Floats, rate: float) -> float:
 
 
 def peaks_over_threshold(scores: Floats, rate: float) -> float:
-    """The score that is exceeded at `rate` by the fitted tail; never below the largest quantile that can be counted."""
+    """The score that is exceeded at `rate` by the fitted tail; the quantile itself where `rate` can be read off."""
     start = float(np.quantile(scores, INITIAL_QUANTILE))
-    excess = scores[scores > start] - start
-    if len(excess) < 3 or excess.std() <= 1e-12 * max(1.0, abs(start)):
-        return float(scores.max())
-    shape, size = pareto(excess)
-    share = rate * len(scores) / len(excess)
-    if share >= 1:
+    above = scores > start
+    excess = scores[above] - start
+    share = rate * len(scores) / max(1, len(excess))
+    if share >= 1 or len(excess) < 3 or excess.std() <= 1e-12 * max(1.0, abs(start)):
         return float(np.quantile(scores, 1 - rate))
-    tail = -size * math.log(share) if abs(shape) < 1e-9 else size / shape * (share**-shape - 1)
-    return start + tail
+    clusters = int(above[0]) + int((above[1:] & ~above[:-1]).sum())
+    shape, size = pareto(excess, clusters)
+    return start + (-size * math.log(share) if abs(shape) < 1e-9 else size / shape * (share**-shape - 1))
 
 
-def pareto(excess: Floats) -> tuple[float, float]:
-    """(shape, size) of a generalised Pareto distribution by profile likelihood (Grimshaw's one-parameter search), the
-    shape limited to ± `SHAPE_LIMIT`."""
-    mean, largest = float(excess.mean()), float(excess.max())
-    best = (-len(excess) * (math.log(mean) + 1), 0.0, mean)
-    grid = np.concatenate([-np.geomspace(0.999 / largest, 1e-4 / largest, 60), np.geomspace(1e-4, 1e2, 60) / mean])
-    for theta in grid:
-        logs = np.log1p(theta * excess)
-        shape = float(np.clip(logs.mean(), -SHAPE_LIMIT, SHAPE_LIMIT))
-        size = shape / theta
-        if size <= 0 or 1 + shape / size * largest <= 0:
-            continue
-        likelihood = -len(excess) * math.log(size) - (1 + 1 / shape) * float(np.log1p(shape / size * excess).sum())
-        if likelihood > best[0]:
-            best = (likelihood, shape, size)
-    return best[1], best[2]
+def pareto(excess: Floats, clusters: int) -> tuple[float, float]:
+    """(shape, size) of a generalised Pareto distribution with the mean of `excess`.
+
+    The shape is that of the moments (Hosking and Wallis 1987), shrunk towards 0, the exponential tail, by how few
+    independent excursions (`clusters`) there are: a tail cannot be seen in a handful of them."""
+    mean, variance = float(excess.mean()), float(excess.var())
+    seen = clusters / (clusters + SHAPE_PRIOR)
+    shape = seen * min(max(0.5 * (1 - mean * mean / variance), -SHAPE_LIMIT), SHAPE_LIMIT)
+    return shape, mean * (1 - shape)
 
 
 def cross_rate(folds: Sequence[Floats], rate: float, method: str, depends_rows: int) -> tuple[float, float, float]:

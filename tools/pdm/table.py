@@ -96,7 +96,9 @@ def _parse(file: Path, stream: IO[str], time_column: str | None, ignored: Sequen
     for number, cells in _rows(file, stream, delimiter, len(names)):
         at = _time(file, number, cells[time_place])
         if times and at < times[-1]:
-            raise DataError(f"{file}: row {number}: its time {cells[time_place]!r} is before the row above; sort the file")
+            raise DataError(
+                f"{file}: row {number}: its time {cells[time_place]!r} is before the row above; sort the file"
+            )
         if at > now_s + FUTURE_LIMIT_S:
             raise DataError(f"{file}: row {number}: its time {cells[time_place]!r} lies in the future; check the clock")
         row = [_value(file, number, names[i], cells[i]) for i in tags]

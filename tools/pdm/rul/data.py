@@ -101,7 +101,9 @@ def read_truth(path: Path) -> Floats:
     if "rul" in [name.strip().lower() for name in first.split(",")]:
         values = [row[0] for _, row in _csv_rows(path, ("rul",))]
     else:
-        values = [_number(line.strip(), f"{path}: line {i}") for i, line in enumerate(text.splitlines(), 1) if line.strip()]
+        values = [
+            _number(line.strip(), f"{path}: line {i}") for i, line in enumerate(text.splitlines(), 1) if line.strip()
+        ]
     if not values:
         raise DataError(f"{path}: holds no numbers; expected one remaining life a line, or a CSV with the column rul")
     if min(values) < 0:
