@@ -24,6 +24,7 @@ from edge_runtime.decide.alarm_file import NAME, AlarmFile
 from edge_runtime.decide.alarm_socket import SOCKET_PATH, AlarmSocket
 from edge_runtime.decide.monitor import Loaded, Monitor
 from edge_runtime.durable import disk_errors
+from edge_runtime.field.opening import open_source
 from edge_runtime.field.source import ReportQueue
 from edge_runtime.infer.series import load_series_model
 from edge_runtime.outbox.opening import open_outbox
@@ -61,7 +62,7 @@ def make_monitor(device: DeviceConfig, outbox: Outbox, clock: Clock) -> Monitor:
     recorder = Recorder(outbox, Poke(state_dir / RUN / POKE_SOCKET))
     return Monitor(
         device.assets,
-        {tag.name: tag for tag in device.sensor_tags},
+        {section.name: section.tag for section in device.tags},
         slot_of(state_dir, device.bundle.engine),
         refused_at_start(state_dir),
         recorder,
@@ -77,7 +78,7 @@ def run(device: DeviceConfig) -> None:
         (state_dir / RUN).mkdir(parents=True, exist_ok=True)
     outbox = open_outbox(device)
     queue = ReportQueue()
-    source = device.open_sensors(queue.put)
+    source = open_source(device.endpoints, device.tags, queue.put)
     monitor = make_monitor(device, outbox, SystemClock())
     asked = AlarmSocket(state_dir / SOCKET_PATH)
     stopping = stop_event()

@@ -29,7 +29,7 @@ from edge_runtime.child import end_with_parent
 from edge_runtime.config import DeviceConfig
 from edge_runtime.durable import disk_errors, replace_file
 from edge_runtime.errors import BundleError, ConfigError, MissingExtraError, ResourceError, UsageError
-from edge_runtime.tasks import ENVIRONMENT, REFUSED_FILE, STATE_FILE, TASKS, Task, wanted
+from edge_runtime.tasks import ENVIRONMENT, REFUSED_FILE, STATE_FILE, Task, wanted
 
 FINAL_CODES = {e.exit_code for e in (UsageError, ConfigError, BundleError, ResourceError, MissingExtraError)}
 CHECK_S = 0.05
@@ -58,7 +58,7 @@ class Supervisor:
     """`spawn` starts one task; it is an argument so that a test can start something else."""
 
     def __init__(
-        self, state_dir: Path, spawn: Callable[[Task], subprocess.Popen[bytes]], tasks: Sequence[Task] = TASKS
+        self, state_dir: Path, spawn: Callable[[Task], subprocess.Popen[bytes]], tasks: Sequence[Task]
     ) -> None:
         self._state_dir, self._spawn = state_dir, spawn
         self._children = [Child(task) for task in tasks]

@@ -72,6 +72,7 @@ class Monitor:
         self._look_ns = self._save_ns = self._metric_ns = now_ns
         self._look(told_missing=True)
         self._tell_unknown_tags()
+        self.book.dirty = True  # so that there is a list from the start
         self._store(now_ns)
 
     # ── in ──────────────────────────────────────────────────────────────────────────────────────────────────────────

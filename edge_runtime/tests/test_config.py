@@ -23,7 +23,7 @@ def load(folder: Path, text: str) -> DeviceConfig:
 def test_the_required_keys_alone_give_every_default(tmp_path: Path) -> None:
     loaded = load(tmp_path, REQUIRED)
     for section in fields(DeviceConfig):
-        if section.name in ("endpoints", "tags"):
+        if section.name in ("endpoints", "tags", "assets"):
             assert getattr(loaded, section.name) == ()
         elif section.name != "device":
             assert is_dataclass(section.default_factory)
