@@ -20,6 +20,7 @@ from edge_runtime.decide.alarm_states import NAMES
 from edge_runtime.decide.asset_config import ANOMALY, REMAINING, SAMPLES, SOURCE_OF, AssetSection
 from edge_runtime.decide.drift import BlockTest
 from edge_runtime.decide.follower import Follower, Scored
+from edge_runtime.decide.life import Life
 from edge_runtime.decide.tag_rules import Finding, TagRules
 from edge_runtime.errors import BundleError
 from edge_runtime.field.tag import Quality, Sample
@@ -47,6 +48,7 @@ class Asset:
         self._turn_ns: int | None = None
         self._drifting: dict[str, tuple[int, frozenset[str]]] = {}
         self._reported: tuple[int, tuple[object, ...], float] | None = None
+        self._lives = {kind: Life(section.remaining, model.manifest) for kind, model in models.items() if kind == "rul"}
         self.took_us: list[int] = []
 
     @property
@@ -82,6 +84,8 @@ class Asset:
     def use(self, kind: str, model: SeriesModel) -> None:
         """A model that was installed or mended while running."""
         self.followers[kind] = Follower(model, self.section.drift)
+        if kind == "rul":
+            self._lives[kind] = Life(self.section.remaining, model.manifest)
 
     # ── models ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -117,14 +121,15 @@ class Asset:
         return int(level), {**detail, "reason": f"score {a.score:.4g}, threshold {a.threshold:.4g}"}
 
     def _remaining(self, row: Scored) -> tuple[int | None, dict[str, Any]]:
-        r = row.remaining
-        if r is None:
+        r, life = row.remaining, self._lives["rul"]
+        smoothed = life.add(r)
+        if r is None or smoothed is None:
             return None, {"reason": row.reason}
         levels = self.section.remaining
         held = self._book.level(f"{self.section.name}/{REMAINING}")
-        level = levels.level(r.remaining * levels.hours_per_unit, held, self.section.alarms.hysteresis)
-        reason = f"{r.remaining:.4g} {r.unit} left ({r.lower:.4g} to {r.upper:.4g})"
-        return level, {"value": r.remaining, "lower": r.lower, "upper": r.upper, "unit": r.unit, "reason": reason}
+        level = levels.level(smoothed * levels.hours_per_unit, held, self.section.alarms.hysteresis)
+        reason = f"{smoothed:.4g} {r.unit} left (this row: {r.lower:.4g} to {r.upper:.4g})"
+        return level, {"value": smoothed, "lower": r.lower, "upper": r.upper, "unit": r.unit, "reason": reason}
 
     def _drift(self, kind: str, test: BlockTest, now_ns: int) -> list[Item]:
         """One Event when drift begins, changes its columns, or ends; at most one in `least_hours`, except for its end."""
@@ -224,7 +229,7 @@ class Asset:
             body |= {"anomaly": {"quality": row.quality.value, "reason": row.reason, **_score(row.anomaly)}}
             body["anomaly"] |= _named(self.followers["anomaly"])
         if row := self._newest.get("rul"):
-            answer = dict(vars(row.remaining)) if row.remaining else {}
+            answer = {**vars(row.remaining), "smoothed": self._lives["rul"].value} if row.remaining else {}
             body |= {"remaining": {"quality": row.quality.value, "reason": row.reason, **answer}}
             body["remaining"] |= _named(self.followers["rul"])
         return body

@@ -40,17 +40,23 @@ class Running:
 @dataclass(frozen=True)
 class RemainingLevels:
     """From the remaining life to a severity: the first that it is below. `hours_per_unit`: hours in one of the bundle's
-    units. 0: no alarm of this severity."""
+    units. 0: no alarm of this severity. `times_faster`: how much faster than this clock the machine ages; other than 1 for
+    a simulator alone. `pace`: by how much of a row the life that goes in one row may differ from one row."""
 
     hours_per_unit: float = 1.0
+    times_faster: float = 1.0
+    pace: float = 0.3
     critical_h: float = 2.0
     high_h: float = 24.0
     medium_h: float = 168.0
     low_h: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.hours_per_unit > 0 or min(self.critical_h, self.high_h, self.medium_h, self.low_h) < 0:
-            raise ValueError("expected hours_per_unit > 0 and hours of 0 or more")
+        if (
+            min(self.hours_per_unit, self.times_faster, self.pace) <= 0
+            or min(self.critical_h, self.high_h, self.medium_h, self.low_h) < 0
+        ):
+            raise ValueError("expected hours_per_unit, times_faster and pace > 0, and hours of 0 or more")
 
     def level(self, hours: float, held: int, hysteresis: float) -> int:
         """`held`: the severity that holds now; its limit is wider by the hysteresis."""

@@ -223,11 +223,12 @@ def test_a_machine_that_stands_is_suppressed_and_counts_no_hours(tmp_path: Path)
 
 
 def test_remaining_life_becomes_a_severity(tmp_path: Path) -> None:
-    levels = RemainingLevels(critical_h=2.0, high_h=5.0, medium_h=8.0)
+    levels = RemainingLevels(times_faster=360.0, critical_h=1.0, high_h=3.0, medium_h=6.0)
     bench = Bench(tmp_path, AssetSection("pump", alarms=ALARMS, remaining=levels, lag_s=0.0), kinds=("rul",))
     bench.run(40, temperature=60.0, vibration=4.0)
     remaining = bench.state()["remaining"]
     assert remaining["lower"] < remaining["remaining"] < remaining["upper"]
+    assert remaining["smoothed"] == pytest.approx(remaining["remaining"], abs=2.0)
     assert bench.told() == []
     bench.run(20, temperature=70.0, vibration=9.0)
     assert bench.told()[0][:2] == ("raised", "remaining")
