@@ -7,44 +7,39 @@ import ssl
 import paho.mqtt.client as mqtt
 
 from edge_runtime.config import BrokerSection
-from edge_runtime.durable import disk_errors
-from edge_runtime.errors import ConfigError, ResourceError
+from edge_runtime.link.time_floor import TimeFloor, judge_at
+from edge_runtime.mqtt_access import BrokerAccess, secret_file
+from edge_runtime.mqtt_access import tls_context as context_of
 
 
 def tls_context(broker: BrokerSection) -> ssl.SSLContext | None:
     """TLS 1.2 or newer; the broker's certificate and its name are always checked. None where no TLS is asked for."""
-    if not broker.tls:
-        return None
-    try:
-        context = ssl.create_default_context(cafile=str(broker.ca_file) if broker.ca_file else None)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if broker.cert_file and broker.key_file:
-            context.load_cert_chain(broker.cert_file, broker.key_file)
-    except (ssl.SSLError, OSError) as error:
-        names = [str(p) for p in (broker.ca_file, broker.cert_file, broker.key_file) if p]
-        raise ConfigError(f"{', '.join(names)}: not usable for TLS: {error}; expected PEM files") from error
-    return context
+    return context_of(BrokerAccess(broker.tls, broker.ca_file, broker.cert_file, broker.key_file))
 
 
 def password(broker: BrokerSection) -> str | None:
-    if broker.password_file is None:
-        return None
-    with disk_errors(broker.password_file):
-        if broker.password_file.stat().st_mode & 0o077:
-            raise ResourceError(
-                f"{broker.password_file}: other users can read it; run: chmod 600 {broker.password_file}"
-            )
-        return broker.password_file.read_text().strip()
+    return secret_file(broker.password_file) if broker.password_file else None
 
 
 class Access:
-    """Read once at the start, so that a wrong file is told then; applied to every connection."""
+    """Read once at the start, so that a wrong file is told then; applied to every connection. With a `floor`, certificates
+    are judged at it while the system's clock is behind."""
 
-    def __init__(self, broker: BrokerSection) -> None:
+    def __init__(self, broker: BrokerSection, floor: TimeFloor | None = None) -> None:
         self._context, self._username, self._password = tls_context(broker), broker.username, password(broker)
+        self._floor = floor
+        self._floor_context = tls_context(broker) if floor else None
+        if floor and self._floor_context:
+            judge_at(self._floor_context, floor.now_ns)
+
+    @property
+    def tls(self) -> bool:
+        return self._context is not None
 
     def apply(self, client: mqtt.Client) -> None:
-        if self._context is not None:
-            client.tls_set_context(self._context)
+        behind = self._floor is not None and self._floor.clock_is_behind
+        context = self._floor_context if behind else self._context
+        if context is not None:
+            client.tls_set_context(context)
         if self._username:
             client.username_pw_set(self._username, self._password)

@@ -58,7 +58,8 @@ class Bucket:
 
     def wait_s(self, now_ns: int) -> float:
         """How long until something may go."""
-        return max(0.0, -self.level(now_ns) / self.rate_bytes_per_s) if self.rate_bytes_per_s else 0.0
+        level = self.level(now_ns)
+        return 0.0 if level > 0 else (1.0 - level) / self.rate_bytes_per_s
 
 
 class Pace:

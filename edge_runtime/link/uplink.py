@@ -1,7 +1,7 @@
 """Uplink: Events from the outbox to the cloud over MQTT, QoS 1, and the cloud's acknowledgements back.
 
 - Only an acknowledgement from the cloud deletes from the outbox; a PUBACK of the broker means nothing here.
-- A few batches are under way at once, in two lanes (`lanes`). What is not acknowledged in time, or was under way when the
+- What goes next, and how much of it, is for `sender` to say. What is not acknowledged in time, or was under way when the
   connection broke, is sent again; the cloud drops repeats.
 - One thread: `select` over the broker's socket and the local one on which `control` tells that there is something new.
 - `reconnect_spread_s`: a fleet that lost its broker together comes back one after the other (`spread`).
@@ -16,24 +16,21 @@ import logging
 import select
 import socket
 import ssl
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import paho.mqtt.client as mqtt
-import zstandard
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from edge_runtime import log
 from edge_runtime.backoff import Backoff
 from edge_runtime.clock import Clock, SystemClock
-from edge_runtime.identity import public_text
 from edge_runtime.link.access import Access
-from edge_runtime.link.lanes import BACKLOG_BATCHES, LIVE_BATCHES, Lane
+from edge_runtime.link.rate import LineSettings
+from edge_runtime.link.sender import Queue, Sender
 from edge_runtime.link.spread import spread_ns
-from edge_runtime.wire.batch import Ack, Checkpoint, decode_ack, encode_batch
-from edge_runtime.wire.envelope import STREAMS, Record
+from edge_runtime.wire.batch import Ack, decode_ack
 from edge_runtime.wire.topics import Place
 
 CONNECT_TIMEOUT_S = 5.0
@@ -41,28 +38,8 @@ PROBE_TIMEOUT_S = 1.0  # the first try with MQTT 5: some 3.1.1 brokers never ans
 STABLE_S = 300.0  # only a connection that stood this long makes earlier failures forgotten
 QUARANTINE_S = 600.0
 IDLE_S = 0.5
-PACK_FROM_BYTES = 1024
+METERED_KEEPALIVE_S = 240
 PROTOCOLS = (MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311)
-
-
-class Queue(Protocol):
-    """What the uplink needs of the outbox."""
-
-    @property
-    def chain(self) -> str: ...
-    def pending(
-        self,
-        limit_events: int = ...,
-        limit_bytes: int = ...,
-        after: Mapping[str, int] | None = ...,
-        streams: Sequence[str] | None = ...,
-        upto: Mapping[str, int] | None = ...,
-    ) -> list[Record]: ...
-    def ack(self, committed: Mapping[str, int]) -> int: ...
-    def checkpoint(self) -> Checkpoint: ...
-    def head(self, stream: str) -> int: ...
-    def append(self, stream: str, kind: str, body: Mapping[str, Any]) -> Any: ...
-    def confirm_shed(self, shed_id: int) -> None: ...
 
 
 class Uplink:
@@ -82,6 +59,9 @@ class Uplink:
         backoff: Backoff | None = None,
         access: Access | None = None,
         reconnect_spread_s: float = 0.0,
+        line: LineSettings | None = None,
+        leaves: Mapping[str, Callable[[bytes], None]] | None = None,
+        on_ack: Callable[[Ack, int], None] = lambda ack, mono_ns: None,
     ) -> None:
         self._place, self._boot_id, self._host, self._port = place, boot_id, host, port
         self._outbox, self._wake, self._keepalive_s = outbox, wake, keepalive_s
@@ -92,14 +72,12 @@ class Uplink:
         self._client: mqtt.Client | None = None
         self._retry_ns = self._connecting_ns = self._lost_ns = 0
         self.reconnect_spread_s = reconnect_spread_s
-        self._sign: Callable[[bytes], bytes] = key.sign
-        self._public_key = public_text(key)
+        now_ns, tls = self._clock.monotonic_ns(), access is not None and access.tls
+        self._sender = Sender(outbox, key, place.topic("events"), line or LineSettings(), now_ns, tls)
+        self._leaves, self._on_ack = dict(leaves or {}), on_ack
         self._acks: list[Ack] = []
         self._shed_told = 0
         self._said = ""
-        self.live, self.backlog = Lane(LIVE_BATCHES), Lane(BACKLOG_BATCHES)
-        self._lanes = (self.live, self.backlog)
-        self._live_from: dict[str, int] = {}
         self._up_ns = self._quarantined_ns = 0
         self.refusals = 0
         self.connected = False
@@ -163,7 +141,7 @@ class Uplink:
             return False
         client = self._make_client(PROTOCOLS[self._protocol])
         try:
-            client.connect(self._host, self._port, self._keepalive_s)
+            client.connect(self._host, self._port, self._keepalive())
         except (OSError, ValueError) as error:
             self._client = None
             self._later(f"{error}")
@@ -171,6 +149,9 @@ class Uplink:
         self._client = client
         self._connecting_ns = now_ns
         return True
+
+    def _keepalive(self) -> int:
+        return max(self._keepalive_s, METERED_KEEPALIVE_S) if self.line.metered else self._keepalive_s
 
     def _make_client(self, protocol: MQTTProtocolVersion) -> mqtt.Client:
         client = mqtt.Client(
@@ -194,10 +175,8 @@ class Uplink:
             return  # the broker closes the connection; the next turn sees it
         self._protocol_proven = self.connected = True
         self._up_ns = self._clock.monotonic_ns()
-        self._live_from = {stream: self._outbox.head(stream) for stream in STREAMS}
-        for lane in self._lanes:
-            lane.reset()
-        client.subscribe(self._place.topic("ack"), qos=1)
+        self._sender.begin()
+        client.subscribe([(self._place.topic(leaf), 1) for leaf in ("ack", *self._leaves)])
         client.publish(self._place.topic("status"), self._status(True), qos=1, retain=True)
         self._say(logging.INFO, "connected", protocol="5" if self._protocol == 0 else "3.1.1")
 
@@ -212,8 +191,7 @@ class Uplink:
             self._lost_ns = self._clock.monotonic_ns()
             if self._lost_ns - self._up_ns >= STABLE_S * 1e9:
                 self._backoff.reset()
-        for lane in self._lanes:
-            lane.reset()
+        self._sender.reset()
         if not was_connected and not self._protocol_proven:
             self._protocol = 1 - self._protocol
             if self._protocol == 1:
@@ -239,38 +217,39 @@ class Uplink:
     # ── sending and receiving ───────────────────────────────────────────────────────────────────────────────────────
 
     def _send(self, now_ns: int) -> None:
-        assert self._client is not None
-        for lane in self._lanes:
-            if lane.timed_out(now_ns):
-                lane.reset()
         if self._quarantined_ns and now_ns - self._quarantined_ns > QUARANTINE_S * 1e9:
             self._quarantined_ns = 0
-            self.live.sent.clear()
-            self.backlog.sent.clear()
-        while self.live.has_room and self._send_one(self.live, now_ns):
-            pass
-        if self.backlog.has_room:
-            self._send_one(self.backlog, now_ns)  # one at a time: what is live looks in between
+            self._sender.send_again()
+        self._sender.send(now_ns, lambda payload: self._publish("events", payload))
 
-    def _send_one(self, lane: Lane, now_ns: int) -> bool:
-        """One batch of a lane; False where it has nothing to send."""
+    def _publish(self, leaf: str, payload: bytes, retain: bool = False) -> int:
         assert self._client is not None
-        live = lane is self.live
-        after = self._live_from | lane.sent if live else lane.sent
-        records = self._outbox.pending(lane.size, after=after, upto=None if live else self._live_from)
-        if not records:
-            return False
-        checkpoint = replace(self._outbox.checkpoint(), key=self._public_key)
-        payload = packed(encode_batch(checkpoint, [r.line for r in records], self._sign))
-        info = self._client.publish(self._place.topic("events"), payload, qos=1)
-        lane.add(records, now_ns, info.mid)
-        return True
+        return self._client.publish(self._place.topic(leaf), payload, qos=1, retain=retain).mid
+
+    def publish(self, leaf: str, payload: bytes, retain: bool = False) -> bool:
+        """A message that needs no outbox; False while there is no connection."""
+        if self.connected:
+            self._publish(leaf, payload, retain)
+        return self.connected
+
+    def set_line(self, line: LineSettings) -> None:
+        """Other settings of the line, from now on; the keepalive of a metered line from the next connection on."""
+        self._sender.set(line, self._clock.monotonic_ns())
+
+    @property
+    def line(self) -> LineSettings:
+        return self._sender.settings
+
+    @property
+    def sent_bytes(self) -> int:
+        """Of batches, with the headers below them, since the start."""
+        return self._sender.sent_bytes
 
     def _on_publish(self, client: mqtt.Client, _: Any, mid: int, reason: Any, properties: Any) -> None:
         """The broker's own answer: it means nothing for delivery, unless it is a refusal (MQTT 5, 128 and above)."""
         if not getattr(reason, "is_failure", False):
             return
-        batch = next((b for lane in self._lanes if (b := lane.refused(mid)) is not None), None)
+        batch = self._sender.refused(mid)
         if batch is None:
             return
         self.refusals += 1
@@ -289,7 +268,8 @@ class Uplink:
         wake = [self._wake] if self._wake else []
         buffered = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0  # read from the socket, not yet from TLS
         writing = [sock] if self.wants_write else []
-        readable, writable, _ = select.select([sock, *wake], writing, [], 0.0 if buffered else timeout_s)
+        wait_s = 0.0 if buffered else self._sender.wait_s(self._clock.monotonic_ns(), timeout_s)
+        readable, writable, _ = select.select([sock, *wake], writing, [], wait_s)
         if self._wake and self._wake in readable:
             drain_wake(self._wake)
         self.exchange(sock in readable or buffered, sock in writable)
@@ -311,7 +291,11 @@ class Uplink:
             self._take_acks()
 
     def _on_message(self, client: mqtt.Client, _: Any, message: mqtt.MQTTMessage) -> None:
-        if message.topic != self._place.topic("ack"):
+        leaf = message.topic.rpartition("/")[2]
+        if message.topic != self._place.topic(leaf if leaf in self._leaves else "ack"):
+            return
+        if leaf in self._leaves:
+            self._leaves[leaf](bytes(message.payload))
             return
         try:
             ack = decode_ack(bytes(message.payload))
@@ -320,6 +304,7 @@ class Uplink:
             return
         if ack.chain == self._outbox.chain:  # else it is for the outbox that was here before
             self._acks.append(ack)
+            self._on_ack(ack, self._clock.monotonic_ns())
 
     def _take_acks(self) -> None:
         """All that have come, as one."""
@@ -330,9 +315,7 @@ class Uplink:
         if committed:
             self._outbox.ack(committed)
         if acks:
-            now_ns = self._clock.monotonic_ns()
-            for lane in self._lanes:
-                lane.acknowledged(committed, acks[-1].islands, now_ns)
+            self._sender.acknowledged(committed, acks[-1].islands, self._clock.monotonic_ns())
         shed = max((ack.shed for ack in acks), default=0)
         if shed > self._shed_told:
             self._outbox.confirm_shed(shed)
@@ -351,14 +334,6 @@ def uplink_backoff() -> Backoff:
     """Quick at first, for a broker that restarts; then at least half a minute, so that a fleet does not storm one that is
     down; never more than ten minutes."""
     return Backoff(0.2, 600.0, floor_s=30.0, floor_after=8)
-
-
-def packed(payload: bytes) -> bytes:
-    """Compressed with Zstandard where that pays."""
-    if len(payload) < PACK_FROM_BYTES:
-        return payload
-    small = zstandard.ZstdCompressor(level=3).compress(payload)
-    return small if len(small) < 0.9 * len(payload) else payload
 
 
 def _no_delay(client: mqtt.Client, _: Any, sock: Any) -> None:
