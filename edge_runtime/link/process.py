@@ -11,16 +11,29 @@ import socket
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from edge_runtime.boot import boot_id
 from edge_runtime.child import child_main, stop_event
+from edge_runtime.clock import SystemClock
 from edge_runtime.config import DeviceConfig
+from edge_runtime.decide.inbox import SOCKET_PATH, hand_over
 from edge_runtime.durable import disk_errors
 from edge_runtime.identity import device_key
+from edge_runtime.link import desired as desired_state
+from edge_runtime.link import journal, time_floor
 from edge_runtime.link.access import Access
+from edge_runtime.link.cloud_clock import CloudClock
+from edge_runtime.link.cloud_key import cloud_key
+from edge_runtime.link.commands import CommandDesk
+from edge_runtime.link.desired import DesiredState
+from edge_runtime.link.rate import LineSettings
+from edge_runtime.link.time_floor import TimeFloor
 from edge_runtime.link.uplink import Uplink
 from edge_runtime.outbox.opening import open_outbox
+from edge_runtime.outbox.store import Outbox
+from edge_runtime.wire.desired import KEYS, State
 
 NICE = 10
 DRAIN_S = 3.0
@@ -47,27 +60,70 @@ def hog() -> None:
         json.loads(json.dumps(data))
 
 
+@dataclass(frozen=True)
+class Link:
+    """The parts of this process, put together."""
+
+    uplink: Uplink
+    time: CloudClock
+    floor: TimeFloor
+    desired: DesiredState
+    desk: CommandDesk
+
+    def turn(self) -> None:
+        self.uplink.turn()
+        if self.desk.busy:
+            self.desk.step()
+
+    def close(self) -> None:
+        self.uplink.close()
+        self.floor.save()
+
+
+def put_together(device: DeviceConfig, outbox: Outbox, wake: socket.socket) -> Link:
+    state_dir, broker, clock = device.device.state_dir, device.broker, SystemClock()
+    floor = TimeFloor(state_dir / time_floor.FILE, clock)
+    cloud_time = CloudClock(outbox.append, floor, clock)
+    uplink = Uplink(
+        device.place, boot_id(), broker.host, broker.port, outbox, device_key(state_dir), wake, broker.keepalive_s, clock,
+        access=Access(broker, floor), on_ack=cloud_time.take,
+    )  # fmt: skip
+
+    def apply(state: State) -> None:
+        settings = {name: state.get(name, getattr(device.link, name)) for name in KEYS}
+        uplink.reconnect_spread_s = settings.pop("reconnect_spread_s")
+        uplink.set_line(LineSettings(**settings))
+
+    key = cloud_key(state_dir, device.cloud.public_key)
+    desired = DesiredState(
+        state_dir / desired_state.FILE, device.device.id, key, apply,
+        lambda payload: uplink.publish("reported", payload, retain=True), outbox.append,
+    )  # fmt: skip
+    desk = CommandDesk(
+        state_dir / journal.FILE, device.device.id, boot_id(), device.commands, key, outbox, cloud_time.trusted,
+        lambda request: hand_over(state_dir / SOCKET_PATH, request), clock,
+    )  # fmt: skip
+    uplink.listen("desired", desired.receive, desired.report)
+    uplink.listen("command", desk.receive)
+    return Link(uplink, cloud_time, floor, desired, desk)
+
+
 def run(device: DeviceConfig) -> None:
     os.nice(NICE)
-    state_dir = device.device.state_dir
-    wake = wake_socket(state_dir / POKE_PATH)
+    wake = wake_socket(device.device.state_dir / POKE_PATH)
     outbox = open_outbox(device)
-    broker, key = device.broker, device_key(state_dir)
-    access = Access(broker)
-    uplink = Uplink(
-        device.place, boot_id(), broker.host, broker.port, outbox, key, wake, broker.keepalive_s, access=access
-    )
+    link = put_together(device, outbox, wake)
     stopping = stop_event()
     if device.link.debug_hog:
         threading.Thread(target=hog, name="hog", daemon=True).start()
     due_s = 0.0
     while not stopping.is_set():
-        uplink.turn()
+        link.turn()
         if time.monotonic() >= due_s:
             outbox.maintain()
             due_s = time.monotonic() + MAINTAIN_S
-    uplink.drain(DRAIN_S)
-    uplink.close()
+    link.uplink.drain(DRAIN_S)
+    link.close()
     outbox.close()
 
 

@@ -16,7 +16,7 @@ import logging
 import select
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import paho.mqtt.client as mqtt
@@ -60,7 +60,6 @@ class Uplink:
         access: Access | None = None,
         reconnect_spread_s: float = 0.0,
         line: LineSettings | None = None,
-        leaves: Mapping[str, Callable[[bytes], None]] | None = None,
         on_ack: Callable[[Ack, int], None] = lambda ack, mono_ns: None,
     ) -> None:
         self._place, self._boot_id, self._host, self._port = place, boot_id, host, port
@@ -74,13 +73,20 @@ class Uplink:
         self.reconnect_spread_s = reconnect_spread_s
         now_ns, tls = self._clock.monotonic_ns(), access is not None and access.tls
         self._sender = Sender(outbox, key, place.topic("events"), line or LineSettings(), now_ns, tls)
-        self._leaves, self._on_ack = dict(leaves or {}), on_ack
+        self._on_ack = on_ack
+        self._leaves: dict[str, Callable[[bytes], None]] = {}
+        self._on_up: list[Callable[[], object]] = []
         self._acks: list[Ack] = []
         self._shed_told = 0
         self._said = ""
         self._up_ns = self._quarantined_ns = 0
         self.refusals = 0
         self.connected = False
+
+    def listen(self, leaf: str, receive: Callable[[bytes], None], on_up: Callable[[], object] = lambda: None) -> None:
+        """Take the messages of a further leaf, from the next connection on; `on_up` is called when one stands."""
+        self._leaves[leaf] = receive
+        self._on_up.append(on_up)
 
     def turn(self) -> None:
         if self.advance() is None:
@@ -178,6 +184,8 @@ class Uplink:
         self._sender.begin()
         client.subscribe([(self._place.topic(leaf), 1) for leaf in ("ack", *self._leaves)])
         client.publish(self._place.topic("status"), self._status(True), qos=1, retain=True)
+        for on_up in self._on_up:
+            on_up()
         self._say(logging.INFO, "connected", protocol="5" if self._protocol == 0 else "3.1.1")
 
     def _lost(self, reason: str) -> None:
