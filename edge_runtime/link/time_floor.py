@@ -73,8 +73,8 @@ def _read(path: Path) -> int:
         text = path.read_text(errors="replace")
     try:
         trusted_ns = json.loads(text)["trusted_ns"]
-        if trusted_ns in SANE_NS:
-            return int(trusted_ns)
+        if type(trusted_ns) is int and trusted_ns in SANE_NS:
+            return trusted_ns
     except (ValueError, KeyError, TypeError):
         pass
     log.say(logging.WARNING, "the file of the newest trusted time is damaged; it is made anew", file=str(path))
