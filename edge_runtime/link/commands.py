@@ -67,6 +67,10 @@ class Asked:
     expires_ns: int
     since_mono_ns: int
 
+    @property
+    def key(self) -> str:
+        return f"{self.source}/{self.name}"
+
     def body(self) -> dict[str, Any]:
         shown = self.value if isinstance(self.value, bool | int | float) else repr(self.value)[:100]
         return {"id": self.id, "source": self.source, "name": self.name, "value": shown}
@@ -172,31 +176,35 @@ class CommandDesk:
 
     def _decide(self, asked: Asked, now: TrustedTime | None) -> None:
         try:
-            kind, reason = self._see(asked)
-            if not kind:
-                kind, reason = self._refusal(asked, now)
+            if reason := self._replay(asked):
+                return self._end(asked, "replayed", reason)
+            seen = self._seen(asked)
+            kind, reason = self._refusal(asked, now)
             if kind:
+                self._save(seen)
                 return self._end(asked, kind, reason)
             assert now is not None
-            return self._begin(asked, now)
+            return self._begin(asked, seen, now)
         except ResourceError as error:  # what could not be written down is not done
             log.say(logging.ERROR, "a command was not carried out: it cannot be recorded", reason=str(error))
             return self._end(asked, "refused", f"it cannot be recorded: {error}")
 
-    def _see(self, asked: Asked) -> tuple[str, str]:
-        """Once seen, on the disk, a command never passes here again."""
-        j, key = self._journal, f"{asked.source}/{asked.name}"
+    def _replay(self, asked: Asked) -> str:
+        """Why this one has had its turn; "" where it has not."""
+        j = self._journal
         if asked.issued_ns <= j.since_ns:
-            return "replayed", "it is older than the loss of this device's journal of commands"
+            return "it is older than the loss of this device's journal of commands"
+        if asked.counter and asked.counter <= j.counter:
+            return f"its counter {asked.counter} is not above {j.counter}, which was seen"
+        if not asked.counter and asked.issued_ns <= j.newest_ns.get(asked.key, 0):
+            return "one with this time of issue, or a later one, was seen"
+        return ""
+
+    def _seen(self, asked: Asked) -> Journal:
+        """The journal with which this one does not pass again. Of unsigned ones only what is allowed is remembered."""
         if asked.counter:
-            if asked.counter <= j.counter:
-                return "replayed", f"its counter {asked.counter} is not above {j.counter}, which was seen"
-            self._save(replace(j, counter=asked.counter))
-        elif asked.name in self._allowed:
-            if asked.issued_ns <= j.newest_ns.get(key, 0):
-                return "replayed", "one with this time of issue, or a later one, was seen"
-            self._save(j.with_newest(key, asked.issued_ns))
-        return "", ""
+            return replace(self._journal, counter=asked.counter)
+        return self._journal.with_newest(asked.key, asked.issued_ns) if asked.name in self._allowed else self._journal
 
     def _refusal(self, asked: Asked, now: TrustedTime | None) -> tuple[str, str]:
         point = self._allowed.get(asked.name)
@@ -216,12 +224,12 @@ class CommandDesk:
             return "refused", f"it was issued {(asked.issued_ns - now.wall_ns) / 1e9:.0f} s in the future"
         return "", ""
 
-    def _begin(self, asked: Asked, now: TrustedTime) -> None:
+    def _begin(self, asked: Asked, seen: Journal, now: TrustedTime) -> None:
         left_ns = asked.expires_ns - now.wall_ns - now.uncertainty_ns
         until_ns = self._clock.monotonic_ns() + left_ns
         value = asked.value
         assert isinstance(value, bool | int | float)
-        self._save(replace(self._journal, open=Open(asked.body(), until_ns, self._boot_id)))
+        self._save(replace(seen, open=Open(asked.body(), until_ns, self._boot_id)))
         try:
             self._records.append("command", "accepted", {**asked.body(), "reason": "", "counter": asked.counter})
         except ResourceError:
