@@ -23,7 +23,7 @@ from edge_runtime.durable import disk_errors
 from edge_runtime.identity import device_key
 from edge_runtime.link import desired as desired_state
 from edge_runtime.link import journal, time_floor
-from edge_runtime.link.access import Access
+from edge_runtime.link.access import FloorAccess
 from edge_runtime.link.cloud_clock import CloudClock
 from edge_runtime.link.cloud_key import cloud_key
 from edge_runtime.link.commands import CommandDesk
@@ -86,7 +86,7 @@ def put_together(device: DeviceConfig, outbox: Outbox, wake: socket.socket) -> L
     cloud_time = CloudClock(outbox.append, floor, clock)
     uplink = Uplink(
         device.place, boot_id(), broker.host, broker.port, outbox, device_key(state_dir), wake, broker.keepalive_s, clock,
-        access=Access(broker, floor), on_ack=cloud_time.take,
+        access=FloorAccess(broker, floor), on_ack=cloud_time.take,
     )  # fmt: skip
 
     def apply(state: State) -> None:

@@ -26,10 +26,10 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from edge_runtime import log
 from edge_runtime.backoff import Backoff
 from edge_runtime.clock import Clock, SystemClock
-from edge_runtime.link.access import Access
 from edge_runtime.link.rate import LineSettings
 from edge_runtime.link.sender import Queue, Sender
 from edge_runtime.link.spread import spread_ns
+from edge_runtime.mqtt_access import Access
 from edge_runtime.wire.batch import Ack, decode_ack
 from edge_runtime.wire.topics import Place
 

@@ -24,8 +24,9 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_runtime.clock import FakeClock
 from edge_runtime.config import BrokerSection
-from edge_runtime.link.access import Access
+from edge_runtime.link.access import FloorAccess
 from edge_runtime.link.time_floor import RELEASED_NS, SAVE_EVERY_NS, TimeFloor
+from edge_runtime.mqtt_access import Access
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 YEAR = timedelta(days=365)
@@ -129,7 +130,7 @@ class World:
         )
         client = mqtt.Client(CallbackAPIVersion.VERSION2)
         client.connect_timeout = 5.0
-        Access(section, held).apply(client)
+        (FloorAccess(section, held) if held else Access(section)).apply(client)
         try:
             client.connect("localhost", server.port)
         except OSError as error:
