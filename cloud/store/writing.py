@@ -17,7 +17,7 @@ from typing import TypeVar
 from sqlalchemy import Connection, Engine, delete, func, insert, or_, select, tuple_, update
 
 from cloud.messages import Batch, Connected, Item, Rejection, Status, json_text, plain_text
-from cloud.store import chains, times
+from cloud.store import chains, times, twin
 from cloud.store import tables as t
 from cloud.store.database import Added, EventRow, here, lock, upsert
 from cloud.store.intervals import Given, Span, merged, reach, runs
@@ -151,6 +151,8 @@ def _insert(
     _keep_latest(connection, events)
     if where[2] == STREAM:
         _project(connection, events, ids, added, now_ns)
+    if where[2] == twin.STREAM:
+        twin.settle(connection, events)
     chains.verify(connection, where, {e.seq: chains.Stored(line, e.prev) for e, line in fresh}, now_ns)
     return [e.seq for e in events]
 
