@@ -42,8 +42,11 @@ class Line:
 
 
 @contextmanager
-def line_with_device(folder: Path, parts: int, parts_per_s: float, scenario: str = "") -> Iterator[Line]:
-    """The deadlines are wide: what is tested here is what is answered, on a machine that may be busy, and not how fast."""
+def line_with_device(
+    folder: Path, parts: int, parts_per_s: float, scenario: str = "", broker_port: int = 0, more: str = ""
+) -> Iterator[Line]:
+    """The deadlines are wide: what is tested here is what is answered, on a machine that may be busy, and not how fast.
+    `broker_port` 0: nobody listens there. `more` goes to the end of device.toml."""
     work = Workplace(folder)
     plan = Plan(parts, parts_per_s, DEFAULT_BUNDLE, deadline_ms=100.0, frame_timeout_ms=40.0)
     args: list[str | Path] = [
@@ -68,6 +71,8 @@ def line_with_device(folder: Path, parts: int, parts_per_s: float, scenario: str
         args += ["--scenario", work / "scenario.toml"]
     with running(*args, cwd=folder, log=work / "line.log") as line:
         ports = ready(work / "line.ready", line, work / "line.log")
-        config = files.device_toml(work, plan, ports, {"broker_port": free_port()})
+        config = files.device_toml(work, plan, ports, {"broker_port": broker_port or free_port()})
+        with config.open("a") as file:
+            file.write(more)
         with running("run", "--config", config, cwd=folder, log=work / "device.log"):
             yield Line(folder, ports)
