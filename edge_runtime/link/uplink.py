@@ -273,14 +273,17 @@ class Uplink:
         if sock is None:
             self._lost("the broker closed the connection")
             return
-        wake = [self._wake] if self._wake else []
         buffered = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0  # read from the socket, not yet from TLS
-        writing = [sock] if self.wants_write else []
-        wait_s = 0.0 if buffered else self._sender.wait_s(self._clock.monotonic_ns(), timeout_s)
-        readable, writable, _ = select.select([sock, *wake], writing, [], wait_s)
-        if self._wake and self._wake in readable:
+        wait_s = self._sender.wait_s(self._clock.monotonic_ns(), timeout_s)
+        watch = select.poll()  # not select(): this process may have more than 1024 files open
+        watch.register(sock, select.POLLIN | (select.POLLOUT if self.wants_write else 0))
+        if self._wake:
+            watch.register(self._wake, select.POLLIN)
+        ready = dict(watch.poll(0 if buffered else round(1000 * wait_s + 0.5)))
+        if self._wake and self._wake.fileno() in ready:
             drain_wake(self._wake)
-        self.exchange(sock in readable or buffered, sock in writable)
+        state = ready.get(sock.fileno(), 0)
+        self.exchange(buffered or bool(state & ~select.POLLOUT), bool(state & select.POLLOUT))
 
     def exchange(self, readable: bool, writable: bool) -> None:
         """Read and write where the socket is ready for it; keep the connection alive; take what was acknowledged."""
