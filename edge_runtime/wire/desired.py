@@ -36,7 +36,7 @@ class Key(NamedTuple):
 #: what may be asked for
 KEYS: dict[str, Key] = {
     "reconnect_spread_s": Key(float, 0.0, 3600.0, "a fleet that lost its broker comes back spread over this time"),
-    "rate_bytes_per_s": Key(int, 128, 10**9, "limit of the uplink, 0: none", or_zero=True),
+    "rate_bytes_per_s": Key(int, 128, 10**9, "limit of the uplink", or_zero=True),
     "backlog_share": Key(float, 0.05, 0.95, "share of the limited uplink that the backlog gets beside live records"),
     "metered": Key(bool, 0, 1, "send only what is worth its price"),
     "metered_priority": Key(int, 0, 9, "the least urgent class that is sent while metered"),
