@@ -4,10 +4,13 @@ Told as Event `clock_offset` on stream `link` when it becomes known and when it 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from edge_runtime import log
 from edge_runtime.clock import Clock
+from edge_runtime.errors import ResourceError
 from edge_runtime.link.clock_offset import ClockOffset
 from edge_runtime.link.time_floor import TimeFloor
 from edge_runtime.wire.batch import Ack
@@ -20,6 +23,14 @@ class TrustedTime(NamedTuple):
 
     wall_ns: int
     uncertainty_ns: int
+
+
+def tell(record: Record, stream: str, kind: str, body: Mapping[str, Any]) -> None:
+    """Record an Event; a disk that refuses it is told in the log and stops nothing."""
+    try:
+        record(stream, kind, body)
+    except ResourceError as error:
+        log.say(logging.WARNING, "an Event could not be recorded", stream=stream, kind=kind, reason=str(error))
 
 
 class CloudClock:
@@ -40,7 +51,7 @@ class CloudClock:
         if news is not None:
             if self._floor.now_ns() > first:
                 self._floor.save()
-            self._record("link", "clock_offset", news)
+            tell(self._record, "link", "clock_offset", news)
 
     def trusted(self) -> TrustedTime | None:
         """The time by the cloud; before the first contact by the system's clock, where the kernel says that it is set."""

@@ -32,7 +32,7 @@ from edge_runtime.decide.points import Commands, WriteRequest
 from edge_runtime.errors import ResourceError
 from edge_runtime.field.driver import Value
 from edge_runtime.link import journal
-from edge_runtime.link.cloud_clock import TrustedTime
+from edge_runtime.link.cloud_clock import TrustedTime, tell
 from edge_runtime.link.cloud_key import KEY_PATH, signed_by
 from edge_runtime.link.journal import Journal, Open
 from edge_runtime.wire.command import ENDS, KIND, Command, read_command
@@ -272,7 +272,7 @@ class CommandDesk:
     def _stranger(self, reason: str) -> None:
         self._strangers += 1
         if self._strangers & (self._strangers - 1) == 0:
-            self._records.append("command", "refused", {"id": "", "reason": reason, "count": self._strangers})
+            tell(self._records.append, "command", "refused", {"id": "", "reason": reason, "count": self._strangers})
             log.say(logging.WARNING, "a command was refused", reason=reason, count=self._strangers)
 
     def _load(self) -> Journal:
@@ -282,7 +282,7 @@ class CommandDesk:
         now = self._trusted()
         since_ns = now.wall_ns + now.uncertainty_ns if now else self._clock.wall_ns()
         log.say(logging.ERROR, "the journal of commands is damaged; older commands are refused", file=str(self._path))
-        self._records.append("fault", "command_journal_damaged", {"file": self._path.name, "since_ns": since_ns})
+        tell(self._records.append, "fault", "command_journal_damaged", {"file": self._path.name, "since_ns": since_ns})
         made = Journal(since_ns=since_ns)
         journal.save(self._path, made)
         return made

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from edge_runtime import log
 from edge_runtime.durable import disk_errors, replace_file
 from edge_runtime.errors import ResourceError
-from edge_runtime.link.cloud_clock import Record
+from edge_runtime.link.cloud_clock import Record, tell
 from edge_runtime.link.cloud_key import KEY_PATH, signed_by
 from edge_runtime.wire.desired import KIND, Desired, Refusal, Reported, State, check_state, read_desired
 from edge_runtime.wire.signed import unseal
@@ -82,7 +82,7 @@ class DesiredState:
             return self._refuse(wanted.version, str(error))
         self.version, self.state = wanted.version, state
         self._apply(state)
-        self._record("link", "desired_applied", {"version": self.version, "state": state})
+        tell(self._record, "link", "desired_applied", {"version": self.version, "state": state})
         log.say(logging.INFO, "desired state applied", version=self.version, state=state)
         return None
 
@@ -92,7 +92,7 @@ class DesiredState:
         self._refused = Refusal(version, reason)
         if (version, reason) not in self._told and len(self._told) < TOLD_LIMIT:
             self._told.add((version, reason))
-            self._record("link", "desired_refused", vars(self._refused))
+            tell(self._record, "link", "desired_refused", vars(self._refused))
             log.say(logging.WARNING, "desired state refused", version=version, reason=reason)
 
 

@@ -300,6 +300,7 @@ def test_a_disk_that_refuses_stops_the_command_before_anything_happens(tmp_path:
 def test_an_outbox_that_is_full_stops_it_too(device: Device) -> None:
     device.outbox.full = True
     device.send(device.command())
+    device.send(device.command(), Ed25519PrivateKey.generate())
     assert device.taken == []
     device.outbox.full = False
     assert not device.desk.busy

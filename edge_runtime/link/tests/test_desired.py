@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edge_runtime.errors import ConfigError
+from edge_runtime.errors import ConfigError, ResourceError
 from edge_runtime.identity import public_text
 from edge_runtime.link.cloud_key import KEY_PATH, cloud_key
 from edge_runtime.link.desired import TOLD_LIMIT, DesiredState

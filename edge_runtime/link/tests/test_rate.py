@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import socket
+
+import paho.mqtt.client as mqtt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from edge_runtime.link.rate import LEAST_BURST_BYTES, Bucket, LineSettings, Pace, wire_bytes
+from edge_runtime.link.rate import (
+    LEAST_BURST_BYTES,
+    PUBLISH_BYTES,
+    TCP_IP_HEADER_BYTES,
+    TCP_SEGMENT_BYTES,
+    Bucket,
+    LineSettings,
+    Pace,
+    wire_bytes,
+)
 
 S = 1_000_000_000
 
@@ -105,6 +118,31 @@ def test_a_batch_of_a_slow_line_is_small() -> None:
     assert Pace(LineSettings(rate_bytes_per_s=10**9), 0).batch_bytes(262_144) == 262_144
     assert Pace(LineSettings(rate_bytes_per_s=20_000), 0).batch_bytes(262_144) == 10_000
     assert Pace(LineSettings(rate_bytes_per_s=1200), 0).batch_bytes(262_144) == 2048
+
+
+def test_the_count_of_a_publish_is_what_a_broker_receives() -> None:
+    """Without TLS, and without the headers of TCP and IP, which no program sees; up to three bytes of a length more."""
+    server = socket.create_server(("127.0.0.1", 0))
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+    client.connect("127.0.0.1", server.getsockname()[1])
+    peer, _ = server.accept()
+    peer.settimeout(5)
+    peer.recv(4096)  # CONNECT
+    peer.sendall(bytes([0x20, 3, 0, 0, 0]))  # CONNACK
+    client.loop_read()
+    topic = "v1/acme/site1/area1/line1/cell1/dev1/events"
+    for size in (0, 100, 20_000, 300_000):
+        client.publish(topic, b"x" * size, qos=1)
+        got = 0
+        expected = wire_bytes(size, len(topic), tls=False)
+        expected -= -(-(size + len(topic) + 2 + PUBLISH_BYTES) // TCP_SEGMENT_BYTES) * TCP_IP_HEADER_BYTES
+        while got < expected - 3:
+            if client.want_write():
+                client.loop_write()
+            got += len(peer.recv(1 << 20))
+        assert expected - 3 <= got <= expected
+    peer.close()
+    server.close()
 
 
 def test_the_headers_are_counted() -> None:
