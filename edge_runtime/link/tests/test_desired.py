@@ -129,6 +129,18 @@ def test_a_damaged_file_is_as_none(tmp_path: Path, text: str) -> None:
     assert json.loads((tmp_path / "desired.json").read_text())["version"] == 1
 
 
+def test_a_full_outbox_stops_nothing(tmp_path: Path) -> None:
+    def full(stream: str, kind: str, body: Any) -> None:
+        raise ResourceError("outbox.db: the disk is full; free some space")
+
+    applied: list[Any] = []
+    path, key = tmp_path / "desired.json", CLOUD.public_key()
+    state = DesiredState(path, "dev1", key, applied.append, lambda payload: None, full)
+    for version in (2, 2, 1):
+        state.receive(seal("desired", Desired("dev1", version, 5, {"metered": True}).body(), CLOUD.sign))
+    assert applied == [{}, {"metered": True}]
+
+
 def test_the_clouds_key_is_configured_or_in_its_file(tmp_path: Path) -> None:
     assert cloud_key(tmp_path) is None
     text = public_text(CLOUD)
