@@ -29,7 +29,7 @@ BACKLOG_BATCHES = 2
 MOST_RECORDS = 200
 LEAST_RECORDS = 50  # of a batch that is not slow
 QUICK_S = 0.5  # of a lane that does not yield
-QUEUE_S = 0.02
+QUEUE_S = 0.012
 SLOW_S = 2.0
 SHORTEST_OF_S = 30.0
 
