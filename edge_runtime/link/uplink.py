@@ -3,8 +3,6 @@
 - Only an acknowledgement from the cloud deletes from the outbox; a PUBACK of the broker means nothing here.
 - A few batches are under way at once, in two lanes (`lanes`). What is not acknowledged in time, or was under way when the
   connection broke, is sent again; the cloud drops repeats.
-- One thread: `select` over the broker's socket and the local one on which `control` tells that there is something new.
-- MQTT 5 first; a broker that speaks 3.1.1 only is found out at the first connection and remembered.
 - The last will, and the first message after each connection, is the retained status of the device.
 """
 
@@ -12,9 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
-import select
 import socket
-import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -22,25 +18,20 @@ from typing import Any, Protocol
 import paho.mqtt.client as mqtt
 import zstandard
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from edge_runtime import log
 from edge_runtime.backoff import Backoff
-from edge_runtime.clock import Clock, SystemClock
+from edge_runtime.clock import Clock
 from edge_runtime.identity import public_text
 from edge_runtime.link.access import Access
+from edge_runtime.link.connection import Connection
 from edge_runtime.link.lanes import BACKLOG_BATCHES, LIVE_BATCHES, Lane
 from edge_runtime.wire.batch import Ack, Checkpoint, decode_ack, encode_batch
 from edge_runtime.wire.envelope import STREAMS, Record
 from edge_runtime.wire.topics import Place
 
-CONNECT_TIMEOUT_S = 5.0
-PROBE_TIMEOUT_S = 1.0  # the first try with MQTT 5: some 3.1.1 brokers never answer it
-STABLE_S = 300.0  # only a connection that stood this long makes earlier failures forgotten
 QUARANTINE_S = 600.0
-IDLE_S = 0.5
 PACK_FROM_BYTES = 1024
-PROTOCOLS = (MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311)
 
 
 class Queue(Protocol):
@@ -63,7 +54,7 @@ class Queue(Protocol):
     def confirm_shed(self, shed_id: int) -> None: ...
 
 
-class Uplink:
+class Uplink(Connection):
     """`turn` does what is to be done and waits at most `IDLE_S` for the broker or for `wake`, a local socket."""
 
     def __init__(
@@ -80,38 +71,23 @@ class Uplink:
         backoff: Backoff | None = None,
         access: Access | None = None,
     ) -> None:
-        self._place, self._boot_id, self._host, self._port = place, boot_id, host, port
-        self._outbox, self._wake, self._keepalive_s = outbox, wake, keepalive_s
-        self._clock, self._backoff = clock or SystemClock(), backoff or uplink_backoff()
-        self._access = access
-        self._protocol = 0
-        self._protocol_proven = False
-        self._client: mqtt.Client | None = None
-        self._retry_ns = self._connecting_ns = 0
+        super().__init__(f"gudgeon-{place.device}", host, port, wake, keepalive_s, clock, backoff, access)
+        self._place, self._boot_id, self._outbox = place, boot_id, outbox
         self._sign: Callable[[bytes], bytes] = key.sign
         self._public_key = public_text(key)
         self._acks: list[Ack] = []
         self._shed_told = 0
-        self._said = ""
         self.live, self.backlog = Lane(LIVE_BATCHES), Lane(BACKLOG_BATCHES)
         self._lanes = (self.live, self.backlog)
         self._live_from: dict[str, int] = {}
-        self._up_ns = self._quarantined_ns = 0
+        self._quarantined_ns = 0
         self.refusals = 0
-        self.connected = False
 
     def turn(self) -> None:
-        if self._client is None and not self._connect():
-            self._sleep()
-            return
-        now_ns = self._clock.monotonic_ns()
-        limit_s = CONNECT_TIMEOUT_S if self._protocol_proven or self._backoff.tries else PROBE_TIMEOUT_S
-        if not self.connected and now_ns - self._connecting_ns > limit_s * 1e9:
-            self._lost("no CONNACK")
-            return
-        if self.connected:
-            self._send(now_ns)
-        self._exchange()
+        if self._ready():
+            if self.connected:
+                self._send(self._clock.monotonic_ns())
+            self._exchange()
 
     def drain(self, timeout_s: float) -> bool:
         """Keep sending until the outbox is empty or the time is up; True if it is empty."""
@@ -131,80 +107,26 @@ class Uplink:
         self._client = None
         self.connected = False
 
-    # ── connecting ──────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── the connection ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _connect(self) -> bool:
-        now_ns = self._clock.monotonic_ns()
-        if now_ns < self._retry_ns:
-            return False
-        client = self._make_client(PROTOCOLS[self._protocol])
-        try:
-            client.connect(self._host, self._port, self._keepalive_s)
-        except (OSError, ValueError) as error:
-            self._client = None
-            self._later(f"{error}")
-            return False
-        self._client = client
-        self._connecting_ns = now_ns
-        return True
-
-    def _make_client(self, protocol: MQTTProtocolVersion) -> mqtt.Client:
-        client = mqtt.Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=f"gudgeon-{self._place.device}",
-            clean_session=None if protocol is MQTTProtocolVersion.MQTTv5 else True,
-            protocol=protocol,
-        )
-        client.connect_timeout = CONNECT_TIMEOUT_S
-        if self._access is not None:
-            self._access.apply(client)
+    def _prepare(self, client: mqtt.Client) -> None:
         client.will_set(self._place.topic("status"), self._status(False), qos=1, retain=True)
-        client.on_socket_open = _no_delay
-        client.on_connect = self._on_connect
         client.on_message = self._on_message
         client.on_publish = self._on_publish
-        return client
 
-    def _on_connect(self, client: mqtt.Client, _: Any, flags: Any, reason: Any, properties: Any) -> None:
-        if reason.is_failure:
-            return  # the broker closes the connection; the next turn sees it
-        self._protocol_proven = self.connected = True
-        self._up_ns = self._clock.monotonic_ns()
+    def _came_up(self, client: mqtt.Client) -> None:
         self._live_from = {stream: self._outbox.head(stream) for stream in STREAMS}
         for lane in self._lanes:
             lane.reset()
         client.subscribe(self._place.topic("ack"), qos=1)
         client.publish(self._place.topic("status"), self._status(True), qos=1, retain=True)
-        self._say(logging.INFO, "connected", protocol="5" if self._protocol == 0 else "3.1.1")
 
-    def _lost(self, reason: str) -> None:
-        """Close; the other protocol version is tried at once if this one never worked."""
-        was_connected, self.connected, client, self._client = self.connected, False, self._client, None
-        if client is not None:
-            sock = client.socket()
-            if sock is not None:
-                sock.close()
-        if was_connected and self._clock.monotonic_ns() - self._up_ns >= STABLE_S * 1e9:
-            self._backoff.reset()
+    def _went_down(self) -> None:
         for lane in self._lanes:
             lane.reset()
-        if not was_connected and not self._protocol_proven:
-            self._protocol = 1 - self._protocol
-            if self._protocol == 1:
-                return
-        self._later(reason)
 
-    def _later(self, reason: str) -> None:
-        wait_s = self._backoff.next_s()
-        self._retry_ns = self._clock.monotonic_ns() + round(wait_s * 1e9)
-        self._say(logging.WARNING, "no connection to the broker; trying again", reason=reason)
-
-    def _say(self, level: int, message: str, **fields: Any) -> None:
-        """Once for each change, so that a night without a broker does not fill the log."""
-        said = f"{message} {fields.get('reason', '')}"
-        if said != self._said:
-            self._said = said
-            log.say(level, message, broker=f"{self._host}:{self._port}", **fields)
+    def _after_exchange(self) -> None:
+        self._take_acks()
 
     def _status(self, online: bool) -> bytes:
         return json.dumps({"online": online, "boot_id": self._boot_id}).encode()
@@ -253,31 +175,6 @@ class Uplink:
             self._outbox.append("fault", "batch_refused", body | {"again_in_s": QUARANTINE_S})
         log.say(logging.WARNING, "the broker refused a batch; it is kept and sent again later", reason=str(reason))
 
-    def _exchange(self, timeout_s: float = IDLE_S) -> None:
-        """Wait for the broker or for a poke; read and write what is due."""
-        client = self._client
-        assert client is not None
-        sock = client.socket()
-        if sock is None:
-            self._lost("the broker closed the connection")
-            return
-        wake = [self._wake] if self._wake else []
-        buffered = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0  # read from the socket, not yet from TLS
-        writing = [sock] if client.want_write() else []
-        readable, writable, _ = select.select([sock, *wake], writing, [], 0.0 if buffered else timeout_s)
-        if self._wake and self._wake in readable:
-            drain_wake(self._wake)
-        codes = [client.loop_misc()]
-        if sock in readable or buffered:
-            codes.append(client.loop_read())
-        if sock in writable:
-            codes.append(client.loop_write())
-        failed = next((c for c in codes if c != mqtt.MQTT_ERR_SUCCESS), None)
-        if failed is not None or client.socket() is None:
-            self._lost(mqtt.error_string(failed) if failed is not None else "the broker closed the connection")
-        else:
-            self._take_acks()
-
     def _on_message(self, client: mqtt.Client, _: Any, message: mqtt.MQTTMessage) -> None:
         if message.topic != self._place.topic("ack"):
             return
@@ -306,20 +203,6 @@ class Uplink:
             self._outbox.confirm_shed(shed)
             self._shed_told = shed
 
-    def _sleep(self) -> None:
-        wait_s = max(0.0, min(IDLE_S, (self._retry_ns - self._clock.monotonic_ns()) / 1e9))
-        if self._wake is None:
-            self._clock.sleep(wait_s)
-        elif select.select([self._wake], [], [], wait_s)[0]:
-            drain_wake(self._wake)
-            self._clock.sleep(wait_s / 2)
-
-
-def uplink_backoff() -> Backoff:
-    """Quick at first, for a broker that restarts; then at least half a minute, so that a fleet does not storm one that is
-    down; never more than ten minutes."""
-    return Backoff(0.2, 600.0, floor_s=30.0, floor_after=8)
-
 
 def packed(payload: bytes) -> bytes:
     """Compressed with Zstandard where that pays."""
@@ -327,16 +210,3 @@ def packed(payload: bytes) -> bytes:
         return payload
     small = zstandard.ZstdCompressor(level=3).compress(payload)
     return small if len(small) < 0.9 * len(payload) else payload
-
-
-def _no_delay(client: mqtt.Client, _: Any, sock: Any) -> None:
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def drain_wake(wake: socket.socket) -> None:
-    """Throw away all pokes that wait."""
-    try:
-        while wake.recv(16):
-            pass
-    except OSError:
-        pass

@@ -19,8 +19,9 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_runtime.backoff import Backoff
 from edge_runtime.clock import FakeClock, SystemClock
-from edge_runtime.link import uplink as uplink_module
-from edge_runtime.link.uplink import Uplink, uplink_backoff
+from edge_runtime.link import connection as connection_module
+from edge_runtime.link.connection import uplink_backoff
+from edge_runtime.link.uplink import Uplink
 from edge_runtime.outbox.store import Outbox
 from edge_runtime.wire.batch import ZSTD_MAGIC, Ack, decode_batch, encode_ack
 from edge_runtime.wire.envelope import Event
@@ -61,8 +62,8 @@ class ShiftedClock(SystemClock):
 
 @pytest.fixture(autouse=True)
 def _short_probe(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uplink_module, "PROBE_TIMEOUT_S", 0.1)
-    monkeypatch.setattr(uplink_module, "IDLE_S", 0.1)
+    monkeypatch.setattr(connection_module, "PROBE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(connection_module, "IDLE_S", 0.1)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,205 @@
+"""Connection: one MQTT connection to the broker, made again and again. What it carries is its subclass's matter.
+
+- One thread: `select` over the broker's socket and the local one on which `control` tells that there is something new.
+- MQTT 5 first; a broker that speaks 3.1.1 only is found out at the first connection and remembered.
+- Failures wait with back-off, also those of a broker that accepts and then kicks: only a connection that stood for
+  `STABLE_S` makes earlier failures forgotten.
+- A subclass gives `_prepare` (will and callbacks, before each CONNECT), `_came_up`, `_went_down` and `_after_exchange`.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import socket
+import ssl
+from typing import Any
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+
+from edge_runtime import log
+from edge_runtime.backoff import Backoff
+from edge_runtime.clock import Clock, SystemClock
+from edge_runtime.link.access import Access
+
+CONNECT_TIMEOUT_S = 5.0
+PROBE_TIMEOUT_S = 1.0  # the first try with MQTT 5: some 3.1.1 brokers never answer it
+STABLE_S = 300.0
+IDLE_S = 0.5
+PROTOCOLS = (MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311)
+
+
+class Connection:
+    """`client_id` is unique at the broker. `wake`: a local socket that ends a wait early."""
+
+    def __init__(
+        self,
+        client_id: str,
+        host: str,
+        port: int,
+        wake: socket.socket | None = None,
+        keepalive_s: int = 30,
+        clock: Clock | None = None,
+        backoff: Backoff | None = None,
+        access: Access | None = None,
+    ) -> None:
+        self._client_id, self._host, self._port = client_id, host, port
+        self._wake, self._keepalive_s = wake, keepalive_s
+        self._clock, self._backoff = clock or SystemClock(), backoff or uplink_backoff()
+        self._access = access
+        self._protocol = 0
+        self._protocol_proven = False
+        self._client: mqtt.Client | None = None
+        self._retry_ns = self._connecting_ns = self._up_ns = 0
+        self._said = ""
+        self.connected = False
+
+    # ── what the subclass gives ─────────────────────────────────────────────────────────────────────────────────────
+
+    def _prepare(self, client: mqtt.Client) -> None:
+        raise NotImplementedError
+
+    def _came_up(self, client: mqtt.Client) -> None:
+        raise NotImplementedError
+
+    def _went_down(self) -> None:
+        raise NotImplementedError
+
+    def _after_exchange(self) -> None:
+        raise NotImplementedError
+
+    # ── connecting ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _ready(self) -> bool:
+        """True where there is a socket to look at; else it has waited, or given an attempt up."""
+        if self._client is None and not self._connect():
+            self._sleep()
+            return False
+        now_ns = self._clock.monotonic_ns()
+        limit_s = CONNECT_TIMEOUT_S if self._protocol_proven or self._backoff.tries else PROBE_TIMEOUT_S
+        if not self.connected and now_ns - self._connecting_ns > limit_s * 1e9:
+            self._lost("no CONNACK")
+            return False
+        return True
+
+    def _connect(self) -> bool:
+        now_ns = self._clock.monotonic_ns()
+        if now_ns < self._retry_ns:
+            return False
+        client = self._make_client(PROTOCOLS[self._protocol])
+        try:
+            client.connect(self._host, self._port, self._keepalive_s)
+        except (OSError, ValueError) as error:
+            self._client = None
+            self._later(f"{error}")
+            return False
+        self._client = client
+        self._connecting_ns = now_ns
+        return True
+
+    def _make_client(self, protocol: MQTTProtocolVersion) -> mqtt.Client:
+        client = mqtt.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=self._client_id,
+            clean_session=None if protocol is MQTTProtocolVersion.MQTTv5 else True,
+            protocol=protocol,
+        )
+        client.connect_timeout = CONNECT_TIMEOUT_S
+        if self._access is not None:
+            self._access.apply(client)
+        client.on_socket_open = no_delay
+        client.on_connect = self._on_connect
+        self._prepare(client)
+        return client
+
+    def _on_connect(self, client: mqtt.Client, _: Any, flags: Any, reason: Any, properties: Any) -> None:
+        if reason.is_failure:
+            return  # the broker closes the connection; the next turn sees it
+        self._protocol_proven = self.connected = True
+        self._up_ns = self._clock.monotonic_ns()
+        self._came_up(client)
+        self._say(logging.INFO, "connected", protocol="5" if self._protocol == 0 else "3.1.1")
+
+    def _lost(self, reason: str) -> None:
+        """Close; the other protocol version is tried at once if this one never worked."""
+        was_connected, self.connected, client, self._client = self.connected, False, self._client, None
+        if client is not None:
+            sock = client.socket()
+            if sock is not None:
+                sock.close()
+        if was_connected and self._clock.monotonic_ns() - self._up_ns >= STABLE_S * 1e9:
+            self._backoff.reset()
+        self._went_down()
+        if not was_connected and not self._protocol_proven:
+            self._protocol = 1 - self._protocol
+            if self._protocol == 1:
+                return
+        self._later(reason)
+
+    def _later(self, reason: str) -> None:
+        wait_s = self._backoff.next_s()
+        self._retry_ns = self._clock.monotonic_ns() + round(wait_s * 1e9)
+        self._say(logging.WARNING, "no connection to the broker; trying again", reason=reason)
+
+    def _say(self, level: int, message: str, **fields: Any) -> None:
+        """Once for each change, so that a night without a broker does not fill the log."""
+        said = f"{message} {fields.get('reason', '')}"
+        if said != self._said:
+            self._said = said
+            log.say(level, message, broker=f"{self._host}:{self._port}", **fields)
+
+    # ── waiting ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _exchange(self, timeout_s: float | None = None) -> None:
+        """Wait for the broker or for a poke; read and write what is due."""
+        client = self._client
+        assert client is not None
+        sock = client.socket()
+        if sock is None:
+            self._lost("the broker closed the connection")
+            return
+        wake = [self._wake] if self._wake else []
+        buffered = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0  # read from the socket, not yet from TLS
+        writing = [sock] if client.want_write() else []
+        wait_s = 0.0 if buffered else IDLE_S if timeout_s is None else timeout_s
+        readable, writable, _ = select.select([sock, *wake], writing, [], wait_s)
+        if self._wake and self._wake in readable:
+            drain_wake(self._wake)
+        codes = [client.loop_misc()]
+        if sock in readable or buffered:
+            codes.append(client.loop_read())
+        if sock in writable:
+            codes.append(client.loop_write())
+        failed = next((c for c in codes if c != mqtt.MQTT_ERR_SUCCESS), None)
+        if failed is not None or client.socket() is None:
+            self._lost(mqtt.error_string(failed) if failed is not None else "the broker closed the connection")
+        else:
+            self._after_exchange()
+
+    def _sleep(self) -> None:
+        wait_s = max(0.0, min(IDLE_S, (self._retry_ns - self._clock.monotonic_ns()) / 1e9))
+        if self._wake is None:
+            self._clock.sleep(wait_s)
+        elif select.select([self._wake], [], [], wait_s)[0]:
+            drain_wake(self._wake)
+            self._clock.sleep(wait_s / 2)
+
+
+def uplink_backoff() -> Backoff:
+    """Quick at first, for a broker that restarts; then at least half a minute, so that a fleet does not storm one that is
+    down; never more than ten minutes."""
+    return Backoff(0.2, 600.0, floor_s=30.0, floor_after=8)
+
+
+def no_delay(client: mqtt.Client, _: Any, sock: Any) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def drain_wake(wake: socket.socket) -> None:
+    """Throw away all pokes that wait."""
+    try:
+        while wake.recv(16):
+            pass
+    except OSError:
+        pass
