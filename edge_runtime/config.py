@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from edge_runtime.errors import ConfigError
+from edge_runtime.link.sparkplug.settings import SparkplugSection
 from edge_runtime.outbox.policy import Storage
 from edge_runtime.wire.topics import Place
 
@@ -150,7 +151,16 @@ class BrokerSection:
 
 @dataclass(frozen=True)
 class LinkSection:
+    """`protocol`: `gudgeon`, signed batches that our cloud acknowledges, or `sparkplug`. `uns`: beside the batches, the newest
+    Event of each kind as a plain retained message."""
+
+    protocol: Literal["gudgeon", "sparkplug"] = "gudgeon"
+    uns: Literal["off", "json", "cbor"] = "off"
     debug_hog: bool = False
+
+    def __post_init__(self) -> None:
+        if self.protocol == "sparkplug" and self.uns != "off":
+            raise ValueError(f'uns = "{self.uns}" goes with protocol = "gudgeon" only')
 
 
 @dataclass(frozen=True)
@@ -162,6 +172,7 @@ class DeviceConfig:
     control: ControlSection = field(default_factory=ControlSection)
     broker: BrokerSection = field(default_factory=BrokerSection)
     link: LinkSection = field(default_factory=LinkSection)
+    sparkplug: SparkplugSection = field(default_factory=SparkplugSection)
     storage: Storage = field(default_factory=Storage)
 
     def __post_init__(self) -> None:

@@ -12,15 +12,18 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Protocol
 
 from edge_runtime.boot import boot_id
 from edge_runtime.child import child_main, stop_event
+from edge_runtime.clock import SystemClock
 from edge_runtime.config import DeviceConfig
 from edge_runtime.durable import disk_errors
 from edge_runtime.identity import device_key
 from edge_runtime.link.access import Access
 from edge_runtime.link.uplink import Uplink
 from edge_runtime.outbox.opening import open_outbox
+from edge_runtime.outbox.store import Outbox
 
 NICE = 10
 DRAIN_S = 3.0
@@ -47,27 +50,47 @@ def hog() -> None:
         json.loads(json.dumps(data))
 
 
+class Sender(Protocol):
+    """What carries the outbox away: `Uplink` to our cloud, or a Sparkplug `Node`."""
+
+    def turn(self) -> None: ...
+    def drain(self, timeout_s: float) -> bool: ...
+    def close(self) -> None: ...
+
+
+def make_sender(device: DeviceConfig, outbox: Outbox, wake: socket.socket) -> Sender:
+    broker, state_dir, access = device.broker, device.device.state_dir, Access(device.broker)
+    if device.link.protocol == "sparkplug":
+        from edge_runtime.link.sparkplug.commands import RefuseAll
+        from edge_runtime.link.sparkplug.node import Node
+
+        return Node(
+            device.sparkplug, device.place, boot_id(), broker.host, broker.port, outbox, RefuseAll(outbox, SystemClock()),
+            state_dir, wake, broker.keepalive_s, access=access,
+        )  # fmt: skip
+    key = device_key(state_dir)
+    return Uplink(
+        device.place, boot_id(), broker.host, broker.port, outbox, key, wake, broker.keepalive_s, access=access
+    )
+
+
 def run(device: DeviceConfig) -> None:
     os.nice(NICE)
     state_dir = device.device.state_dir
     wake = wake_socket(state_dir / POKE_PATH)
     outbox = open_outbox(device)
-    broker, key = device.broker, device_key(state_dir)
-    access = Access(broker)
-    uplink = Uplink(
-        device.place, boot_id(), broker.host, broker.port, outbox, key, wake, broker.keepalive_s, access=access
-    )
+    sender = make_sender(device, outbox, wake)
     stopping = stop_event()
     if device.link.debug_hog:
         threading.Thread(target=hog, name="hog", daemon=True).start()
     due_s = 0.0
     while not stopping.is_set():
-        uplink.turn()
+        sender.turn()
         if time.monotonic() >= due_s:
             outbox.maintain()
             due_s = time.monotonic() + MAINTAIN_S
-    uplink.drain(DRAIN_S)
-    uplink.close()
+    sender.drain(DRAIN_S)
+    sender.close()
     outbox.close()
 
 
