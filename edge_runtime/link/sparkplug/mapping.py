@@ -85,7 +85,7 @@ NODE_METRICS: Mapping[str, DataType] = {
     "Properties/boot_id": _S,
     "Properties/chain": _S,
     DEPTH_METRIC: _I,
-    **{SHED_METRIC.format(stream): I for stream in STREAMS},
+    **{SHED_METRIC.format(stream): _I for stream in STREAMS},
 }
 
 

@@ -102,7 +102,7 @@ def decode(data: bytes, limit_bytes: int = COMMAND_LIMIT_BYTES, limit_metrics: i
     read = generated().Payload()
     try:
         read.ParseFromString(data)
-    except Exception as error:  # DecodeError; UnicodeDecodeError for a string that is not UTF-8
+    except Exception as error:  # protobuf's DecodeError is its own kind of Exception
         raise ValueError(f"not a Sparkplug B payload: {error}") from error
     if len(read.metrics) > limit_metrics:
         raise ValueError(f"Sparkplug payload with {len(read.metrics)} metrics is over the limit of {limit_metrics}")
@@ -115,6 +115,8 @@ def _read(m: Any, timestamp_ms: int) -> Metric:
     alias = m.alias if m.HasField("alias") else None
     field = m.WhichOneof("value")
     value: Value = getattr(m, field) if field in _READ and not m.is_null else None
+    if isinstance(name, bytes) or isinstance(value, bytes):  # what protobuf gives for a string that is not UTF-8
+        raise ValueError("Sparkplug payload with a string that is not UTF-8")
     bits = FIELDS.get(m.datatype, ("", 0))[1]
     if bits and type(value) is int and value >= 1 << (bits - 1):
         value -= 1 << bits

@@ -1,0 +1,342 @@
+"""The node against an independent decoder and host, through Mosquitto."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_runtime.backoff import Backoff
+from edge_runtime.clock import SystemClock
+from edge_runtime.link.sparkplug.commands import RefuseAll
+from edge_runtime.link.sparkplug.node import Node
+from edge_runtime.link.sparkplug.session import LineState, State
+from edge_runtime.link.sparkplug.settings import SparkplugSection
+from edge_runtime.link.sparkplug.tests.host import Host
+from edge_runtime.link.sparkplug.tests.wire_reader import command
+from edge_runtime.outbox.store import Outbox
+from edge_runtime.wire.topics import Place
+
+MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
+pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="needs mosquitto: apt-get install mosquitto")
+PLACE = Place("acme", "site1", "area1", "line1", "cell1", "dev1")
+BOOT = "boot-1"
+LINE_SIGN = ("metric", "control", {"answered": 1})
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    folder = tmp_path_factory.mktemp("mosquitto")
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = int(s.getsockname()[1])
+    (folder / "m.conf").write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 100000\n")
+    process = subprocess.Popen([str(MOSQUITTO), "-c", str(folder / "m.conf")], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            break
+        except OSError:
+            time.sleep(0.02)
+    yield port
+    process.kill()
+    process.wait()
+
+
+class ShiftedClock(SystemClock):
+    """Real time, moved forward by hand."""
+
+    ahead_ns = 0
+
+    def monotonic_ns(self) -> int:
+        return super().monotonic_ns() + self.ahead_ns
+
+
+class Pair:
+    """A node and a host at one broker. `turn` drives the node until something is so."""
+
+    def __init__(self, broker: int, folder: Path, **section: Any) -> None:
+        self.broker, self.folder = broker, folder
+        self.clock = ShiftedClock()
+        self.outbox = Outbox(folder / "outbox.db", "dev1", BOOT, self.clock)
+        self.section = SparkplugSection(**{"confirm_after_s": 0.0, "primary_host": "scada", **section})
+        self.host = Host(broker)
+        self.node = self.new_node()
+
+    def new_node(self) -> Node:
+        commands = RefuseAll(self.outbox, self.clock)
+        quick = Backoff(0.01, 0.05)
+        return Node(
+            self.section, PLACE, BOOT, "127.0.0.1", self.broker, self.outbox, commands, self.folder,
+            clock=self.clock, backoff=quick,
+        )  # fmt: skip
+
+    def turn(self, done: Callable[[], Any], timeout_s: float = 10.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not done():
+            assert time.monotonic() < deadline, (self.node.state, self.host.kinds()[-20:], self.host.breaches[:5])
+            self.node.turn()
+
+    def cut(self) -> None:
+        """The node's connection breaks, unannounced."""
+        client = self.node._client
+        assert client is not None
+        sock = client.socket()
+        assert isinstance(sock, socket.socket)
+        sock.shutdown(socket.SHUT_RDWR)
+
+    def end(self) -> None:
+        self.node.close()
+        self.host.stop()
+        self.outbox.close()
+        assert self.host.breaches == []
+
+
+@pytest.fixture
+def make(broker: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Pair]]:
+    monkeypatch.setattr("edge_runtime.link.connection.IDLE_S", 0.05)
+    monkeypatch.setattr("edge_runtime.link.sparkplug.node.LINE_LOOK_S", 0.0)
+    pairs: list[Pair] = []
+
+    def one(**section: Any) -> Pair:
+        pairs.append(Pair(broker, tmp_path, **section))
+        return pairs[-1]
+
+    yield one
+    for pair in pairs:
+        clean = pair.host._client
+        clean.publish(pair.host.state_topic, b"", qos=1, retain=True).wait_for_publish(5)
+        pair.end()
+
+
+def test_births_say_everything_once_and_live_values_follow(make: Callable[..., Pair]) -> None:
+    pair = make()
+    pair.host.say(True, 100)
+    pair.outbox.append(*LINE_SIGN)
+    pair.turn(lambda: "DBIRTH" in pair.host.kinds())
+    assert pair.host.kinds()[:2] == ["NBIRTH", "DBIRTH"]
+    names = pair.host.birth()
+    assert names["Properties/software"]["value"] == "gudgeon"
+    assert names["Properties/chain"]["value"] == pair.outbox.chain
+    assert names["Metric/control/answered"]["value"] == 1, "the newest value, though it was stored before the birth"
+    line = pair.host.birth("DBIRTH")
+    assert line["Decision/score"]["datatype"] == 10
+    assert line["Decision/score"]["is_null"]
+    event = pair.outbox.append(
+        "decision", "decision", {"part_seq": 7, "result": 2, "score": 0.75, "recipe": None, "lot": -3}
+    )
+    pair.turn(lambda: pair.host.values("Decision/seq", historical=False))
+    assert pair.host.values("Decision/result") == [2]
+    assert pair.host.values("Decision/score") == [0.75]
+    assert pair.host.values("Decision/lot") == [-3]
+    assert pair.host.values("Decision/recipe") == [None]
+    assert pair.host.select("Decision/seq")[0].timestamp == event.wall_ns // 1_000_000
+    pair.turn(lambda: pair.outbox.depth() == 0)
+
+
+def test_nothing_is_said_before_the_primary_host_is_online_and_after_it_left(make: Callable[..., Pair]) -> None:
+    pair = make()
+    pair.host.say(False, 100)
+    pair.outbox.append_many([("fault", "plc_lost", {"reason": "x"}), ("alarm", "a", {"n": 1})])
+    pair.turn(lambda: pair.node.state is State.WAITING)
+    for _ in range(5):
+        pair.node.turn()
+    assert pair.host.seen == []
+    assert pair.outbox.depth() == 2
+    pair.host.say(True, 101)
+    pair.turn(lambda: pair.outbox.depth() == 0)
+    assert pair.host.values("Alarm/a/n", historical=True) == [1]
+    pair.host.say(False, 99)  # older than what is known: a will that comes late
+    for _ in range(5):
+        pair.node.turn()
+    assert pair.node.state is State.BORN
+    pair.host.say(False, 102)
+    pair.turn(lambda: pair.host.deaths)
+    assert pair.host.deaths == pair.host.bd_seqs
+    pair.turn(lambda: pair.node.state is State.WAITING)
+    pair.outbox.append("alarm", "a", {"n": 2})
+    for _ in range(5):
+        pair.node.turn()
+    assert pair.outbox.depth() == 1
+    assert pair.host.values("Alarm/a/n") == [1]
+    pair.host.say(True, 103)
+    pair.turn(lambda: pair.outbox.depth() == 0)
+    assert pair.host.values("Alarm/a/n") == [1, 2]
+    assert pair.host.bd_seqs == [0, 1]
+    assert pair.host.select("Alarm/a/n")[1].historical
+
+
+def test_a_broken_connection_is_a_death_with_the_bd_seq_of_its_birth(make: Callable[..., Pair]) -> None:
+    pair = make()
+    pair.host.say(True, 100)
+    pair.turn(lambda: pair.host.node_online)
+    for n in range(3):
+        pair.cut()
+        pair.turn(lambda n=n: len(pair.host.deaths) == n + 1)  # type: ignore[misc]
+        pair.turn(lambda: pair.host.node_online)
+    assert pair.host.deaths == [0, 1, 2]
+    assert pair.host.bd_seqs == [0, 1, 2, 3]
+
+
+def test_bd_seq_goes_on_over_restarts_and_wraps(make: Callable[..., Pair]) -> None:
+    pair = make()
+    pair.host.say(True, 100)
+    pair.node._saved.bd_seq = 253
+    for n in range(4):
+        pair.turn(lambda n=n: len(pair.host.bd_seqs) == n + 1)  # type: ignore[misc]
+        pair.node.close()
+        pair.host.wait(lambda n=n: len(pair.host.deaths) == n + 1)
+        pair.node = pair.new_node()
+    assert pair.host.bd_seqs == [254, 255, 0, 1]
+    assert pair.host.deaths == [254, 255, 0, 1]
+
+
+def test_seq_wraps_after_255_and_counts_node_and_line_together(make: Callable[..., Pair]) -> None:
+    pair = make(batch_records=1)
+    pair.host.say(True, 100)
+    pair.outbox.append(*LINE_SIGN)
+    pair.turn(lambda: "DBIRTH" in pair.host.kinds())
+    for n in range(300):
+        pair.outbox.append_many([("decision", "decision", {"part_seq": n})], durable=False)
+        pair.outbox.append_many([("link", "probe", {"n": n})], durable=False)
+    pair.turn(lambda: len(pair.host.values("Decision/part_seq", historical=False)) == 300, timeout_s=20)
+    pair.turn(lambda: len(pair.host.values("Link/probe/n", historical=False)) == 300, timeout_s=20)
+    births = [i for i, kind in enumerate(pair.host.kinds()) if kind == "NBIRTH"]
+    seqs = [p["seq"] for _, _, p in pair.host.seen[births[-1] :]]
+    assert len(seqs) > 512
+    assert seqs == [n % 256 for n in range(len(seqs))]
+    assert pair.host.values("Decision/part_seq") == list(range(300))
+
+
+def test_a_host_gets_a_rebirth_by_name_and_by_alias_with_the_same_bd_seq(make: Callable[..., Pair]) -> None:
+    pair = make()
+    pair.host.say(True, 100)
+    pair.outbox.append(*LINE_SIGN)
+    pair.turn(lambda: "DBIRTH" in pair.host.kinds())
+    pair.host.command(command("Node Control/Rebirth", False))
+    pair.host.command(command("Node Control/Rebirth"))
+    pair.host.command(command("Node Control/Rebirth"))
+    pair.outbox.append("alarm", "kept_back", {})
+    pair.turn(lambda: len(pair.host.bd_seqs) == 2 and pair.host.kinds()[-1] != "NBIRTH")
+    alias = pair.host.birth()["Node Control/Rebirth"]["alias"]
+    pair.clock.ahead_ns += 3_000_000_000
+    pair.outbox.append(*LINE_SIGN)
+    pair.host.command(command(alias=alias))
+    pair.turn(lambda: len(pair.host.bd_seqs) == 3 and len(pair.host.lines_online) == 1)
+    assert pair.host.bd_seqs == [0, 0, 0]
+    assert pair.host.deaths == []
+
+
+def test_a_metric_that_no_birth_told_makes_a_rebirth_first(make: Callable[..., Pair]) -> None:
+    pair = make()
+    pair.host.say(True, 100)
+    pair.turn(lambda: pair.host.node_online)
+    pair.outbox.append("metric", "pump", {"temperature": {"left": 20, "right": 21.5}, "on": True, "tags": ["a"]})
+    pair.turn(lambda: pair.host.values("Metric/pump/seq"))
+    assert len(pair.host.bd_seqs) == 2
+    assert pair.host.values("Metric/pump/temperature/left") == [20]
+    assert pair.host.values("Metric/pump/tags") == ['["a"]']
+    pair.outbox.append("metric", "pump", {"temperature": {"left": 20.5, "right": 3}})
+    pair.turn(lambda: len(pair.host.values("Metric/pump/seq")) == 2)
+    assert len(pair.host.bd_seqs) == 3, "a whole number that becomes a fraction is another datatype"
+    assert pair.host.values("Metric/pump/temperature/left") == [20, 20.5]
+    assert pair.host.birth()["Metric/pump/temperature/left"]["datatype"] == 10
+    pair.node.close()
+    pair.node = pair.new_node()
+    pair.turn(lambda: len(pair.host.bd_seqs) == 4)
+    assert "Metric/pump/on" in pair.host.birth(), "what was learnt is known after a restart"
+
+
+def test_what_a_host_may_not_ask_is_refused_and_told(make: Callable[..., Pair]) -> None:
+    pair = make()
+    pair.host.say(True, 100)
+    pair.turn(lambda: pair.host.node_online)
+    pair.host.command(b"\xff\xff")
+    pair.host.command(command("Node Control/Rebirth"), retain=True)
+    pair.host.command(b"", retain=True)
+    pair.host.command(command("Node Control/Reboot", timestamp=5))
+    pair.host.command(command("Outputs/gate", "open"), message="DCMD", device="line1")
+    pair.turn(lambda: len(pair.host.values("Command/refused/name")) == 2)
+    assert pair.host.values("Command/refused/name") == ["Node Control/Reboot", "Outputs/gate"]
+    assert pair.host.values("Command/refused/source") == ["NCMD", "DCMD"]
+    assert pair.host.values("Command/refused/issued_wall_ns") == [5_000_000, 7_000_000]
+
+
+def test_the_line_dies_and_comes_back_as_the_outbox_tells(make: Callable[..., Pair]) -> None:
+    pair = make()
+    pair.host.say(True, 100)
+    pair.outbox.append(*LINE_SIGN)
+    pair.turn(lambda: pair.node.line is LineState.BORN)
+    pair.outbox.append("decision", "decision", {"part_seq": 1})
+    pair.turn(lambda: pair.host.values("Decision/part_seq") == [1])
+    pair.outbox.append("fault", "plc_lost", {"reason": "timeout"})
+    pair.turn(lambda: "DDEATH" in pair.host.kinds())
+    pair.outbox.append("decision", "unrecorded", {"part_seq": 2})
+    pair.turn(lambda: pair.host.values("Fault/plc_lost/reason") == ["timeout"])
+    assert pair.host.values("Decision/unrecorded/part_seq") == []
+    pair.outbox.append("health", "plc_connected", {"part_seq": 2})
+    pair.turn(lambda: pair.host.values("Decision/unrecorded/part_seq") == [2])
+    assert pair.host.select("Decision/unrecorded/part_seq")[0].historical
+    pair.turn(lambda: pair.outbox.depth() == 0)
+    pair.clock.ahead_ns += 11_000_000_000  # `control` is silent for longer than line_timeout_s
+    pair.turn(lambda: pair.host.kinds().count("DDEATH") == 2)
+
+
+def test_the_backlog_is_historical_in_order_paced_and_overtaken_by_what_is_live(make: Callable[..., Pair]) -> None:
+    pair = make(backlog_records_per_s=200, batch_records=20)
+    events = [pair.outbox.append("fault", "x", {"n": n}, durable=False) for n in range(500)]
+    pair.host.say(True, 100)
+    began_s = time.monotonic()
+    pair.turn(lambda: pair.host.values("Fault/x/n"))
+    pair.outbox.append("alarm", "now", {"n": 1})
+    pair.turn(lambda: pair.host.values("Alarm/now/n"))
+    overtaken = len(pair.host.values("Fault/x/n"))
+    assert overtaken < 400
+    pair.turn(lambda: len(pair.host.values("Fault/x/n")) == 500)
+    assert time.monotonic() - began_s > 1.3, "500 records at 200 a second, after a burst of 200"
+    found = pair.host.select("Fault/x/n")
+    assert [p.value for p in found] == list(range(500))
+    assert all(p.historical for p in found)
+    assert [p.timestamp for p in found] == [e.wall_ns // 1_000_000 for e in events]
+    assert pair.host.values("Alarm/now/n", historical=False) == [1]
+    pair.turn(lambda: pair.outbox.depth() == 0)
+
+
+def test_what_was_not_confirmed_comes_again_as_historical(make: Callable[..., Pair]) -> None:
+    pair = make(confirm_after_s=5.0)
+    pair.host.say(True, 100)
+    pair.turn(lambda: pair.host.node_online)
+    event = pair.outbox.append("alarm", "a", {"n": 1})
+    pair.turn(lambda: pair.host.values("Alarm/a/n", historical=False) == [1])
+    for _ in range(5):
+        pair.node.turn()
+    assert pair.outbox.depth() == 1, "the host could have died unseen meanwhile"
+    pair.cut()
+    pair.turn(lambda: pair.host.values("Alarm/a/n", historical=True) == [1])
+    assert {p.timestamp for p in pair.host.select("Alarm/a/n")} == {event.wall_ns // 1_000_000}
+    pair.clock.ahead_ns += 6_000_000_000
+    pair.turn(lambda: pair.outbox.depth() == 0)
+
+
+def test_records_of_one_millisecond_go_in_messages_of_their_own(make: Callable[..., Pair]) -> None:
+    pair = make()
+    pair.host.say(True, 100)
+    pair.outbox.append_many([("fault", "x", {"n": n}) for n in range(5)])
+    pair.turn(lambda: pair.outbox.depth() == 0)
+    assert pair.host.values("Fault/x/n") == list(range(5))
+
+
+def test_without_a_primary_host_the_broker_is_enough(make: Callable[..., Pair]) -> None:
+    pair = make(primary_host="", group_id="Plant A", edge_node_id="Press 3", confirm_after_s=9.0)
+    pair.host.stop()
+    pair.host = Host(pair.broker, group="Plant A", node="Press 3")
+    pair.outbox.append("alarm", "a", {})
+    pair.turn(lambda: pair.outbox.depth() == 0)
+    assert pair.host.kinds()[0] == "NBIRTH"
