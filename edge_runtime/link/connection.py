@@ -21,7 +21,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from edge_runtime import log
 from edge_runtime.backoff import Backoff
 from edge_runtime.clock import Clock, SystemClock
-from edge_runtime.link.access import Access
+from edge_runtime.mqtt_access import Access
 
 CONNECT_TIMEOUT_S = 5.0
 PROBE_TIMEOUT_S = 1.0  # the first try with MQTT 5: some 3.1.1 brokers never answer it

@@ -20,8 +20,8 @@ from edge_runtime.clock import SystemClock
 from edge_runtime.config import DeviceConfig
 from edge_runtime.durable import disk_errors
 from edge_runtime.identity import device_key
-from edge_runtime.link.access import Access
 from edge_runtime.link.uplink import Uplink
+from edge_runtime.mqtt_access import Access
 from edge_runtime.outbox.opening import open_outbox
 from edge_runtime.outbox.store import Outbox
 
