@@ -16,11 +16,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from edge_runtime.errors import ConfigError
-<<<<<<< HEAD
 from edge_runtime.link.sparkplug.settings import SparkplugSection
-=======
 from edge_runtime.mqtt_access import BrokerAccess
->>>>>>> main
 from edge_runtime.outbox.policy import Storage
 from edge_runtime.wire.topics import Place
 
