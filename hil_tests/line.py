@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import tomllib
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,16 @@ class Line:
 
 
 @contextmanager
-def line_with_device(folder: Path, parts: int, parts_per_s: float, scenario: str = "") -> Iterator[Line]:
-    """The deadlines are wide: what is tested here is what is answered, on a machine that may be busy, and not how fast."""
+def line_with_device(
+    folder: Path,
+    parts: int,
+    parts_per_s: float,
+    scenario: str = "",
+    change: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Iterator[Line]:
+    """The deadlines are wide: what is tested here is what is answered, on a machine that may be busy, and not how fast.
+
+    `change`: section → keys of device.toml that are to be otherwise."""
     work = Workplace(folder)
     plan = Plan(parts, parts_per_s, DEFAULT_BUNDLE, deadline_ms=100.0, frame_timeout_ms=40.0)
     args: list[str | Path] = [
@@ -69,5 +78,10 @@ def line_with_device(folder: Path, parts: int, parts_per_s: float, scenario: str
     with running(*args, cwd=folder, log=work / "line.log") as line:
         ports = ready(work / "line.ready", line, work / "line.log")
         config = files.device_toml(work, plan, ports, {"broker_port": free_port()})
+        if change:
+            written = tomllib.loads(config.read_text())
+            work.write(
+                config.name, written | {name: written.get(name, {}) | dict(keys) for name, keys in change.items()}
+            )
         with running("run", "--config", config, cwd=folder, log=work / "device.log"):
             yield Line(folder, ports)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,12 +16,12 @@ from edge_runtime.link.sparkplug.commands import RefuseAll
 from edge_runtime.link.sparkplug.node import Node
 from edge_runtime.link.sparkplug.session import LineState, State
 from edge_runtime.link.sparkplug.settings import SparkplugSection
+from edge_runtime.link.sparkplug.tests.broker import MOSQUITTO, mosquitto
 from edge_runtime.link.sparkplug.tests.host import Host
 from edge_runtime.link.sparkplug.tests.wire_reader import command
 from edge_runtime.outbox.store import Outbox
 from edge_runtime.wire.topics import Place
 
-MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
 pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="needs mosquitto: apt-get install mosquitto")
 PLACE = Place("acme", "site1", "area1", "line1", "cell1", "dev1")
 BOOT = "boot-1"
@@ -32,22 +30,8 @@ LINE_SIGN = ("metric", "control", {"answered": 1})
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    folder = tmp_path_factory.mktemp("mosquitto")
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = int(s.getsockname()[1])
-    (folder / "m.conf").write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 100000\n")
-    process = subprocess.Popen([str(MOSQUITTO), "-c", str(folder / "m.conf")], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-            break
-        except OSError:
-            time.sleep(0.02)
-    yield port
-    process.kill()
-    process.wait()
+    with mosquitto(tmp_path_factory.mktemp("mosquitto")) as port:
+        yield port
 
 
 class ShiftedClock(SystemClock):
