@@ -6,6 +6,8 @@
   connection: nothing is lost, a value may come twice.
 - bdSeq is on the disk before its CONNECT; the will, the NBIRTH and every rebirth of that connection have the same.
 - A metric that no birth told yet is told by a rebirth before its first value.
+- A broker whose access list forbids a QoS 0 message drops it without a word. So nothing is acknowledged on a connection before
+  the broker has given us our own NBIRTH back.
 - Paho's callbacks only put into `_inbox`; `turn` acts.
 """
 
@@ -54,6 +56,7 @@ REBIRTH_PERIOD_S = 2.0  # a host may ask as often as it likes; it gets a birth t
 LINE_LOOK_S = 0.5
 OUTBOX_LOOK_S = 10.0
 BARRIER_TIMEOUT_S = 30.0
+ECHO_TIMEOUT_S = 10.0
 INBOX_LIMIT = 1000
 MESSAGE_METRICS = 2000
 MESSAGE_BYTES = 48 * 1024
@@ -75,6 +78,7 @@ class Queue(Protocol):
         streams: Sequence[str] | None = ...,
         upto: Mapping[str, int] | None = ...,
     ) -> list[Record]: ...
+    def append(self, stream: str, kind: str, body: Mapping[str, Any]) -> Any: ...
     def ack(self, committed: Mapping[str, int]) -> int: ...
     def checkpoint(self) -> Checkpoint: ...
     def head(self, stream: str) -> int: ...
@@ -119,6 +123,8 @@ class Node(Connection):
         self._seq = 0
         self._born_ns = self._line_due_ns = self._outbox_due_ns = 0
         self._rebirth_wanted = False
+        self._birth_sent = b""
+        self._birth_seen = self._echo_said = False
         self.state, self.line = State.OFFLINE, LineState.DEAD
 
     # ── one turn ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -138,6 +144,8 @@ class Node(Connection):
         be confirmed stays in the outbox."""
         deadline_ns = self._clock.monotonic_ns() + round(timeout_s * 1e9)
         while self._clock.monotonic_ns() < deadline_ns and not (self._client is None and self._backoff.tries > 1):
+            if self.state is State.WAITING:
+                return False
             if self.state is State.BORN and not self._unsent() and not self._delivery.under_way:
                 self._acknowledge(self._clock.monotonic_ns())
                 return True
@@ -216,7 +224,7 @@ class Node(Connection):
     def _went_down(self) -> None:
         self._inbox.clear()
         self._subscribing.clear()
-        self._rebirth_wanted = False
+        self._rebirth_wanted = self._birth_seen = False
         self._step(Input.LOST)
 
     def _after_exchange(self) -> None:
@@ -228,9 +236,8 @@ class Node(Connection):
 
     def _subscribe(self) -> None:
         assert self._client is not None
-        topics = [self._names.topic("NCMD"), self._names.topic("DCMD")] + (
-            [self._host_topic] if self._host_topic else []
-        )
+        topics = [self._names.topic(message) for message in ("NCMD", "DCMD", "NBIRTH")]
+        topics += [self._host_topic] if self._host_topic else []
         _, mid = self._client.subscribe([(topic, 1) for topic in topics])
         self._subscribing = {mid} if mid is not None else set()
 
@@ -286,7 +293,7 @@ class Node(Connection):
         for name, value in (fixed | self._outbox_values()).items():
             self._registry.set(Owner.NODE, name, value, now_ms)
         self._saved.keep(self._registry.saved())
-        self._publish("NBIRTH", self._registry.birth(Owner.NODE, now_ms))
+        self._birth_sent = self._publish("NBIRTH", self._registry.birth(Owner.NODE, now_ms))
         if self.line is LineState.BORN:
             self._publish("DBIRTH", self._registry.birth(Owner.LINE, now_ms))
         self._line_due_ns = 0
@@ -360,17 +367,17 @@ class Node(Connection):
         for message, owner in (("NDATA", Owner.NODE), ("DDATA", Owner.LINE)):
             metrics = [self._registry.metrics(e, historical=not live) for e in events if OWNERS[e.stream][0] is owner]
             for part in mapping.messages(metrics, MESSAGE_METRICS, MESSAGE_BYTES):
-                size_bytes += self._publish(message, part)
+                size_bytes += len(self._publish(message, part))
         self._delivery.sent(records, live)
         return size_bytes
 
-    def _publish(self, message: str, metrics: Sequence[Metric]) -> int:
+    def _publish(self, message: str, metrics: Sequence[Metric]) -> bytes:
         if self._client is None:
-            return 0
+            return b""
         data = payload.encode(metrics, self._now_ms(), self._seq)
         self._seq = session.after(self._seq)
         self._client.publish(self._names.topic(message), data, qos=0)
-        return len(data)
+        return data
 
     # ── what the broker has read ────────────────────────────────────────────────────────────────────────────────────
 
@@ -390,10 +397,21 @@ class Node(Connection):
 
     def _acknowledge(self, now_ns: int) -> None:
         hold_s = self._section.confirm_after_s if self._host_topic else 0.0
-        if self.state is State.BORN and self._outbox.chain == self._chain:
+        if not self._birth_seen:
+            self._miss_echo(now_ns)
+        elif self.state is State.BORN and self._outbox.chain == self._chain:
             committed = self._delivery.confirmed(now_ns, round(hold_s * 1e9))
             if committed:
                 self._outbox.ack(committed)
+
+    def _miss_echo(self, now_ns: int) -> None:
+        if self.state is State.BORN and not self._echo_said and now_ns - self._born_ns > ECHO_TIMEOUT_S * 1e9:
+            self._echo_said = True
+            reason = (
+                f"the broker does not pass {self._names.topic('NBIRTH')} on to us; it must let us write and read it"
+            )
+            self._outbox.append("fault", "birth_not_passed_on", {"reason": reason})
+            log.say(logging.WARNING, "nothing is acknowledged", reason=reason)
 
     # ── what the host says ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -401,6 +419,8 @@ class Node(Connection):
         try:
             if message.topic == self._host_topic:
                 self._on_host(bytes(message.payload))
+            elif message.topic == self._names.topic("NBIRTH"):
+                self._birth_seen |= bytes(message.payload) == self._birth_sent
             elif message.retain:
                 raise ValueError("a retained command is none")
             elif message.topic in (self._names.topic("NCMD"), self._names.topic("DCMD")):

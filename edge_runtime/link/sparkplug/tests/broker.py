@@ -14,11 +14,16 @@ MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sb
 
 
 @contextmanager
-def mosquitto(folder: Path) -> Iterator[int]:
+def mosquitto(folder: Path, acl: str = "") -> Iterator[int]:
+    """`acl`: the lines of its access list; none: everybody may do everything."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = int(s.getsockname()[1])
-    (folder / "m.conf").write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 100000\n")
+    conf = f"user root\nlistener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 100000\n"
+    if acl:
+        (folder / "acl").write_text(acl)
+        conf += f"acl_file {folder / 'acl'}\n"
+    (folder / "m.conf").write_text(conf)
     process = subprocess.Popen([str(MOSQUITTO), "-c", str(folder / "m.conf")], stderr=subprocess.DEVNULL)
     try:
         wait_for_port(port)

@@ -5,6 +5,7 @@ It keeps every message, follows the session as a SCADA host does, and notes each
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from dataclasses import dataclass, field
@@ -32,7 +33,9 @@ class Point:
 
 
 class Host:
-    def __init__(self, port: int, host_id: str = "scada", group: str = "site1", node: str = "dev1") -> None:
+    def __init__(
+        self, port: int, host_id: str = "scada", group: str = "site1", node: str = "dev1", will_timestamp: int = 1000
+    ) -> None:
         self._group, self._node = group, node
         self.state_topic = f"spBv1.0/STATE/{host_id}"
         self.seen: list[Seen] = []
@@ -46,7 +49,7 @@ class Host:
         self._expected: int | None = None
         self._changed = threading.Condition()
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, f"host-{host_id}", protocol=mqtt.MQTTv311)
-        self._client.will_set(self.state_topic, self._state(False, 0), qos=1, retain=True)
+        self._client.will_set(self.state_topic, self._state(False, will_timestamp), qos=1, retain=True)
         subscribed = threading.Event()
         self._client.on_subscribe = lambda *_: subscribed.set()
         self._client.on_message = self._on_message
@@ -68,6 +71,13 @@ class Host:
     def stop(self) -> None:
         self._client.disconnect()
         self._client.loop_stop()
+
+    def die(self) -> None:
+        """Without a word: the broker tells its will. (An MQTT client's socket, closed under it.)"""
+        sock = self._client.socket()
+        assert isinstance(sock, socket.socket)
+        self._client.reconnect_delay_set(1000, 1000)
+        sock.shutdown(socket.SHUT_RDWR)
 
     def wait(self, done: Any, timeout_s: float = 10.0) -> None:
         with self._changed:

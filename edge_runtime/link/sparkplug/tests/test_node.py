@@ -324,3 +324,42 @@ def test_without_a_primary_host_the_broker_is_enough(make: Callable[..., Pair]) 
     pair.outbox.append("alarm", "a", {})
     pair.turn(lambda: pair.outbox.depth() == 0)
     assert pair.host.kinds()[0] == "NBIRTH"
+
+
+def test_a_host_that_dies_takes_nothing_with_it(make: Callable[..., Pair]) -> None:
+    """Its successor gets what the broker had taken but could not hand on any more."""
+    pair = make(confirm_after_s=0.5)
+    pair.host.say(True, 100)
+    pair.turn(lambda: pair.host.node_online)
+    for n in range(40):
+        pair.outbox.append("alarm", "a", {"n": n})
+        pair.node.turn()
+        if n == 20:
+            pair.host.die()
+    pair.turn(lambda: pair.node.state is State.WAITING)
+    assert pair.outbox.depth() >= 19
+    first, pair.host = pair.host, Host(pair.broker)
+    pair.host.say(True, 1001)  # later than the will of the first
+    pair.turn(lambda: pair.outbox.depth() == 0)
+    first.stop()
+    assert first.breaches == []
+    came = first.values("Alarm/a/n") + pair.host.values("Alarm/a/n")
+    assert set(came) == set(range(40))
+
+
+def test_a_broker_that_drops_what_we_publish_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mosquitto says nothing where its access list forbids a QoS 0 message."""
+    monkeypatch.setattr("edge_runtime.link.connection.IDLE_S", 0.05)
+    with mosquitto(tmp_path, acl="topic read spBv1.0/#\ntopic write spBv1.0/STATE/#\n") as port:
+        pair = Pair(port, tmp_path)
+        pair.host.say(True, 100)
+        pair.outbox.append("alarm", "a", {})
+        pair.turn(lambda: pair.node.state is State.BORN)
+        pair.clock.ahead_ns += 11_000_000_000
+        pair.turn(lambda: pair.outbox.last("fault"))
+        assert pair.host.seen == []
+        assert pair.outbox.depth() == 2, "what nobody got is kept"
+        fault = pair.outbox.last("fault")
+        assert fault is not None
+        assert fault.kind == "birth_not_passed_on"
+        pair.end()
