@@ -20,6 +20,7 @@ from edge_runtime.clock import SystemClock
 from edge_runtime.config import DeviceConfig
 from edge_runtime.durable import disk_errors
 from edge_runtime.identity import device_key
+from edge_runtime.link.uns import Newest, encoder
 from edge_runtime.link.uplink import Uplink
 from edge_runtime.mqtt_access import Access
 from edge_runtime.outbox.opening import open_outbox
@@ -68,9 +69,10 @@ def make_sender(device: DeviceConfig, outbox: Outbox, wake: socket.socket) -> Se
             device.sparkplug, device.place, boot_id(), broker.host, broker.port, outbox, RefuseAll(outbox, SystemClock()),
             state_dir, wake, broker.keepalive_s, access=access,
         )  # fmt: skip
-    key = device_key(state_dir)
+    key, place, uns = device_key(state_dir), device.place, device.link.uns
+    newest = None if uns == "off" else Newest(place, encoder(uns), outbox.last)
     return Uplink(
-        device.place, boot_id(), broker.host, broker.port, outbox, key, wake, broker.keepalive_s, access=access
+        place, boot_id(), broker.host, broker.port, outbox, key, wake, broker.keepalive_s, access=access, newest=newest
     )
 
 

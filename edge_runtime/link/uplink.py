@@ -25,6 +25,7 @@ from edge_runtime.clock import Clock
 from edge_runtime.identity import public_text
 from edge_runtime.link.connection import Connection
 from edge_runtime.link.lanes import BACKLOG_BATCHES, LIVE_BATCHES, Lane
+from edge_runtime.link.uns import Newest
 from edge_runtime.mqtt_access import Access
 from edge_runtime.wire.batch import Ack, Checkpoint, decode_ack, encode_batch
 from edge_runtime.wire.envelope import STREAMS, Record
@@ -70,9 +71,10 @@ class Uplink(Connection):
         clock: Clock | None = None,
         backoff: Backoff | None = None,
         access: Access | None = None,
+        newest: Newest | None = None,
     ) -> None:
         super().__init__(f"gudgeon-{place.device}", host, port, wake, keepalive_s, clock, backoff, access)
-        self._place, self._boot_id, self._outbox = place, boot_id, outbox
+        self._place, self._boot_id, self._outbox, self._newest = place, boot_id, outbox, newest
         self._sign: Callable[[bytes], bytes] = key.sign
         self._public_key = public_text(key)
         self._acks: list[Ack] = []
@@ -87,6 +89,7 @@ class Uplink(Connection):
         if self._ready():
             if self.connected:
                 self._send(self._clock.monotonic_ns())
+                self._tell_newest()
             self._exchange()
 
     def drain(self, timeout_s: float) -> bool:
@@ -120,6 +123,8 @@ class Uplink(Connection):
             lane.reset()
         client.subscribe(self._place.topic("ack"), qos=1)
         client.publish(self._place.topic("status"), self._status(True), qos=1, retain=True)
+        if self._newest is not None:
+            self._newest.refresh()
 
     def _went_down(self) -> None:
         for lane in self._lanes:
@@ -159,7 +164,15 @@ class Uplink(Connection):
         payload = packed(encode_batch(checkpoint, [r.line for r in records], self._sign))
         info = self._client.publish(self._place.topic("events"), payload, qos=1)
         lane.add(records, now_ns, info.mid)
+        if live and self._newest is not None:
+            self._newest.see(records)
         return True
+
+    def _tell_newest(self) -> None:
+        """Plain messages wait for the batches: none is added while there is something to write."""
+        if self._newest is not None and self._client is not None and not self._client.want_write():
+            for topic, payload in self._newest.due(self._clock.monotonic_ns()):
+                self._client.publish(topic, payload, qos=0, retain=True)
 
     def _on_publish(self, client: mqtt.Client, _: Any, mid: int, reason: Any, properties: Any) -> None:
         """The broker's own answer: it means nothing for delivery, unless it is a refusal (MQTT 5, 128 and above)."""

@@ -355,6 +355,15 @@ def test_we_read_what_an_independent_writer_wrote() -> None:
     assert metric.value == -5, "Int8"
 
 
+def test_we_read_what_pysparkplug_wrote() -> None:
+    """An NCMD as pysparkplug 0.6.1 encodes it: no datatypes, no aliases. (It also reads our births; they are not vectors here
+    because nothing of them would be independent of this repository.)"""
+    data = bytes.fromhex("08d0d0e999a134121a0a144e6f646520436f6e74726f6c2f526562697274681805700112090a016e180650f9ff03")
+    rebirth, other = payload.decode(data).metrics
+    assert rebirth == Metric("Node Control/Rebirth", None, 0, True, 5)
+    assert (other.name, other.value, other.timestamp_ms) == ("n", 65529, 6)
+
+
 @pytest.mark.parametrize("data", [b"\xff", b"\x12\xff", b"\x12\x03\x0a\x01\xff", b"x" * 70_000, b"\x12\x00" * 101])
 def test_a_payload_that_is_none_is_one_value_error(data: bytes) -> None:
     with pytest.raises(ValueError, match="Sparkplug"):
