@@ -254,8 +254,12 @@ class Registry:
         self._values[owner, name] = (value, now_ms)
         return Metric(None, entry.alias, entry.datatype, value, now_ms)
 
-    def name_of(self, alias: int) -> str | None:
-        return next((name for (_, name), e in self._entries.items() if e.alias == alias), None)
+    def find(self, name: str | None, alias: int | None) -> tuple[str, DataType] | None:
+        """What a command means, by name or by alias."""
+        for (_, known), entry in self._entries.items():
+            if known == name or (name is None and entry.alias == alias):
+                return known, entry.datatype
+        return None
 
 
 def messages(events: Iterable[Sequence[Metric]], most: int, most_bytes: int) -> Iterator[list[Metric]]:

@@ -88,7 +88,9 @@ class Queue(Protocol):
 
 
 class Node(Connection):
-    """`turn` does what is to be done and waits a moment for the broker or for `wake`, as `link.uplink.Uplink` does."""
+    """`turn` does what is to be done and waits a moment for the broker or for `wake`, as `link.uplink.Uplink` does.
+
+    `writable`: what `commands` may allow, by name; told in the DBIRTH, because hosts write only to what a birth named."""
 
     def __init__(
         self,
@@ -105,6 +107,7 @@ class Node(Connection):
         clock: Clock | None = None,
         backoff: Backoff | None = None,
         access: Access | None = None,
+        writable: Mapping[str, payload.DataType] | None = None,
     ) -> None:
         payload.generated()  # said now where protobuf is missing
         self._names = section.names(place)
@@ -112,6 +115,8 @@ class Node(Connection):
         self._section, self._boot_id, self._outbox, self._commands = section, boot_id, outbox, commands
         self._saved = Saved(state_dir / FILE)
         self._registry = Registry(self._saved.metrics, section.max_metrics)
+        for name, datatype in (writable or {}).items():
+            self._registry.declare(Owner.LINE, name, datatype, always=True)
         self._pace = Pace(section.backlog_records_per_s, section.backlog_bytes_per_s)
         self._watch = LineWatch(boot_id, round(section.line_timeout_s * 1e9))
         self._primary = PrimaryHost()
@@ -435,12 +440,13 @@ class Node(Connection):
 
     def _on_command(self, source: str, read: payload.Payload) -> None:
         for metric in read.metrics:
-            name = metric.name if metric.name is not None else self._registry.name_of(metric.alias or 0)
+            found = self._registry.find(metric.name, metric.alias)
+            name, datatype = found or (metric.name or f"alias {metric.alias}", 0)
             if source == "NCMD" and name == REBIRTH:
                 self._rebirth_wanted |= metric.value is True
             else:
-                asked = name if name is not None else f"alias {metric.alias}"
-                self._commands.request(source, asked, metric.value, metric.timestamp_ms * 1_000_000)
+                value = metric.value if metric.datatype else payload.as_signed(metric.value, datatype)
+                self._commands.request(source, name, value, metric.timestamp_ms * 1_000_000)
 
     def _now_ms(self) -> int:
         return max(0, self._clock.wall_ns() // 1_000_000)

@@ -117,7 +117,11 @@ def _read(m: Any, timestamp_ms: int) -> Metric:
     value: Value = getattr(m, field) if field in _READ and not m.is_null else None
     if isinstance(name, bytes) or isinstance(value, bytes):  # what protobuf gives for a string that is not UTF-8
         raise ValueError("Sparkplug payload with a string that is not UTF-8")
-    bits = FIELDS.get(m.datatype, ("", 0))[1]
-    if bits and type(value) is int and value >= 1 << (bits - 1):
-        value -= 1 << bits
+    value = as_signed(value, m.datatype)
     return Metric(name, alias, m.datatype, value, m.timestamp or timestamp_ms, m.is_historical)
+
+
+def as_signed(value: Value, datatype: int) -> Value:
+    """Signed integers cross the wire as unsigned ones of their width."""
+    bits = FIELDS.get(datatype, ("", 0))[1]
+    return value - (1 << bits) if bits and type(value) is int and value >= 1 << (bits - 1) else value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ import pytest
 
 from edge_runtime.backoff import Backoff
 from edge_runtime.clock import SystemClock
-from edge_runtime.link.sparkplug.commands import RefuseAll
+from edge_runtime.link.sparkplug.commands import Commands, RefuseAll
 from edge_runtime.link.sparkplug.node import Node
+from edge_runtime.link.sparkplug.payload import DataType
 from edge_runtime.link.sparkplug.session import LineState, State
 from edge_runtime.link.sparkplug.settings import SparkplugSection
 from edge_runtime.link.sparkplug.tests.broker import MOSQUITTO, mosquitto
@@ -54,12 +55,12 @@ class Pair:
         self.host = Host(broker)
         self.node = self.new_node()
 
-    def new_node(self) -> Node:
-        commands = RefuseAll(self.outbox, self.clock)
+    def new_node(self, commands: Commands | None = None, writable: Mapping[str, DataType] | None = None) -> Node:
+        commands = commands or RefuseAll(self.outbox, self.clock)
         quick = Backoff(0.01, 0.05)
         return Node(
             self.section, PLACE, BOOT, "127.0.0.1", self.broker, self.outbox, commands, self.folder,
-            clock=self.clock, backoff=quick,
+            clock=self.clock, backoff=quick, writable=writable,
         )  # fmt: skip
 
     def turn(self, done: Callable[[], Any], timeout_s: float = 10.0) -> None:
@@ -251,6 +252,25 @@ def test_what_a_host_may_not_ask_is_refused_and_told(make: Callable[..., Pair]) 
     assert pair.host.values("Command/refused/name") == ["Node Control/Reboot", "Outputs/gate"]
     assert pair.host.values("Command/refused/source") == ["NCMD", "DCMD"]
     assert pair.host.values("Command/refused/issued_wall_ns") == [5_000_000, 7_000_000]
+
+
+def test_what_may_be_written_is_in_the_birth_and_reaches_the_commands(make: Callable[..., Pair]) -> None:
+    asked: list[tuple[object, ...]] = []
+
+    class Desk:
+        def request(self, source: str, name: str, value: object, issued_wall_ns: int) -> None:
+            asked.append((source, name, value, issued_wall_ns))
+
+    pair = make()
+    pair.node = pair.new_node(Desk(), {"gate": DataType.BOOLEAN})
+    pair.host.say(True, 100)
+    pair.outbox.append(*LINE_SIGN)
+    pair.turn(lambda: "DBIRTH" in pair.host.kinds())
+    gate = pair.host.birth("DBIRTH")["gate"]
+    assert (gate["datatype"], gate["is_null"]) == (11, True)
+    pair.host.command(command(alias=gate["alias"], timestamp=5), message="DCMD", device="line1")
+    pair.turn(lambda: asked)
+    assert asked == [("DCMD", "gate", True, 5_000_000)]
 
 
 def test_the_line_dies_and_comes_back_as_the_outbox_tells(make: Callable[..., Pair]) -> None:

@@ -238,7 +238,9 @@ def said(registry: Registry, e: Event, historical: bool = True) -> dict[str, Any
 
 def _name(registry: Registry, metric: Metric) -> str:
     assert metric.name is None
-    return registry.name_of(metric.alias or 0) or ""
+    found = registry.find(None, metric.alias)
+    assert found is not None
+    return found[0]
 
 
 def test_every_stream_has_an_owner() -> None:
