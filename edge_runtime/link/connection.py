@@ -13,6 +13,7 @@ import logging
 import select
 import socket
 import ssl
+from collections.abc import Callable
 from typing import Any
 
 import paho.mqtt.client as mqtt
@@ -27,6 +28,7 @@ CONNECT_TIMEOUT_S = 5.0
 PROBE_TIMEOUT_S = 1.0  # the first try with MQTT 5: some 3.1.1 brokers never answer it
 STABLE_S = 300.0
 IDLE_S = 0.5
+AWAIT_STEP_S = 0.05
 PROTOCOLS = (MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311)
 
 
@@ -176,6 +178,20 @@ class Connection:
             self._lost(mqtt.error_string(failed) if failed is not None else "the broker closed the connection")
         else:
             self._after_exchange()
+
+    def _await(self, done: Callable[[], bool], timeout_s: float) -> None:
+        """Read and write until `done`, the time is up or the connection is gone. For goodbyes."""
+        client = self._client
+        for _ in range(max(1, round(timeout_s / AWAIT_STEP_S))):
+            sock = client.socket() if client is not None else None
+            if client is None or sock is None or done():
+                return
+            writing = [sock] if client.want_write() else []
+            readable, writable, _ = select.select([sock], writing, [], AWAIT_STEP_S)
+            if readable:
+                client.loop_read()
+            if writable:
+                client.loop_write()
 
     def _sleep(self) -> None:
         wait_s = max(0.0, min(IDLE_S, (self._retry_ns - self._clock.monotonic_ns()) / 1e9))

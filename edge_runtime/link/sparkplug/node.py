@@ -22,17 +22,17 @@ from typing import Any, Protocol
 
 import paho.mqtt.client as mqtt
 
-from edge_runtime import __version__, log
+from edge_runtime import log
 from edge_runtime.backoff import Backoff
 from edge_runtime.clock import Clock
 from edge_runtime.link.connection import Connection, no_delay
-from edge_runtime.link.sparkplug import mapping, payload, session
+from edge_runtime.link.sparkplug import payload
 from edge_runtime.link.sparkplug.commands import Commands
 from edge_runtime.link.sparkplug.delivery import Delivery
 from edge_runtime.link.sparkplug.line import STREAMS_OF_INTEREST, LineWatch
-from edge_runtime.link.sparkplug.mapping import BD_SEQ, DEPTH_METRIC, OWNERS, REBIRTH, SHED_METRIC, Owner, Registry
+from edge_runtime.link.sparkplug.mapping import DEPTH_METRIC, OWNERS, REBIRTH, SHED_METRIC, Owner, Registry
+from edge_runtime.link.sparkplug.messages import Messages
 from edge_runtime.link.sparkplug.pace import Pace
-from edge_runtime.link.sparkplug.payload import Metric
 from edge_runtime.link.sparkplug.saved import FILE, Saved
 from edge_runtime.link.sparkplug.session import (
     Action,
@@ -57,9 +57,8 @@ LINE_LOOK_S = 0.5
 OUTBOX_LOOK_S = 10.0
 BARRIER_TIMEOUT_S = 30.0
 ECHO_TIMEOUT_S = 10.0
+LEAVE_S = 0.5
 INBOX_LIMIT = 1000
-MESSAGE_METRICS = 2000
-MESSAGE_BYTES = 48 * 1024
 STREAMS_OF: Mapping[Owner, list[str]] = {
     owner: sorted((s for s in STREAMS if OWNERS[s][0] is owner), key=lambda s: STREAMS[s][0]) for owner in Owner
 }
@@ -117,6 +116,7 @@ class Node(Connection):
         self._registry = Registry(self._saved.metrics, section.max_metrics)
         for name, datatype in (writable or {}).items():
             self._registry.declare(Owner.LINE, name, datatype, always=True)
+        self._messages = Messages(self._names, boot_id, self._registry, self._saved, self._publish, self._clock)
         self._pace = Pace(section.backlog_records_per_s, section.backlog_bytes_per_s)
         self._watch = LineWatch(boot_id, round(section.line_timeout_s * 1e9))
         self._primary = PrimaryHost()
@@ -125,10 +125,8 @@ class Node(Connection):
         self._subscribing: set[int] = set()
         self._delivery = Delivery({})
         self._chain = ""
-        self._seq = 0
         self._born_ns = self._line_due_ns = self._outbox_due_ns = 0
         self._rebirth_wanted = False
-        self._birth_sent = b""
         self._birth_seen = self._echo_said = False
         self.state, self.line = State.OFFLINE, LineState.DEAD
 
@@ -184,8 +182,10 @@ class Node(Connection):
         more |= self._send_backlog(now_ns)
         self._barrier(now_ns)
         self._acknowledge(now_ns)
-        if more or self._full():
-            return 0.0 if not self._full() else None
+        if self._full():
+            return None  # until it can be written to
+        if more:
+            return 0.0
         return min(0.2, self._pace.wait_s()) if self._delivery.backlog_streams(self._streams()) else None
 
     def _full(self) -> bool:
@@ -214,7 +214,7 @@ class Node(Connection):
         def open_socket(client: mqtt.Client, data: Any, sock: Any) -> None:
             no_delay(client, data, sock)
             self._saved.next_bd_seq()
-            client.will_set(self._names.topic("NDEATH"), self._death(), qos=1, retain=False)
+            client.will_set(self._names.topic("NDEATH"), self._messages.death(), qos=1, retain=False)
             self._step(Input.CONNECT)
 
         client.on_socket_open = open_socket
@@ -259,17 +259,14 @@ class Node(Connection):
             log.say(logging.INFO, "waiting for the primary host", host=self._section.primary_host)
 
     def _leave(self, born: bool) -> None:
+        """NDEATH where there was an NBIRTH, then DISCONNECT. In between the broker's answer is read: a socket that is closed with
+        something unread in it resets the connection, and the broker would tell the will as well."""
         assert self._client is not None
         if born:
-            self._client.publish(self._names.topic("NDEATH"), self._death(), qos=1)
+            info = self._client.publish(self._names.topic("NDEATH"), self._messages.death(), qos=1)
+            if info.rc == mqtt.MQTT_ERR_SUCCESS:
+                self._await(info.is_published, LEAVE_S)
         self._client.disconnect()
-        for _ in range(5):
-            if self._client.want_write():
-                self._client.loop_write()
-
-    def _death(self) -> bytes:
-        now_ms = self._now_ms()
-        return payload.encode([Metric(BD_SEQ, None, payload.DataType.INT64, self._saved.bd_seq, now_ms)], now_ms, None)
 
     # ── birth ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -285,23 +282,9 @@ class Node(Connection):
                 self._registry.remember(event)
 
     def _birth(self) -> None:
-        """NBIRTH, and DBIRTH where the line is there."""
         self._rebirth_wanted = False
-        self._born_ns, self._seq = self._clock.monotonic_ns(), 0
-        now_ms = self._now_ms()
-        fixed = {BD_SEQ: self._saved.bd_seq, REBIRTH: False, "Properties/software": "gudgeon"}
-        fixed |= {
-            "Properties/version": __version__,
-            "Properties/boot_id": self._boot_id,
-            "Properties/chain": self._chain,
-        }
-        for name, value in (fixed | self._outbox_values()).items():
-            self._registry.set(Owner.NODE, name, value, now_ms)
-        self._saved.keep(self._registry.saved())
-        self._birth_sent = self._publish("NBIRTH", self._registry.birth(Owner.NODE, now_ms))
-        if self.line is LineState.BORN:
-            self._publish("DBIRTH", self._registry.birth(Owner.LINE, now_ms))
-        self._line_due_ns = 0
+        self._born_ns, self._line_due_ns = self._clock.monotonic_ns(), 0
+        self._messages.birth(self._chain, self._outbox_values(), self.line is LineState.BORN)
 
     def _look_at_line(self, now_ns: int) -> None:
         if now_ns < self._line_due_ns:
@@ -312,9 +295,9 @@ class Node(Connection):
         self.line, action = advance_line(self.line, self._watch.verdict(now_ns))
         if action is LineAction.BIRTH:
             self._delivery.born_again({s: self._outbox.head(s) for s in STREAMS_OF[Owner.LINE]})
-            self._publish("DBIRTH", self._registry.birth(Owner.LINE, self._now_ms()))
+            self._messages.line_birth()
         elif action is LineAction.DEATH:
-            self._publish("DDEATH", [])
+            self._messages.line_death()
 
     def _outbox_values(self) -> dict[str, int]:
         shed = dict.fromkeys(STREAMS, 0)
@@ -326,10 +309,7 @@ class Node(Connection):
         if now_ns < self._outbox_due_ns:
             return
         self._outbox_due_ns = now_ns + round(OUTBOX_LOOK_S * 1e9)
-        now_ms = self._now_ms()
-        changed = [self._registry.set(Owner.NODE, n, value, now_ms) for n, value in self._outbox_values().items()]
-        if metrics := [m for m in changed if m is not None]:
-            self._publish("NDATA", metrics)
+        self._messages.values(self._outbox_values())
 
     # ── data ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -340,6 +320,8 @@ class Node(Connection):
     def _send_live(self) -> bool:
         """True where there may be more."""
         most = self._section.batch_records
+        if self._full():
+            return False
         records = self._outbox.pending(most, after=self._delivery.live_after, streams=self._streams())
         if records:
             self._send(records, live=True)
@@ -368,21 +350,13 @@ class Node(Connection):
                 self._watch.see(event)
         if self._registry.learn(events):
             self._birth()
-        size_bytes = 0
-        for message, owner in (("NDATA", Owner.NODE), ("DDATA", Owner.LINE)):
-            metrics = [self._registry.metrics(e, historical=not live) for e in events if OWNERS[e.stream][0] is owner]
-            for part in mapping.messages(metrics, MESSAGE_METRICS, MESSAGE_BYTES):
-                size_bytes += len(self._publish(message, part))
+        size_bytes = self._messages.events(events, live)
         self._delivery.sent(records, live)
         return size_bytes
 
-    def _publish(self, message: str, metrics: Sequence[Metric]) -> bytes:
-        if self._client is None:
-            return b""
-        data = payload.encode(metrics, self._now_ms(), self._seq)
-        self._seq = session.after(self._seq)
-        self._client.publish(self._names.topic(message), data, qos=0)
-        return data
+    def _publish(self, topic: str, data: bytes) -> None:
+        if self._client is not None:
+            self._client.publish(topic, data, qos=0)
 
     # ── what the broker has read ────────────────────────────────────────────────────────────────────────────────────
 
@@ -425,7 +399,7 @@ class Node(Connection):
             if message.topic == self._host_topic:
                 self._on_host(bytes(message.payload))
             elif message.topic == self._names.topic("NBIRTH"):
-                self._birth_seen |= bytes(message.payload) == self._birth_sent
+                self._birth_seen |= bytes(message.payload) == self._messages.last_birth
             elif message.retain:
                 raise ValueError("a retained command is none")
             elif message.topic in (self._names.topic("NCMD"), self._names.topic("DCMD")):
@@ -447,6 +421,3 @@ class Node(Connection):
             else:
                 value = metric.value if metric.datatype else payload.as_signed(metric.value, datatype)
                 self._commands.request(source, name, value, metric.timestamp_ms * 1_000_000)
-
-    def _now_ms(self) -> int:
-        return max(0, self._clock.wall_ns() // 1_000_000)
