@@ -34,7 +34,13 @@ class Point:
 
 class Host:
     def __init__(
-        self, port: int, host_id: str = "scada", group: str = "site1", node: str = "dev1", will_timestamp: int = 1000
+        self,
+        port: int,
+        host_id: str = "scada",
+        group: str = "site1",
+        node: str = "dev1",
+        will_timestamp: int = 1000,
+        username: str = "",
     ) -> None:
         self._group, self._node = group, node
         self.state_topic = f"spBv1.0/STATE/{host_id}"
@@ -48,7 +54,9 @@ class Host:
         self._aliases: dict[int, tuple[str, str, int]] = {}
         self._expected: int | None = None
         self._changed = threading.Condition()
-        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, f"host-{host_id}", protocol=mqtt.MQTTv311)
+        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, f"host-{host_id}-{username}", protocol=mqtt.MQTTv311)
+        if username:
+            self._client.username_pw_set(username)
         self._client.will_set(self.state_topic, self._state(False, will_timestamp), qos=1, retain=True)
         subscribed = threading.Event()
         self._client.on_subscribe = lambda *_: subscribed.set()

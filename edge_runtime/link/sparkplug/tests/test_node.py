@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from edge_runtime.backoff import Backoff
 from edge_runtime.clock import SystemClock
+from edge_runtime.config import BrokerSection
 from edge_runtime.link.sparkplug.commands import Commands, RefuseAll
 from edge_runtime.link.sparkplug.node import Node
 from edge_runtime.link.sparkplug.payload import DataType
@@ -20,6 +22,7 @@ from edge_runtime.link.sparkplug.settings import SparkplugSection
 from edge_runtime.link.sparkplug.tests.broker import MOSQUITTO, mosquitto
 from edge_runtime.link.sparkplug.tests.host import Host
 from edge_runtime.link.sparkplug.tests.wire_reader import command
+from edge_runtime.mqtt_access import Access
 from edge_runtime.outbox.store import Outbox
 from edge_runtime.wire.topics import Place
 
@@ -383,3 +386,42 @@ def test_a_broker_that_drops_what_we_publish_is_found_out(tmp_path: Path, monkey
         assert fault is not None
         assert fault.kind == "birth_not_passed_on"
         pair.end()
+
+
+def test_the_access_list_of_the_how_to_is_enough_and_keeps_others_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_runtime.link.connection.IDLE_S", 0.05)
+    text = (Path(__file__).parents[4] / "docs/how-to/sparkplug.md").read_text()
+    acl = text.split("# Mosquitto, acl_file\n")[1].split("```")[0]
+    with mosquitto(tmp_path, acl=acl) as port:
+        host = Host(port, node="press-3", username="scada")
+        host.say(True, 100)
+        outbox = Outbox(tmp_path / "outbox.db", "press-3", BOOT)
+        outbox.append_many([LINE_SIGN, ("decision", "decision", {"part_seq": 1})])
+        node = Node(
+            SparkplugSection(primary_host="scada", confirm_after_s=0.0), replace(PLACE, device="press-3"), BOOT,
+            "127.0.0.1", port, outbox, RefuseAll(outbox, SystemClock()), tmp_path, access=Access(BrokerSection(username="press-3")),
+        )  # fmt: skip
+        deadline = time.monotonic() + 10
+        while outbox.depth() and time.monotonic() < deadline:
+            node.turn()
+        assert outbox.depth() == 0
+        stranger = Host(port, node="press-3", username="stranger")
+        stranger.command(command("Node Control/Rebirth"))
+        stranger.say(False, 200)
+        for _ in range(10):
+            node.turn()
+        assert (node.state, len(host.bd_seqs)) == (State.BORN, 1)
+        assert stranger.seen == []
+        host.command(command("Node Control/Rebirth"))
+        deadline = time.monotonic() + 10
+        while len(host.bd_seqs) < 2 and time.monotonic() < deadline:
+            node.turn()
+        node.close()
+        host.wait(lambda: len(host.deaths) == 1)
+        assert host.values("Decision/part_seq") == [1]
+        assert host.breaches == []
+        for one in (host, stranger):
+            one.stop()
+        outbox.close()
