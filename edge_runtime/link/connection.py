@@ -1,10 +1,12 @@
 """Connection: one MQTT connection to the broker, made again and again. What it carries is its subclass's matter.
 
-- One thread: `select` over the broker's socket and the local one on which `control` tells that there is something new.
+- One thread: `poll` over the broker's socket and the local one on which `control` tells that there is something new.
 - MQTT 5 first; a broker that speaks 3.1.1 only is found out at the first connection and remembered.
 - Failures wait with back-off, also those of a broker that accepts and then kicks: only a connection that stood for
   `STABLE_S` makes earlier failures forgotten.
-- A subclass gives `_prepare` (will and callbacks, before each CONNECT), `_came_up`, `_went_down` and `_after_exchange`.
+- `reconnect_spread_s`: a fleet that lost its broker together comes back one after the other (`spread`).
+- A subclass gives `_prepare` (will and callbacks, before each CONNECT), `_came_up`, `_went_down`, `_due` (send what is to be
+  sent), and, where it needs them, `_after_exchange`, `_wait_s` and `_keepalive`.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from edge_runtime import log
 from edge_runtime.backoff import Backoff
 from edge_runtime.clock import Clock, SystemClock
+from edge_runtime.link.spread import spread_ns
 from edge_runtime.mqtt_access import Access
 
 CONNECT_TIMEOUT_S = 5.0
@@ -33,11 +36,11 @@ PROTOCOLS = (MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311)
 
 
 class Connection:
-    """`client_id` is unique at the broker. `wake`: a local socket that ends a wait early."""
+    """`turn` does what is to be done and waits at most `IDLE_S` for the broker or for `wake`, a local socket."""
 
     def __init__(
         self,
-        client_id: str,
+        device: str,
         host: str,
         port: int,
         wake: socket.socket | None = None,
@@ -45,15 +48,17 @@ class Connection:
         clock: Clock | None = None,
         backoff: Backoff | None = None,
         access: Access | None = None,
+        reconnect_spread_s: float = 0.0,
     ) -> None:
-        self._client_id, self._host, self._port = client_id, host, port
+        self._device, self._host, self._port = device, host, port
         self._wake, self._keepalive_s = wake, keepalive_s
         self._clock, self._backoff = clock or SystemClock(), backoff or uplink_backoff()
         self._access = access
         self._protocol = 0
         self._protocol_proven = False
         self._client: mqtt.Client | None = None
-        self._retry_ns = self._connecting_ns = self._up_ns = 0
+        self._retry_ns = self._connecting_ns = self._up_ns = self._lost_ns = 0
+        self.reconnect_spread_s = reconnect_spread_s
         self._said = ""
         self.connected = False
 
@@ -68,22 +73,55 @@ class Connection:
     def _went_down(self) -> None:
         raise NotImplementedError
 
-    def _after_exchange(self) -> None:
+    def _due(self, now_ns: int) -> None:
         raise NotImplementedError
 
-    # ── connecting ──────────────────────────────────────────────────────────────────────────────────────────────────
+    def _after_exchange(self) -> None:
+        """What came is in the subclass's hands; now it may act."""
 
-    def _ready(self) -> bool:
-        """True where there is a socket to look at; else it has waited, or given an attempt up."""
-        if self._client is None and not self._connect():
+    def _wait_s(self, most_s: float) -> float:
+        """How long nothing will be due that only the clock brings."""
+        return most_s
+
+    def _keepalive(self) -> int:
+        return self._keepalive_s
+
+    # ── one turn ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def turn(self) -> None:
+        if self.advance() is None:
             self._sleep()
-            return False
+        else:
+            self._exchange(self._wait_s(IDLE_S))
+
+    def advance(self) -> int | None:
+        """Dial, or send what is due; never waits for an answer. The file descriptor to be watched, None while there is no
+        connection: then nothing is due before `retry_ns`. For a loop over many: `advance`, wait, `exchange`."""
+        if self._client is None and not self._connect():
+            return None
         now_ns = self._clock.monotonic_ns()
         limit_s = CONNECT_TIMEOUT_S if self._protocol_proven or self._backoff.tries else PROBE_TIMEOUT_S
         if not self.connected and now_ns - self._connecting_ns > limit_s * 1e9:
             self._lost("no CONNACK")
-            return False
-        return True
+        elif self.connected:
+            self._due(now_ns)
+        if self._client is None:
+            return None
+        sock = self._client.socket()
+        if sock is None:
+            self._lost("the broker closed the connection")
+            return None
+        return int(sock.fileno())
+
+    @property
+    def retry_ns(self) -> int:
+        return self._retry_ns
+
+    @property
+    def wants_write(self) -> bool:
+        return self._client is not None and self._client.want_write()
+
+    # ── connecting ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _connect(self) -> bool:
         now_ns = self._clock.monotonic_ns()
@@ -91,7 +129,7 @@ class Connection:
             return False
         client = self._make_client(PROTOCOLS[self._protocol])
         try:
-            client.connect(self._host, self._port, self._keepalive_s)
+            client.connect(self._host, self._port, self._keepalive())
         except (OSError, ValueError) as error:
             self._client = None
             self._later(f"{error}")
@@ -103,7 +141,7 @@ class Connection:
     def _make_client(self, protocol: MQTTProtocolVersion) -> mqtt.Client:
         client = mqtt.Client(
             CallbackAPIVersion.VERSION2,
-            client_id=self._client_id,
+            client_id=f"gudgeon-{self._device}",
             clean_session=None if protocol is MQTTProtocolVersion.MQTTv5 else True,
             protocol=protocol,
         )
@@ -130,8 +168,10 @@ class Connection:
             sock = client.socket()
             if sock is not None:
                 sock.close()
-        if was_connected and self._clock.monotonic_ns() - self._up_ns >= STABLE_S * 1e9:
-            self._backoff.reset()
+        if was_connected:
+            self._lost_ns = self._clock.monotonic_ns()
+            if self._lost_ns - self._up_ns >= STABLE_S * 1e9:
+                self._backoff.reset()
         self._went_down()
         if not was_connected and not self._protocol_proven:
             self._protocol = 1 - self._protocol
@@ -140,8 +180,9 @@ class Connection:
         self._later(reason)
 
     def _later(self, reason: str) -> None:
-        wait_s = self._backoff.next_s()
-        self._retry_ns = self._clock.monotonic_ns() + round(wait_s * 1e9)
+        earliest_ns = self._clock.monotonic_ns() + round(self._backoff.next_s() * 1e9)
+        self._lost_ns = self._lost_ns or self._clock.monotonic_ns()
+        self._retry_ns = spread_ns(self._device, self.reconnect_spread_s, self._lost_ns, earliest_ns)
         self._say(logging.WARNING, "no connection to the broker; trying again", reason=reason)
 
     def _say(self, level: int, message: str, **fields: Any) -> None:
@@ -153,25 +194,32 @@ class Connection:
 
     # ── waiting ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _exchange(self, timeout_s: float | None = None) -> None:
+    def _exchange(self, timeout_s: float) -> None:
         """Wait for the broker or for a poke; read and write what is due."""
-        client = self._client
-        assert client is not None
-        sock = client.socket()
+        sock = self._client.socket() if self._client is not None else None
         if sock is None:
             self._lost("the broker closed the connection")
             return
-        wake = [self._wake] if self._wake else []
         buffered = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0  # read from the socket, not yet from TLS
-        writing = [sock] if client.want_write() else []
-        wait_s = 0.0 if buffered else IDLE_S if timeout_s is None else timeout_s
-        readable, writable, _ = select.select([sock, *wake], writing, [], wait_s)
-        if self._wake and self._wake in readable:
+        watch = select.poll()  # not select(): this process may have more than 1024 files open
+        watch.register(sock, select.POLLIN | (select.POLLOUT if self.wants_write else 0))
+        if self._wake:
+            watch.register(self._wake, select.POLLIN)
+        ready = dict(watch.poll(0 if buffered else 1000 * timeout_s))
+        if self._wake and self._wake.fileno() in ready:
             drain_wake(self._wake)
+        state = ready.get(sock.fileno(), 0)
+        self.exchange(buffered or bool(state & ~select.POLLOUT), bool(state & select.POLLOUT))
+
+    def exchange(self, readable: bool, writable: bool) -> None:
+        """Read and write where the socket is ready for it; keep the connection alive; take what came."""
+        client = self._client
+        if client is None:
+            return
         codes = [client.loop_misc()]
-        if sock in readable or buffered:
+        if readable:
             codes.append(client.loop_read())
-        if sock in writable:
+        if writable:
             codes.append(client.loop_write())
         failed = next((c for c in codes if c != mqtt.MQTT_ERR_SUCCESS), None)
         if failed is not None or client.socket() is None:
@@ -186,11 +234,12 @@ class Connection:
             sock = client.socket() if client is not None else None
             if client is None or sock is None or done():
                 return
-            writing = [sock] if client.want_write() else []
-            readable, writable, _ = select.select([sock], writing, [], AWAIT_STEP_S)
-            if readable:
+            watch = select.poll()
+            watch.register(sock, select.POLLIN | (select.POLLOUT if client.want_write() else 0))
+            state = dict(watch.poll(1000 * AWAIT_STEP_S)).get(sock.fileno(), 0)
+            if state & ~select.POLLOUT:
                 client.loop_read()
-            if writable:
+            if state & select.POLLOUT:
                 client.loop_write()
 
     def _sleep(self) -> None:

@@ -3,6 +3,9 @@
 - Only an acknowledgement from the cloud deletes from the outbox; a PUBACK of the broker means nothing here.
 - A few batches are under way at once, in two lanes (`lanes`). What is not acknowledged in time, or was under way when the
   connection broke, is sent again; the cloud drops repeats.
+- One thread: `select` over the broker's socket and the local one on which `control` tells that there is something new.
+- `reconnect_spread_s`: a fleet that lost its broker together comes back one after the other (`spread`).
+- MQTT 5 first; a broker that speaks 3.1.1 only is found out at the first connection and remembered.
 - The last will, and the first message after each connection, is the retained status of the device.
 """
 
@@ -56,7 +59,7 @@ class Queue(Protocol):
 
 
 class Uplink(Connection):
-    """`turn` does what is to be done and waits at most `IDLE_S` for the broker or for `wake`, a local socket."""
+    """`newest`: tells plain messages beside the batches."""
 
     def __init__(
         self,
@@ -71,9 +74,10 @@ class Uplink(Connection):
         clock: Clock | None = None,
         backoff: Backoff | None = None,
         access: Access | None = None,
+        reconnect_spread_s: float = 0.0,
         newest: Newest | None = None,
     ) -> None:
-        super().__init__(f"gudgeon-{place.device}", host, port, wake, keepalive_s, clock, backoff, access)
+        super().__init__(place.device, host, port, wake, keepalive_s, clock, backoff, access, reconnect_spread_s)
         self._place, self._boot_id, self._outbox, self._newest = place, boot_id, outbox, newest
         self._sign: Callable[[bytes], bytes] = key.sign
         self._public_key = public_text(key)
@@ -84,13 +88,6 @@ class Uplink(Connection):
         self._live_from: dict[str, int] = {}
         self._quarantined_ns = 0
         self.refusals = 0
-
-    def turn(self) -> None:
-        if self._ready():
-            if self.connected:
-                self._send(self._clock.monotonic_ns())
-                self._tell_newest()
-            self._exchange()
 
     def drain(self, timeout_s: float) -> bool:
         """Keep sending until the outbox is empty or the time is up; True if it is empty."""
@@ -130,6 +127,10 @@ class Uplink(Connection):
         for lane in self._lanes:
             lane.reset()
 
+    def _due(self, now_ns: int) -> None:
+        self._send(now_ns)
+        self._tell_newest(now_ns)
+
     def _after_exchange(self) -> None:
         self._take_acks()
 
@@ -168,10 +169,10 @@ class Uplink(Connection):
             self._newest.see(records)
         return True
 
-    def _tell_newest(self) -> None:
+    def _tell_newest(self, now_ns: int) -> None:
         """Plain messages wait for the batches: none is added while there is something to write."""
-        if self._newest is not None and self._client is not None and not self._client.want_write():
-            for topic, payload in self._newest.due(self._clock.monotonic_ns()):
+        if self._newest is not None and self._client is not None and not self.wants_write:
+            for topic, payload in self._newest.due(now_ns):
                 self._client.publish(topic, payload, qos=0, retain=True)
 
     def _on_publish(self, client: mqtt.Client, _: Any, mid: int, reason: Any, properties: Any) -> None:

@@ -110,7 +110,7 @@ class Node(Connection):
     ) -> None:
         payload.generated()  # said now where protobuf is missing
         self._names = section.names(place)
-        super().__init__(f"gudgeon-{place.device}", host, port, wake, keepalive_s, clock, backoff, access)
+        super().__init__(place.device, host, port, wake, keepalive_s, clock, backoff, access)
         self._section, self._boot_id, self._outbox, self._commands = section, boot_id, outbox, commands
         self._saved = Saved(state_dir / FILE)
         self._registry = Registry(self._saved.metrics, section.max_metrics)
@@ -126,21 +126,18 @@ class Node(Connection):
         self._delivery = Delivery({})
         self._chain = ""
         self._born_ns = self._line_due_ns = self._outbox_due_ns = 0
+        self._wait: float | None = None
         self._rebirth_wanted = False
         self._birth_seen = self._echo_said = False
         self.state, self.line = State.OFFLINE, LineState.DEAD
 
     # ── one turn ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def turn(self) -> None:
-        if not self._ready():
-            return
-        self._take_inbox()
-        wait_s: float | None = None
-        if self.state is State.BORN:
-            wait_s = self._work(self._clock.monotonic_ns())
-        if self._client is not None:
-            self._exchange(wait_s)
+    def _due(self, now_ns: int) -> None:
+        self._wait = self._work(now_ns) if self.state is State.BORN else None
+
+    def _wait_s(self, most_s: float) -> float:
+        return most_s if self._wait is None else min(most_s, self._wait)
 
     def drain(self, timeout_s: float) -> bool:
         """Send what may be sent, until the broker has answered for it or the time is up; True if all was. What is too new to
@@ -182,15 +179,11 @@ class Node(Connection):
         more |= self._send_backlog(now_ns)
         self._barrier(now_ns)
         self._acknowledge(now_ns)
-        if self._full():
+        if self.wants_write:
             return None  # until it can be written to
         if more:
             return 0.0
         return min(0.2, self._pace.wait_s()) if self._delivery.backlog_streams(self._streams()) else None
-
-    def _full(self) -> bool:
-        """The socket takes no more for now; what is written to it beyond that would only pile up here."""
-        return self._client is not None and self._client.want_write()
 
     # ── the session ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -320,7 +313,7 @@ class Node(Connection):
     def _send_live(self) -> bool:
         """True where there may be more."""
         most = self._section.batch_records
-        if self._full():
+        if self.wants_write:
             return False
         records = self._outbox.pending(most, after=self._delivery.live_after, streams=self._streams())
         if records:
@@ -330,7 +323,7 @@ class Node(Connection):
     def _send_backlog(self, now_ns: int) -> bool:
         streams = self._delivery.backlog_streams(self._streams())
         most = self._pace.records(now_ns, self._section.batch_records)
-        if not streams or not most or self._full():
+        if not streams or not most or self.wants_write:
             return False
         delivery = self._delivery
         records = self._outbox.pending(most, after=delivery.backlog_after, streams=streams, upto=delivery.backlog_upto)

@@ -399,9 +399,10 @@ def test_the_access_list_of_the_how_to_is_enough_and_keeps_others_out(
         host.say(True, 100)
         outbox = Outbox(tmp_path / "outbox.db", "press-3", BOOT)
         outbox.append_many([LINE_SIGN, ("decision", "decision", {"part_seq": 1})])
+        access = Access(BrokerSection(username="press-3"))
         node = Node(
             SparkplugSection(primary_host="scada", confirm_after_s=0.0), replace(PLACE, device="press-3"), BOOT,
-            "127.0.0.1", port, outbox, RefuseAll(outbox, SystemClock()), tmp_path, access=Access(BrokerSection(username="press-3")),
+            "127.0.0.1", port, outbox, RefuseAll(outbox, SystemClock()), tmp_path, access=access,
         )  # fmt: skip
         deadline = time.monotonic() + 10
         while outbox.depth() and time.monotonic() < deadline:
