@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from fastapi.responses import FileResponse
 from sqlalchemy import Engine
 
-from cloud.api import live, proofs, records
+from cloud.api import live, proofs, records, twin
 from cloud.security import Security
 from cloud.settings import CloudSettings
 from cloud.simulator import Simulator
@@ -34,9 +34,10 @@ def make_app(
     settings: CloudSettings,
     broker_connected: Callable[[], bool] | None = None,
     simulator: Simulator | None = None,
+    send: Callable[[str], None] = lambda device: None,
 ) -> FastAPI:
     """`app.state.stop_streams()` ends open streams; any thread may call it. `broker_connected` None: ingest is elsewhere.
-    `simulator`: another than that of the settings."""
+    `simulator`: another than that of the settings. `send` brings a device what is asked of it."""
     simulator = simulator or Simulator(settings.simulator.stats_url)
 
     @asynccontextmanager
@@ -57,11 +58,12 @@ def make_app(
         redoc_url=None,
     )
     app.state.engine, app.state.settings = engine, settings
-    app.state.broker_connected = broker_connected
+    app.state.broker_connected, app.state.send = broker_connected, send
     app.add_middleware(Security)
     app.include_router(live.router, prefix=API, tags=["live"])
     app.include_router(records.router, prefix=API, tags=["records"])
     app.include_router(proofs.router, prefix=API, tags=["proofs"])
+    app.include_router(twin.router, prefix=API, tags=["twin"])
     for path in PAGES:
         app.add_api_route(path, _page(path), include_in_schema=False)
     return app

@@ -17,7 +17,9 @@ import uvicorn
 from fastapi import FastAPI
 
 from cloud.app import make_app
+from cloud.bearer import load_or_make
 from cloud.broker import EmbeddedBroker
+from cloud.dispatch import Dispatch
 from cloud.serving import OnReady, make_ingest, serve
 from cloud.settings import CloudSettings
 from cloud.sockets import listen, port_of
@@ -92,7 +94,12 @@ def run(settings: CloudSettings, on_ready: OnReady, stop: threading.Event) -> No
             stack.callback(ingest.stop)
             if broker and not ingest.connected.wait(READY_TIMEOUT_S):
                 raise GudgeonError("ingest could not connect to the embedded broker")
-        web = WebServer(make_app(engine, settings, ingest.connected.is_set if ingest else None), http)
+        load_or_make(settings.token_file)
+        dispatch = Dispatch(engine, settings.broker.host, broker_port, settings.broker)
+        dispatch.start()
+        stack.callback(dispatch.stop)
+        connected = ingest.connected.is_set if ingest else None
+        web = WebServer(make_app(engine, settings, connected, send=dispatch.send), http)
         web.start()
         stack.callback(web.stop)
         gc.collect()

@@ -48,11 +48,14 @@ def line_with_device(
     parts: int,
     parts_per_s: float,
     scenario: str = "",
+    broker_port: int = 0,
+    more: str = "",
     change: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Iterator[Line]:
     """The deadlines are wide: what is tested here is what is answered, on a machine that may be busy, and not how fast.
 
-    `change`: section → keys of device.toml that are to be otherwise."""
+    `broker_port` 0: nobody listens there. `more` goes to the end of device.toml. `change`: section → keys of it that are
+    to be otherwise."""
     work = Workplace(folder)
     plan = Plan(parts, parts_per_s, DEFAULT_BUNDLE, deadline_ms=100.0, frame_timeout_ms=40.0)
     args: list[str | Path] = [
@@ -77,11 +80,13 @@ def line_with_device(
         args += ["--scenario", work / "scenario.toml"]
     with running(*args, cwd=folder, log=work / "line.log") as line:
         ports = ready(work / "line.ready", line, work / "line.log")
-        config = files.device_toml(work, plan, ports, {"broker_port": free_port()})
+        config = files.device_toml(work, plan, ports, {"broker_port": broker_port or free_port()})
         if change:
             written = tomllib.loads(config.read_text())
             work.write(
                 config.name, written | {name: written.get(name, {}) | dict(keys) for name, keys in change.items()}
             )
+        with config.open("a") as file:
+            file.write(more)
         with running("run", "--config", config, cwd=folder, log=work / "device.log"):
             yield Line(folder, ports)

@@ -205,7 +205,7 @@ class Connection:
         watch.register(sock, select.POLLIN | (select.POLLOUT if self.wants_write else 0))
         if self._wake:
             watch.register(self._wake, select.POLLIN)
-        ready = dict(watch.poll(0 if buffered else 1000 * timeout_s))
+        ready = dict(watch.poll(0 if buffered else round(1000 * timeout_s + 0.49)))
         if self._wake and self._wake.fileno() in ready:
             drain_wake(self._wake)
         state = ready.get(sock.fileno(), 0)

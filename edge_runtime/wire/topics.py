@@ -6,10 +6,9 @@ leaf      direction        retained  payload
 events    device → cloud   no        record lines under a signed header (`batch.encode_batch`)
 ack       cloud → device   no        what is committed of each stream (`batch.Ack`)
 status    device → cloud   yes       {"online": bool, "boot_id": str}; also the last will
-desired   cloud → device   yes       the state that the device is asked to take
-reported  device → cloud   yes       the state that it has taken
-command   cloud → device   no        one signed command
-answer    device → cloud   no        what became of it
+desired   cloud → device   yes       the state that the device is asked to take, signed (`desired.Desired`)
+reported  device → cloud   yes       the state that it has taken (`desired.Reported`)
+command   cloud → device   no        one signed command (`command.Command`); what became of it is told by Events
 now       device → anyone  yes       `now/<stream>/<kind>`: the newest Event of its kind, plain JSON or CBOR (optional)
 """
 
@@ -19,7 +18,7 @@ import re
 from dataclasses import dataclass
 
 VERSION = "v1"
-LEAVES = ("events", "ack", "status", "desired", "reported", "command", "answer")
+LEAVES = ("events", "ack", "status", "desired", "reported", "command")
 NOW = "now"
 SEGMENT = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 

@@ -1,16 +1,16 @@
-"""What a host asks for beside a rebirth, and the answer of a device that allows nothing: a refusal, told as an Event.
-
-Whoever allows something (allow-list, expiry, replay protection, Guard) implements `Commands` and is handed to the node."""
+"""What a host asks for beside a rebirth. Who decides about it (`link.commands.CommandDesk`: allow-list, expiry, replay
+protection, Guard) is handed to the node; here it is only kept from being flooded."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+import logging
+from typing import Protocol
 
+from edge_runtime import log
 from edge_runtime.clock import Clock
 
-TEXT_LIMIT = 200
-TOLD_PER_MINUTE = 20
+PER_MINUTE = 60
+MINUTE_NS = 60_000_000_000
 
 
 class Commands(Protocol):
@@ -18,29 +18,20 @@ class Commands(Protocol):
         """`source`: NCMD or DCMD. Says what became of it by an Event; never raises for what was asked."""
 
 
-class Teller(Protocol):
-    def append(self, stream: str, kind: str, body: Mapping[str, Any]) -> Any: ...
+class AtMost:
+    """Passes on `PER_MINUTE` requests a minute, so that nobody fills the outbox with refusals from outside. Those beyond are
+    not carried out; the log says so once a minute."""
 
-
-class RefuseAll:
-    """Every request is refused. At most `TOLD_PER_MINUTE` refusals a minute become Events, so that nobody fills the outbox
-    from outside; the next one says how many were not told."""
-
-    def __init__(self, outbox: Teller, clock: Clock) -> None:
-        self._outbox, self._clock = outbox, clock
-        self._minute = -1
-        self._told = self._untold = 0
+    def __init__(self, commands: Commands, clock: Clock) -> None:
+        self._commands, self._clock = commands, clock
+        self._minute, self._passed = -1, 0
 
     def request(self, source: str, name: str, value: object, issued_wall_ns: int) -> None:
-        minute = self._clock.monotonic_ns() // 60_000_000_000
+        minute = self._clock.monotonic_ns() // MINUTE_NS
         if minute != self._minute:
-            self._minute, self._told = minute, 0
-        if self._told >= TOLD_PER_MINUTE:
-            self._untold += 1
-            return
-        self._told += 1
-        body: dict[str, Any] = {"source": source, "name": name[:TEXT_LIMIT], "issued_wall_ns": issued_wall_ns}
-        body |= {"reason": "this device takes no commands but Node Control/Rebirth"}
-        if self._untold:
-            body["untold_before"], self._untold = self._untold, 0
-        self._outbox.append("command", "refused", body)
+            self._minute, self._passed = minute, 0
+        self._passed += 1
+        if self._passed <= PER_MINUTE:
+            self._commands.request(source, name, value, issued_wall_ns)
+        elif self._passed == PER_MINUTE + 1:
+            log.say(logging.WARNING, "too many commands; the rest of this minute's are ignored", source=source)

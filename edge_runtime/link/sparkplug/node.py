@@ -27,7 +27,7 @@ from edge_runtime.backoff import Backoff
 from edge_runtime.clock import Clock
 from edge_runtime.link.connection import Connection, no_delay
 from edge_runtime.link.sparkplug import payload
-from edge_runtime.link.sparkplug.commands import Commands
+from edge_runtime.link.sparkplug.commands import AtMost, Commands
 from edge_runtime.link.sparkplug.delivery import Delivery
 from edge_runtime.link.sparkplug.line import STREAMS_OF_INTEREST, LineWatch
 from edge_runtime.link.sparkplug.mapping import DEPTH_METRIC, OWNERS, REBIRTH, SHED_METRIC, Owner, Registry
@@ -106,12 +106,13 @@ class Node(Connection):
         clock: Clock | None = None,
         backoff: Backoff | None = None,
         access: Access | None = None,
+        reconnect_spread_s: float = 0.0,
         writable: Mapping[str, payload.DataType] | None = None,
     ) -> None:
         payload.generated()  # said now where protobuf is missing
         self._names = section.names(place)
-        super().__init__(place.device, host, port, wake, keepalive_s, clock, backoff, access)
-        self._section, self._boot_id, self._outbox, self._commands = section, boot_id, outbox, commands
+        super().__init__(place.device, host, port, wake, keepalive_s, clock, backoff, access, reconnect_spread_s)
+        self._section, self._outbox, self._commands = section, outbox, AtMost(commands, self._clock)
         self._saved = Saved(state_dir / FILE)
         self._registry = Registry(self._saved.metrics, section.max_metrics)
         for name, datatype in (writable or {}).items():

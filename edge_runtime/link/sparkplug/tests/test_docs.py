@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from pathlib import Path
 
-from edge_runtime.link.sparkplug.commands import TOLD_PER_MINUTE
+from edge_runtime.link.sparkplug.commands import PER_MINUTE
 from edge_runtime.link.sparkplug.mapping import KEPT_TEXT_BYTES, NODE_METRICS, OWNERS, SHED_METRIC
 from edge_runtime.link.sparkplug.node import REBIRTH_PERIOD_S
 from edge_runtime.link.sparkplug.session import ACTIONS, TABLE
@@ -35,7 +35,7 @@ def test_every_stream_message_and_metric_is_named() -> None:
     for name in {*NODE_METRICS} - shed | {SHED_METRIC.format("<stream>")}:
         assert f"`{name}`" in REFERENCE
     assert f"at most every {REBIRTH_PERIOD_S:.0f} s" in REFERENCE
-    assert f"at most {TOLD_PER_MINUTE} a minute" in REFERENCE
+    assert f"at most {PER_MINUTE} a minute" in REFERENCE
     assert KEPT_TEXT_BYTES == 1024
     assert "more than 1 KiB" in REFERENCE
 

@@ -12,9 +12,13 @@ from typing import Any
 import pytest
 
 from edge_runtime.backoff import Backoff
-from edge_runtime.clock import SystemClock
+from edge_runtime.clock import Clock, SystemClock
 from edge_runtime.config import BrokerSection
-from edge_runtime.link.sparkplug.commands import Commands, RefuseAll
+from edge_runtime.decide import points
+from edge_runtime.decide.points import Point, WriteRequest
+from edge_runtime.link.cloud_clock import TrustedTime
+from edge_runtime.link.commands import CommandDesk
+from edge_runtime.link.sparkplug.commands import Commands
 from edge_runtime.link.sparkplug.node import Node
 from edge_runtime.link.sparkplug.payload import DataType
 from edge_runtime.link.sparkplug.session import LineState, State
@@ -47,6 +51,29 @@ class ShiftedClock(SystemClock):
         return super().monotonic_ns() + self.ahead_ns
 
 
+def desk(
+    outbox: Outbox, folder: Path, allowed: points.Commands, clock: Clock, handed: list[WriteRequest] | None = None
+) -> CommandDesk:
+    """The real one, of a device that has no key of a cloud and knows the time."""
+
+    def hand_over(request: WriteRequest) -> bool:
+        if handed is not None:
+            handed.append(request)
+        return handed is not None
+
+    return CommandDesk(
+        folder / "commands.json",
+        "dev1",
+        BOOT,
+        allowed,
+        None,
+        outbox,
+        lambda: TrustedTime(clock.wall_ns(), 0),
+        hand_over,
+        clock,
+    )
+
+
 class Pair:
     """A node and a host at one broker. `turn` drives the node until something is so."""
 
@@ -59,7 +86,7 @@ class Pair:
         self.node = self.new_node()
 
     def new_node(self, commands: Commands | None = None, writable: Mapping[str, DataType] | None = None) -> Node:
-        commands = commands or RefuseAll(self.outbox, self.clock)
+        commands = commands or desk(self.outbox, self.folder, points.Commands(), self.clock)
         quick = Backoff(0.01, 0.05)
         return Node(
             self.section, PLACE, BOOT, "127.0.0.1", self.broker, self.outbox, commands, self.folder,
@@ -254,7 +281,7 @@ def test_what_a_host_may_not_ask_is_refused_and_told(make: Callable[..., Pair]) 
     pair.turn(lambda: len(pair.host.values("Command/refused/name")) == 2)
     assert pair.host.values("Command/refused/name") == ["Node Control/Reboot", "Outputs/gate"]
     assert pair.host.values("Command/refused/source") == ["NCMD", "DCMD"]
-    assert pair.host.values("Command/refused/issued_wall_ns") == [5_000_000, 7_000_000]
+    assert all("commands.allow_unsigned_sparkplug" in reason for reason in pair.host.values("Command/refused/reason"))
 
 
 def test_what_may_be_written_is_in_the_birth_and_reaches_the_commands(make: Callable[..., Pair]) -> None:
@@ -274,6 +301,29 @@ def test_what_may_be_written_is_in_the_birth_and_reaches_the_commands(make: Call
     pair.host.command(command(alias=gate["alias"], timestamp=5), message="DCMD", device="line1")
     pair.turn(lambda: asked)
     assert asked == [("DCMD", "gate", True, 5_000_000)]
+
+
+def test_a_command_of_the_host_passes_the_desk_once(make: Callable[..., Pair]) -> None:
+    pair = make()
+    allowed = points.Commands(("speed",), True, points={"speed": Point(200, 0, 500)})
+    handed: list[WriteRequest] = []
+    at_desk = desk(pair.outbox, pair.folder, allowed, pair.clock, handed)
+    pair.node = pair.new_node(at_desk, {"speed": DataType.INT64})
+    pair.host.say(True, 100)
+    pair.outbox.append(*LINE_SIGN)
+    pair.turn(lambda: "DBIRTH" in pair.host.kinds())
+    alias = pair.host.birth("DBIRTH")["speed"]["alias"]
+    now_ms = pair.clock.wall_ns() // 1_000_000
+    for value, timestamp in ((250, now_ms), (250, now_ms), (700, now_ms + 1), (100, now_ms - 60_000)):
+        pair.host.command(command(alias=alias, value=value, timestamp=timestamp), message="DCMD", device="line1")
+    pair.turn(lambda: handed)
+    assert [(r.source, r.name, r.value) for r in handed] == [("DCMD", "speed", 250)]
+    pair.outbox.append("command", "done", {"id": handed[0].id})
+    at_desk.step()
+    pair.turn(lambda: pair.host.values("Command/refused/seq") and len(pair.host.values("Command/replayed/seq")) == 2)
+    assert pair.host.values("Command/accepted/value") == [250]
+    assert "outside of 0 to 500" in pair.host.values("Command/refused/reason")[0]
+    assert len(handed) == 1
 
 
 def test_the_line_dies_and_comes_back_as_the_outbox_tells(make: Callable[..., Pair]) -> None:
@@ -402,7 +452,7 @@ def test_the_access_list_of_the_how_to_is_enough_and_keeps_others_out(
         access = Access(BrokerSection(username="press-3"))
         node = Node(
             SparkplugSection(primary_host="scada", confirm_after_s=0.0), replace(PLACE, device="press-3"), BOOT,
-            "127.0.0.1", port, outbox, RefuseAll(outbox, SystemClock()), tmp_path, access=access,
+            "127.0.0.1", port, outbox, desk(outbox, tmp_path, points.Commands(), SystemClock()), tmp_path, access=access,
         )  # fmt: skip
         deadline = time.monotonic() + 10
         while outbox.depth() and time.monotonic() < deadline:

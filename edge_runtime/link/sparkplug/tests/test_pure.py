@@ -12,7 +12,7 @@ import pytest
 
 from edge_runtime.clock import FakeClock
 from edge_runtime.link.sparkplug import payload
-from edge_runtime.link.sparkplug.commands import TOLD_PER_MINUTE, RefuseAll
+from edge_runtime.link.sparkplug.commands import PER_MINUTE, AtMost
 from edge_runtime.link.sparkplug.delivery import Delivery
 from edge_runtime.link.sparkplug.line import LineWatch
 from edge_runtime.link.sparkplug.mapping import OTHER, OWNERS, Owner, Registry, messages
@@ -405,23 +405,21 @@ def test_a_disk_that_refuses_stops_no_connection(tmp_path: Path) -> None:
     assert [saved.next_bd_seq(), saved.next_bd_seq()] == [0, 1]
 
 
-def test_refusals_are_told_but_do_not_fill_the_outbox() -> None:
-    told: list[dict[str, Any]] = []
+def test_a_flood_of_commands_is_cut() -> None:
+    asked: list[str] = []
 
-    class Teller:
-        def append(self, stream: str, kind: str, body: Any) -> None:
-            assert (stream, kind) == ("command", "refused")
-            told.append(body)
+    class Desk:
+        def request(self, source: str, name: str, value: object, issued_wall_ns: int) -> None:
+            asked.append(name)
 
     clock = FakeClock()
-    commands = RefuseAll(Teller(), clock)
-    for _ in range(100):
-        commands.request("NCMD", "n" * 1000, 1, 5)
-    assert len(told) == TOLD_PER_MINUTE
-    assert len(told[0]["name"]) == 200
+    commands = AtMost(Desk(), clock)
+    for n in range(200):
+        commands.request("NCMD", f"{n}", 1, 5)
+    assert asked == [f"{n}" for n in range(PER_MINUTE)]
     clock.advance(61)
-    commands.request("NCMD", "n", 1, 5)
-    assert told[-1]["untold_before"] == 80
+    commands.request("NCMD", "later", 1, 5)
+    assert asked[-1] == "later"
 
 
 def test_names_come_from_the_place_and_bad_ones_are_refused() -> None:

@@ -107,12 +107,16 @@ def put(number: int, kind: int, value: bytes | int) -> bytes:
     return key + (put_varint(len(value)) if kind == BYTES else b"") + value
 
 
-def command(name: str | None = None, value: bool | str = True, alias: int | None = None, timestamp: int = 7) -> bytes:
+def command(
+    name: str | None = None, value: bool | int | str = True, alias: int | None = None, timestamp: int = 7
+) -> bytes:
     """The payload of an NCMD or DCMD with one metric."""
     metric = (put(1, BYTES, name.encode()) if name is not None else b"") + put(3, VARINT, timestamp)
     metric += put(2, VARINT, alias) if alias is not None else b""
     if isinstance(value, bool):
         metric += put(4, VARINT, 11) + put(14, VARINT, int(value))
+    elif isinstance(value, int):
+        metric += put(4, VARINT, 4) + put(11, VARINT, value & (1 << 64) - 1)
     else:
         metric += put(4, VARINT, 12) + put(15, BYTES, value.encode())
     return put(1, VARINT, timestamp) + put(2, BYTES, metric)
