@@ -337,7 +337,7 @@ class Node(Connection):
     def _send(self, records: Sequence[Record], live: bool) -> int:
         """The bytes that went out."""
         self._outbox.checkpoint()  # what the host gets to see is on the disk before: a power cut takes no number back
-        events = [read_record(r.line) for r in records]
+        events = [event for r in records if (event := self._read(r)) is not None]
         if live:
             events.sort(key=lambda e: e.mono_ns)
             for event in events:
@@ -347,6 +347,15 @@ class Node(Connection):
         size_bytes = self._messages.events(events, live)
         self._delivery.sent(records, live)
         return size_bytes
+
+    def _read(self, record: Record) -> Event | None:
+        """A record that is none holds nothing up: it is told as a fault, and the rest goes on."""
+        try:
+            return read_record(record.line)
+        except ValueError as error:
+            body = {"stream": record.stream, "seq": record.seq, "reason": str(error)[:200]}
+            self._outbox.append("fault", "record_unreadable", body)
+            return None
 
     def _publish(self, topic: str, data: bytes) -> None:
         if self._client is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from pathlib import Path
 
+from edge_runtime.config import load_device
 from edge_runtime.link.sparkplug.commands import PER_MINUTE
 from edge_runtime.link.sparkplug.mapping import KEPT_TEXT_BYTES, NODE_METRICS, OWNERS, SHED_METRIC
 from edge_runtime.link.sparkplug.node import REBIRTH_PERIOD_S
@@ -38,6 +39,16 @@ def test_every_stream_message_and_metric_is_named() -> None:
     assert f"at most {PER_MINUTE} a minute" in REFERENCE
     assert KEPT_TEXT_BYTES == 1024
     assert "more than 1 KiB" in REFERENCE
+
+
+def test_the_configuration_of_the_how_to_is_one(tmp_path: Path) -> None:
+    text = (DOCS / "how-to" / "sparkplug.md").read_text()
+    toml = text.split("```toml\n")[1].split("```")[0]
+    path = tmp_path / "device.toml"
+    path.write_text('[device]\nid = "press-3"\nstate_dir = "state"\n' + toml)
+    device = load_device(path)
+    assert device.link.protocol == "sparkplug"
+    assert device.sparkplug.names(device.place).topic("DDATA") in text
 
 
 def test_every_key_and_its_default_is_in_the_reference_of_device_toml() -> None:

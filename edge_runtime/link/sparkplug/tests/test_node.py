@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -188,8 +189,10 @@ def test_nothing_is_said_before_the_primary_host_is_online_and_after_it_left(mak
     assert pair.host.select("Alarm/a/n")[1].historical
 
 
-def test_a_broken_connection_is_a_death_with_the_bd_seq_of_its_birth(make: Callable[..., Pair]) -> None:
+@pytest.mark.parametrize("protocol", [0, 1], ids=["mqtt-5", "mqtt-3.1.1"])
+def test_a_broken_connection_is_a_death_with_the_bd_seq_of_its_birth(make: Callable[..., Pair], protocol: int) -> None:
     pair = make()
+    pair.node._protocol, pair.node._protocol_proven = protocol, True
     pair.host.say(True, 100)
     pair.turn(lambda: pair.host.node_online)
     for n in range(3):
@@ -388,6 +391,20 @@ def test_records_of_one_millisecond_go_in_messages_of_their_own(make: Callable[.
     pair.outbox.append_many([("fault", "x", {"n": n}) for n in range(5)])
     pair.turn(lambda: pair.outbox.depth() == 0)
     assert pair.host.values("Fault/x/n") == list(range(5))
+
+
+def test_a_record_that_cannot_be_read_holds_nothing_up(make: Callable[..., Pair]) -> None:
+    pair = make()
+    for n in range(3):
+        pair.outbox.append("alarm", "a", {"n": n})
+    with sqlite3.connect(pair.folder / "outbox.db") as db:
+        db.execute("UPDATE event_alarm SET data = x'7b7d' WHERE seq = 2")
+    db.close()
+    pair.host.say(True, 100)
+    pair.turn(lambda: pair.outbox.depth() == 0)
+    assert pair.host.values("Alarm/a/n") == [0, 2]
+    assert pair.host.values("Fault/record_unreadable/stream") == ["alarm"]
+    assert pair.host.values("Fault/record_unreadable/seq")[-1] == 1
 
 
 def test_without_a_primary_host_the_broker_is_enough(make: Callable[..., Pair]) -> None:

@@ -78,6 +78,18 @@ def test_kill_9_in_the_middle_of_a_flush_loses_nothing(tmp_path: Path) -> None:
     outbox.close()
 
 
+def test_without_protobuf_the_process_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "device.toml").write_text(DEVICE.format(port=1))
+    (tmp_path / "google").mkdir()
+    (tmp_path / "google" / "__init__.py").write_text("")  # hides the installed one
+    command = [sys.executable, "-m", "edge_runtime.link.process", "--config", str(tmp_path / "device.toml")]
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 7
+    assert done.stderr.count("\n") == 1
+    assert "pip install 'gudgeon[sparkplug]'" in done.stderr
+
+
 def is_ours(name: str, message: str) -> bool:
     return name.startswith("Fault/kind") and message == "NDATA"
 
