@@ -5,7 +5,8 @@
 
 Data of Sparkplug are QoS 0: nobody acknowledges them. So after each burst a *barrier* is sent, a request that the broker
 must answer. Once its answer is here, the broker has read everything before it. What lies before an answered barrier is
-confirmed when the primary host was still online `hold_ns` later: by then its death would have been told.
+confirmed by a second one, sent `hold_ns` later: had the primary host died meanwhile, the broker would have told that before
+it answered. (A hold of 0: the first answer is enough.)
 
 Everything sent is a span (after, last] of a stream. A stream is acknowledged as far as confirmed spans follow one another
 from its beginning without a hole; so live spans wait for the backlog before them.
@@ -24,7 +25,11 @@ Span = tuple[str, int, int]
 
 @dataclass
 class _Group:
+    """What was sent since the barrier before; `token` and `sent_ns` are of the barrier that ended it."""
+
     spans: list[Span] = field(default_factory=list)
+    token: int = 0
+    sent_ns: int = 0
     answered_ns: int | None = None
 
 
@@ -37,7 +42,8 @@ class Delivery:
         self._backlog_sent: dict[str, int] = {}
         self._done: set[str] = set()
         self._open = _Group()
-        self._waiting: deque[tuple[int, int, _Group]] = deque()
+        self._waiting: deque[_Group] = deque()
+        self._proven_ns = -1  # when the newest answered barrier was sent
         self._confirmed: dict[str, list[tuple[int, int]]] = {}
         self._acked: dict[str, int] = {}
 
@@ -84,34 +90,39 @@ class Delivery:
 
     # ── barriers ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    @property
-    def wants_barrier(self) -> bool:
-        return bool(self._open.spans) and all(g.answered_ns is not None for *_, g in self._waiting)
+    def wants_barrier(self, now_ns: int, hold_ns: int) -> bool:
+        """One at a time: for what was sent since the last one, or for what waited out the hold."""
+        if any(g.answered_ns is None for g in self._waiting):
+            return False
+        first = next((g.answered_ns for g in self._waiting if g.spans), None)
+        return bool(self._open.spans) or (first is not None and now_ns >= first + hold_ns > self._proven_ns)
 
     def barrier(self, token: int, now_ns: int) -> None:
-        self._waiting.append((token, now_ns, self._open))
+        self._open.token, self._open.sent_ns = token, now_ns
+        self._waiting.append(self._open)
         self._open = _Group()
 
     def answered(self, token: int, now_ns: int) -> None:
-        for waiting, _, group in self._waiting:
-            if waiting == token and group.answered_ns is None:
-                group.answered_ns = now_ns
+        for group in self._waiting:
+            if group.token == token and group.answered_ns is None:
+                group.answered_ns, self._proven_ns = now_ns, group.sent_ns
 
     def unanswered_ns(self, now_ns: int) -> int:
         """How long the oldest barrier waits for its answer."""
-        return max((now_ns - sent for _, sent, g in self._waiting if g.answered_ns is None), default=0)
+        return max((now_ns - g.sent_ns for g in self._waiting if g.answered_ns is None), default=0)
 
     @property
     def under_way(self) -> bool:
-        return bool(self._open.spans) or any(g.answered_ns is None for *_, g in self._waiting)
+        return bool(self._open.spans) or any(g.answered_ns is None for g in self._waiting)
 
-    def confirmed(self, now_ns: int, hold_ns: int) -> dict[str, int]:
+    def confirmed(self, hold_ns: int) -> dict[str, int]:
         """stream → the number up to which it may be acknowledged, where that is news."""
         while self._waiting:
-            answered_ns = self._waiting[0][2].answered_ns
-            if answered_ns is None or now_ns - answered_ns < hold_ns:
+            group = self._waiting[0]
+            held = group.answered_ns is None or self._proven_ns < group.answered_ns + hold_ns
+            if group.answered_ns is None or (held and hold_ns and group.spans):
                 break
-            for stream, before, last in self._waiting.popleft()[2].spans:
+            for stream, before, last in self._waiting.popleft().spans:
                 self._confirmed.setdefault(stream, []).append((before, last))
         news = {stream: self._advance(stream) for stream in list(self._confirmed)}
         return {stream: seq for stream, seq in news.items() if seq}

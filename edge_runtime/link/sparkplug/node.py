@@ -122,6 +122,7 @@ class Node(Connection):
         self._watch = LineWatch(boot_id, round(section.line_timeout_s * 1e9))
         self._primary = PrimaryHost()
         self._host_topic = state_topic(section.primary_host) if section.primary_host else ""
+        self._hold_ns = round(section.confirm_after_s * 1e9) if section.primary_host else 0
         self._inbox: deque[Callable[[], None]] = deque(maxlen=INBOX_LIMIT)
         self._subscribing: set[int] = set()
         self._delivery = Delivery({})
@@ -367,7 +368,7 @@ class Node(Connection):
         """An UNSUBSCRIBE from what was never subscribed: the broker must answer it, in order, and nobody else hears of it."""
         if self._client is None:
             return
-        if self._delivery.wants_barrier:
+        if self._delivery.wants_barrier(now_ns, self._hold_ns):
             _, mid = self._client.unsubscribe(f"{self._names.topic('NCMD')}/barrier")
             if mid is not None:
                 self._delivery.barrier(mid, now_ns)
@@ -378,11 +379,10 @@ class Node(Connection):
         self._delivery.answered(mid, self._clock.monotonic_ns())
 
     def _acknowledge(self, now_ns: int) -> None:
-        hold_s = self._section.confirm_after_s if self._host_topic else 0.0
         if not self._birth_seen:
             self._miss_echo(now_ns)
         elif self.state is State.BORN and self._outbox.chain == self._chain:
-            committed = self._delivery.confirmed(now_ns, round(hold_s * 1e9))
+            committed = self._delivery.confirmed(self._hold_ns)
             if committed:
                 self._outbox.ack(committed)
 

@@ -51,6 +51,7 @@ class Host:
         self.deaths: list[int] = []
         self.node_online = False
         self.lines_online: set[str] = set()
+        self._marks = self._marked = 0
         self._aliases: dict[int, tuple[str, str, int]] = {}
         self._expected: int | None = None
         self._changed = threading.Condition()
@@ -79,6 +80,13 @@ class Host:
     def stop(self) -> None:
         self._client.disconnect()
         self._client.loop_stop()
+
+    def catch_up(self) -> None:
+        """Until everything is here that the broker had for us so far."""
+        self._marks += 1
+        mark = self._marks
+        self._client.publish("spBv1.0/mark", str(mark), qos=0)
+        self.wait(lambda: self._marked >= mark)
 
     def die(self) -> None:
         """Without a word: the broker tells its will. (An MQTT client's socket, closed under it.)"""
@@ -121,6 +129,11 @@ class Host:
 
     def _on_message(self, _: mqtt.Client, data: Any, message: mqtt.MQTTMessage) -> None:
         parts = message.topic.split("/")
+        if parts[1] == "mark":
+            with self._changed:
+                self._marked = int(message.payload)
+                self._changed.notify_all()
+            return
         if parts[1] == "STATE" or parts[2] in ("NCMD", "DCMD"):
             return
         with self._changed:

@@ -100,6 +100,11 @@ class Pair:
             assert time.monotonic() < deadline, (self.node.state, self.host.kinds()[-20:], self.host.breaches[:5])
             self.node.turn()
 
+    def empty(self) -> None:
+        """Until everything is acknowledged, and the host has read what the broker had for it."""
+        self.turn(lambda: self.outbox.depth() == 0)
+        self.host.catch_up()
+
     def cut(self) -> None:
         """The node's connection breaks, unannounced."""
         client = self.node._client
@@ -154,7 +159,7 @@ def test_births_say_everything_once_and_live_values_follow(make: Callable[..., P
     assert pair.host.values("Decision/lot") == [-3]
     assert pair.host.values("Decision/recipe") == [None]
     assert pair.host.select("Decision/seq")[0].timestamp == event.wall_ns // 1_000_000
-    pair.turn(lambda: pair.outbox.depth() == 0)
+    pair.empty()
 
 
 def test_nothing_is_said_before_the_primary_host_is_online_and_after_it_left(make: Callable[..., Pair]) -> None:
@@ -167,7 +172,7 @@ def test_nothing_is_said_before_the_primary_host_is_online_and_after_it_left(mak
     assert pair.host.seen == []
     assert pair.outbox.depth() == 2
     pair.host.say(True, 101)
-    pair.turn(lambda: pair.outbox.depth() == 0)
+    pair.empty()
     assert pair.host.values("Alarm/a/n", historical=True) == [1]
     pair.host.say(False, 99)  # older than what is known: a will that comes late
     for _ in range(5):
@@ -183,7 +188,7 @@ def test_nothing_is_said_before_the_primary_host_is_online_and_after_it_left(mak
     assert pair.outbox.depth() == 1
     assert pair.host.values("Alarm/a/n") == [1]
     pair.host.say(True, 103)
-    pair.turn(lambda: pair.outbox.depth() == 0)
+    pair.empty()
     assert pair.host.values("Alarm/a/n") == [1, 2]
     assert pair.host.bd_seqs == [0, 1]
     assert pair.host.select("Alarm/a/n")[1].historical
@@ -344,7 +349,7 @@ def test_the_line_dies_and_comes_back_as_the_outbox_tells(make: Callable[..., Pa
     pair.outbox.append("health", "plc_connected", {"part_seq": 2})
     pair.turn(lambda: pair.host.values("Decision/unrecorded/part_seq") == [2])
     assert pair.host.select("Decision/unrecorded/part_seq")[0].historical
-    pair.turn(lambda: pair.outbox.depth() == 0)
+    pair.empty()
     pair.clock.ahead_ns += 11_000_000_000  # `control` is silent for longer than line_timeout_s
     pair.turn(lambda: pair.host.kinds().count("DDEATH") == 2)
 
@@ -366,7 +371,7 @@ def test_the_backlog_is_historical_in_order_paced_and_overtaken_by_what_is_live(
     assert all(p.historical for p in found)
     assert [p.timestamp for p in found] == [e.wall_ns // 1_000_000 for e in events]
     assert pair.host.values("Alarm/now/n", historical=False) == [1]
-    pair.turn(lambda: pair.outbox.depth() == 0)
+    pair.empty()
 
 
 def test_what_was_not_confirmed_comes_again_as_historical(make: Callable[..., Pair]) -> None:
@@ -382,14 +387,26 @@ def test_what_was_not_confirmed_comes_again_as_historical(make: Callable[..., Pa
     pair.turn(lambda: pair.host.values("Alarm/a/n", historical=True) == [1])
     assert {p.timestamp for p in pair.host.select("Alarm/a/n")} == {event.wall_ns // 1_000_000}
     pair.clock.ahead_ns += 6_000_000_000
-    pair.turn(lambda: pair.outbox.depth() == 0)
+    pair.empty()
+
+
+def test_a_node_that_slept_hears_of_the_hosts_death_before_it_acknowledges(make: Callable[..., Pair]) -> None:
+    pair = make(confirm_after_s=5.0)
+    pair.host.say(True, 100)
+    pair.turn(lambda: pair.host.node_online)
+    pair.outbox.append("alarm", "a", {"n": 1})
+    pair.turn(lambda: pair.host.values("Alarm/a/n") and not pair.node._delivery.under_way)
+    pair.host.say(False, 101)
+    pair.clock.ahead_ns += 60_000_000_000
+    pair.turn(lambda: pair.node.state is State.WAITING)
+    assert pair.outbox.depth() == 1
 
 
 def test_records_of_one_millisecond_go_in_messages_of_their_own(make: Callable[..., Pair]) -> None:
     pair = make()
     pair.host.say(True, 100)
     pair.outbox.append_many([("fault", "x", {"n": n}) for n in range(5)])
-    pair.turn(lambda: pair.outbox.depth() == 0)
+    pair.empty()
     assert pair.host.values("Fault/x/n") == list(range(5))
 
 
@@ -401,7 +418,7 @@ def test_a_record_that_cannot_be_read_holds_nothing_up(make: Callable[..., Pair]
         db.execute("UPDATE event_alarm SET data = x'7b7d' WHERE seq = 2")
     db.close()
     pair.host.say(True, 100)
-    pair.turn(lambda: pair.outbox.depth() == 0)
+    pair.empty()
     assert pair.host.values("Alarm/a/n") == [0, 2]
     assert pair.host.values("Fault/record_unreadable/stream") == ["alarm"]
     assert pair.host.values("Fault/record_unreadable/seq")[-1] == 1
@@ -412,7 +429,7 @@ def test_without_a_primary_host_the_broker_is_enough(make: Callable[..., Pair]) 
     pair.host.stop()
     pair.host = Host(pair.broker, group="Plant A", node="Press 3")
     pair.outbox.append("alarm", "a", {})
-    pair.turn(lambda: pair.outbox.depth() == 0)
+    pair.empty()
     assert pair.host.kinds()[0] == "NBIRTH"
 
 
@@ -430,7 +447,7 @@ def test_a_host_that_dies_takes_nothing_with_it(make: Callable[..., Pair]) -> No
     assert pair.outbox.depth() >= 19
     first, pair.host = pair.host, Host(pair.broker)
     pair.host.say(True, 1001)  # later than the will of the first
-    pair.turn(lambda: pair.outbox.depth() == 0)
+    pair.empty()
     first.stop()
     assert first.breaches == []
     came = first.values("Alarm/a/n") + pair.host.values("Alarm/a/n")

@@ -132,23 +132,39 @@ def records(stream: str, *seqs: int) -> list[Record]:
     return [Record(stream, seq, b"") for seq in seqs]
 
 
-def test_nothing_is_confirmed_without_an_answer_and_the_hold() -> None:
+def test_nothing_is_confirmed_without_an_answer_and_a_second_one_after_the_hold() -> None:
     d = Delivery({"alarm": 0})
     d.no_backlog(["alarm"])
     d.sent(records("alarm", 1, 2), live=True)
-    assert d.wants_barrier
+    assert d.wants_barrier(100, 50)
     d.barrier(7, now_ns=100)
     d.sent(records("alarm", 3), live=True)
-    assert not d.wants_barrier, "one at a time"
-    assert d.confirmed(10_000, 50) == {}
+    assert not d.wants_barrier(110, 50), "one at a time"
+    assert d.confirmed(50) == {}
     assert d.unanswered_ns(300) == 200
     d.answered(8, 300)
-    assert d.confirmed(10_000, 50) == {}
+    assert d.confirmed(50) == {}
     d.answered(7, 300)
-    assert d.confirmed(349, 50) == {}
-    assert d.confirmed(350, 50) == {"alarm": 2}
-    assert d.confirmed(400, 50) == {}
-    assert d.wants_barrier
+    d.barrier(8, now_ns=320)
+    d.answered(8, 330)
+    assert d.confirmed(50) == {}, "sent before the hold was over: the host's death may be on its way"
+    assert not d.wants_barrier(349, 50)
+    assert d.wants_barrier(350, 50)
+    d.barrier(9, now_ns=350)
+    assert not d.wants_barrier(400, 50)
+    assert d.confirmed(50) == {}
+    d.answered(9, 10_000)
+    assert d.confirmed(50) == {"alarm": 2}
+    assert d.wants_barrier(10_000, 50), "for the third, which was answered at 330"
+    d.barrier(10, now_ns=10_000)
+    d.answered(10, 10_001)
+    assert d.confirmed(50) == {"alarm": 3}
+    assert d.confirmed(50) == {}
+    assert not d.wants_barrier(10**9, 50), "nothing to confirm, nothing to ask"
+    d.barrier(11, now_ns=10**9)
+    d.answered(11, 10**9)
+    assert d.confirmed(50) == {}
+    assert not d.wants_barrier(2 * 10**9, 50)
 
 
 def test_live_spans_wait_for_the_backlog_before_them() -> None:
@@ -157,12 +173,12 @@ def test_live_spans_wait_for_the_backlog_before_them() -> None:
     d.sent(records("fault", 1, 2, 5), live=False)
     d.barrier(1, 0)
     d.answered(1, 0)
-    assert d.confirmed(0, 0) == {"fault": 5}, "3 and 4 were given up by the outbox"
+    assert d.confirmed(0) == {"fault": 5}, "3 and 4 were given up by the outbox"
     d.sent(records("fault", 6, 10), live=False)
     d.no_backlog(["fault"])
     d.barrier(2, 0)
     d.answered(2, 0)
-    assert d.confirmed(0, 0) == {"fault": 12}
+    assert d.confirmed(0) == {"fault": 12}
     assert d.backlog_streams(["fault", "alarm"]) == ["alarm"]
 
 
@@ -175,11 +191,11 @@ def test_what_came_while_the_line_was_away_is_backlog() -> None:
     d.sent(records("decision", 10), live=True)
     d.barrier(1, 0)
     d.answered(1, 0)
-    assert d.confirmed(0, 0) == {"decision": 7}
+    assert d.confirmed(0) == {"decision": 7}
     d.sent(records("decision", 8, 9), live=False)
     d.barrier(2, 0)
     d.answered(2, 0)
-    assert d.confirmed(0, 0) == {"decision": 10}
+    assert d.confirmed(0) == {"decision": 10}
 
 
 def test_random_histories_never_acknowledge_what_was_not_confirmed() -> None:
@@ -200,14 +216,14 @@ def test_random_histories_never_acknowledge_what_was_not_confirmed() -> None:
                 pending.append(backlog)
             elif what < 0.7 and backlog == head:
                 d.no_backlog(["alarm"])
-            elif d.wants_barrier:
+            elif d.wants_barrier(0, 0):
                 token += 1
                 d.barrier(token, 0)
                 if rng.random() < 0.7:
                     d.answered(token, 0)
                     confirmed |= set(pending)
                     pending = []
-            acked = max(acked, d.confirmed(0, 0).get("alarm", 0))
+            acked = max(acked, d.confirmed(0).get("alarm", 0))
             assert set(range(1, acked + 1)) <= confirmed
 
 
