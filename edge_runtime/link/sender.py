@@ -20,13 +20,14 @@ import zstandard
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge_runtime.identity import public_text
-from edge_runtime.link.lanes import BACKLOG_BATCHES, LIVE_BATCHES, MOST_RECORDS, Batch, Islands, Lane
+from edge_runtime.link.lanes import BACKLOG_BATCHES, LIVE_BATCHES, MOST_RECORDS, Batch, Islands, Lane, Shortest
 from edge_runtime.link.rate import LineSettings, Pace, wire_bytes
 from edge_runtime.wire.batch import Checkpoint, encode_batch
 from edge_runtime.wire.envelope import BATCH_LIMIT_BYTES, STREAMS, Record
 
 PACK_FROM_BYTES = 1024
 URGENT_PRIORITY = 1
+LIVE_S = 5.0  # after a live record the backlog yields for this long
 METERED_HOLD_S = 30.0
 METERED_RECORDS = 1000
 METERED_PACK_FROM_BYTES = 256
@@ -72,11 +73,16 @@ class Sender:
         self._outbox, self._topic_bytes, self._tls = outbox, len(topic.encode()), tls
         self._sign: Callable[[bytes], bytes] = key.sign
         self._public_key = public_text(key)
-        self._lanes = {"urgent": Lane(LIVE_BATCHES), "live": Lane(LIVE_BATCHES), "backlog": Lane(BACKLOG_BATCHES)}
+        shortest = Shortest()
+        self._lanes = {
+            "urgent": Lane(LIVE_BATCHES, shortest=shortest),
+            "live": Lane(LIVE_BATCHES, shortest=shortest),
+            "backlog": Lane(BACKLOG_BATCHES, shortest=shortest),
+        }
         self._pace = Pace(settings, now_ns)
         self._live_from: dict[str, int] = {}
         self._greet = False
-        self._held_ns = 0
+        self._held_ns = self._live_ns = 0
         self._seen = seen
         self.sent_bytes = 0
 
@@ -110,6 +116,7 @@ class Sender:
                 lane.reset()
         while self._one("urgent", now_ns, publish):
             pass
+        self._lanes["backlog"].yields = now_ns - self._live_ns < LIVE_S * 1e9
         if self._pace.limited:
             while self._pace.open(now_ns) and self._next(now_ns, publish):
                 pass
@@ -178,6 +185,8 @@ class Sender:
             self._lanes[name].add(records, now_ns, mid)
         if name == "live" and records:
             self._held_ns = now_ns
+        if name != "backlog" and records:
+            self._live_ns = now_ns
         if name != "backlog" and self._seen is not None:
             self._seen(records)
         size = wire_bytes(len(payload), self._topic_bytes, self._tls)
