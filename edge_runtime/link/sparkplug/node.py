@@ -270,7 +270,11 @@ class Node(Connection):
         self._chain = self._outbox.chain
         self._delivery = Delivery({stream: self._outbox.head(stream) for stream in STREAMS})
         self.line = LineState.DEAD
-        for stream in STREAMS:
+        self._remember(list(STREAMS))
+
+    def _remember(self, streams: Sequence[str]) -> None:
+        """What the newest Events say is what a birth says."""
+        for stream in streams:
             event = self._outbox.last(stream)
             if event is not None:
                 self._registry.learn([event])
@@ -290,6 +294,7 @@ class Node(Connection):
         self.line, action = advance_line(self.line, self._watch.verdict(now_ns))
         if action is LineAction.BIRTH:
             self._delivery.born_again({s: self._outbox.head(s) for s in STREAMS_OF[Owner.LINE]})
+            self._remember(STREAMS_OF[Owner.LINE])
             self._messages.line_birth()
         elif action is LineAction.DEATH:
             self._messages.line_death()

@@ -14,11 +14,12 @@ MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sb
 
 
 @contextmanager
-def mosquitto(folder: Path, acl: str = "") -> Iterator[int]:
-    """`acl`: the lines of its access list; none: everybody may do everything."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = int(s.getsockname()[1])
+def mosquitto(folder: Path, acl: str = "", port: int = 0) -> Iterator[int]:
+    """`port` 0: a free one. `acl`: the lines of its access list; none: everybody may do everything."""
+    if not port:
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            port = int(s.getsockname()[1])
     conf = f"user root\nlistener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 100000\n"
     if acl:
         (folder / "acl").write_text(acl)

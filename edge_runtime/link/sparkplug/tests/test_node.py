@@ -349,6 +349,7 @@ def test_the_line_dies_and_comes_back_as_the_outbox_tells(make: Callable[..., Pa
     pair.outbox.append("health", "plc_connected", {"part_seq": 2})
     pair.turn(lambda: pair.host.values("Decision/unrecorded/part_seq") == [2])
     assert pair.host.select("Decision/unrecorded/part_seq")[0].historical
+    assert pair.host.birth("DBIRTH")["Decision/unrecorded/part_seq"]["value"] == 2, "a birth tells the newest"
     pair.empty()
     pair.clock.ahead_ns += 11_000_000_000  # `control` is silent for longer than line_timeout_s
     pair.turn(lambda: pair.host.kinds().count("DDEATH") == 2)
@@ -431,6 +432,30 @@ def test_without_a_primary_host_the_broker_is_enough(make: Callable[..., Pair]) 
     pair.outbox.append("alarm", "a", {})
     pair.empty()
     assert pair.host.kinds()[0] == "NBIRTH"
+
+
+def test_a_broker_that_is_killed_and_comes_back_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_runtime.link.connection.IDLE_S", 0.05)
+    with mosquitto(tmp_path) as port:
+        pair = Pair(port, tmp_path)
+        pair.host.say(True, 100)
+        pair.turn(lambda: pair.host.node_online)
+        pair.outbox.append("alarm", "a", {"n": 1})
+        pair.empty()
+    first = pair.host
+    for n in (2, 3):
+        pair.outbox.append("alarm", "a", {"n": n})
+        pair.node.turn()
+    with mosquitto(tmp_path, port=port):
+        pair.host = Host(port)
+        pair.turn(lambda: pair.node.state is State.WAITING)  # the broker has forgotten the STATE
+        pair.host.say(True, 101)
+        pair.empty()
+        assert first.values("Alarm/a/n") == [1]
+        assert pair.host.values("Alarm/a/n", historical=True) == [2, 3]
+        assert pair.host.bd_seqs[-1] > first.bd_seqs[-1]
+        first.stop()
+        pair.end()
 
 
 def test_a_host_that_dies_takes_nothing_with_it(make: Callable[..., Pair]) -> None:
