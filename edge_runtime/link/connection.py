@@ -15,6 +15,7 @@ import logging
 import select
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -60,6 +61,8 @@ class Connection:
         self._retry_ns = self._connecting_ns = self._up_ns = self._lost_ns = 0
         self.reconnect_spread_s = reconnect_spread_s
         self._said = ""
+        #: since the start: connections, failures; the subclass adds batches, records, bytes, acknowledged, refusals
+        self.counts: Counter[str] = Counter()
         self.connected = False
 
     # ── what the subclass gives ─────────────────────────────────────────────────────────────────────────────────────
@@ -118,6 +121,12 @@ class Connection:
         return self._retry_ns
 
     @property
+    def retry_s(self) -> float:
+        """How long until the next try to connect; 0 while connected or trying."""
+        waits_ns = self._retry_ns - self._clock.monotonic_ns()
+        return max(0.0, waits_ns / 1e9) if self._client is None else 0.0
+
+    @property
     def wants_write(self) -> bool:
         return self._client is not None and self._client.want_write()
 
@@ -157,6 +166,7 @@ class Connection:
         if reason.is_failure:
             return  # the broker closes the connection; the next turn sees it
         self._protocol_proven = self.connected = True
+        self.counts["connections"] += 1
         self._up_ns = self._clock.monotonic_ns()
         self._came_up(client)
         self._say(logging.INFO, "connected", protocol="5" if self._protocol == 0 else "3.1.1")
@@ -168,10 +178,10 @@ class Connection:
             sock = client.socket()
             if sock is not None:
                 sock.close()
-        if was_connected:
-            self._lost_ns = self._clock.monotonic_ns()
-            if self._lost_ns - self._up_ns >= STABLE_S * 1e9:
-                self._backoff.reset()
+        now_ns = self._clock.monotonic_ns()
+        if was_connected and now_ns - self._up_ns >= STABLE_S * 1e9:
+            self._lost_ns = now_ns  # until then the windows go on as they were: one dial in each, also when kicked
+            self._backoff.reset()
         self._went_down()
         if not was_connected and not self._protocol_proven:
             self._protocol = 1 - self._protocol
@@ -180,6 +190,7 @@ class Connection:
         self._later(reason)
 
     def _later(self, reason: str) -> None:
+        self.counts["failures"] += 1
         earliest_ns = self._clock.monotonic_ns() + round(self._backoff.next_s() * 1e9)
         self._lost_ns = self._lost_ns or self._clock.monotonic_ns()
         self._retry_ns = spread_ns(self._device, self.reconnect_spread_s, self._lost_ns, earliest_ns)

@@ -351,6 +351,7 @@ class Node(Connection):
         if self._registry.learn(events):
             self._birth()
         size_bytes = self._messages.events(events, live)
+        self.counts.update(batches=1, records=len(records), bytes=size_bytes)
         self._delivery.sent(records, live)
         return size_bytes
 
@@ -389,7 +390,7 @@ class Node(Connection):
         elif self.state is State.BORN and self._outbox.chain == self._chain:
             committed = self._delivery.confirmed(self._hold_ns)
             if committed:
-                self._outbox.ack(committed)
+                self.counts["acknowledged"] += self._outbox.ack(committed)
 
     def _miss_echo(self, now_ns: int) -> None:
         if self.state is State.BORN and not self._echo_said and now_ns - self._born_ns > ECHO_TIMEOUT_S * 1e9:

@@ -160,6 +160,9 @@ def test_births_say_everything_once_and_live_values_follow(make: Callable[..., P
     assert pair.host.values("Decision/recipe") == [None]
     assert pair.host.select("Decision/seq")[0].timestamp == event.wall_ns // 1_000_000
     pair.empty()
+    counts = pair.node.counts
+    assert (counts["connections"], counts["failures"], counts["records"], counts["acknowledged"]) == (1, 0, 2, 2)
+    assert counts["bytes"] > 0
 
 
 def test_nothing_is_said_before_the_primary_host_is_online_and_after_it_left(make: Callable[..., Pair]) -> None:
