@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar
 from edge_runtime.decide.points import Commands
 from edge_runtime.errors import ConfigError
 from edge_runtime.field.tag import WORDS
+from edge_runtime.link.sparkplug.settings import SparkplugSection
 from edge_runtime.mqtt_access import BrokerAccess
 from edge_runtime.outbox.policy import Storage
 from edge_runtime.wire.desired import KEYS, check_state
@@ -149,8 +150,12 @@ class BrokerSection(BrokerAccess):
 
 @dataclass(frozen=True)
 class LinkSection:
-    """How the uplink uses its line; the cloud may ask for other values (`wire.desired`), which go before these."""
+    """`protocol`: `gudgeon`, signed batches that our cloud acknowledges, or `sparkplug`. `uns`: beside the batches, the newest
+    Event of each kind as a plain retained message. The rest: how the uplink uses its line; the cloud may ask for other
+    values (`wire.desired`), which go before these."""
 
+    protocol: Literal["gudgeon", "sparkplug"] = "gudgeon"
+    uns: Literal["off", "json", "cbor"] = "off"
     reconnect_spread_s: float = 0.0
     rate_bytes_per_s: int = 0
     backlog_share: float = 0.5
@@ -160,6 +165,8 @@ class LinkSection:
 
     def __post_init__(self) -> None:
         check_state({name: getattr(self, name) for name in KEYS})
+        if self.protocol == "sparkplug" and self.uns != "off":
+            raise ValueError(f'uns = "{self.uns}" goes with protocol = "gudgeon" only')
 
 
 @dataclass(frozen=True)
@@ -179,6 +186,7 @@ class DeviceConfig:
     control: ControlSection = field(default_factory=ControlSection)
     broker: BrokerSection = field(default_factory=BrokerSection)
     link: LinkSection = field(default_factory=LinkSection)
+    sparkplug: SparkplugSection = field(default_factory=SparkplugSection)
     storage: Storage = field(default_factory=Storage)
     cloud: CloudSection = field(default_factory=CloudSection)
     commands: Commands = field(default_factory=Commands)

@@ -11,8 +11,12 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from edge_runtime.boot import boot_id
 from edge_runtime.child import child_main, stop_event
@@ -30,9 +34,12 @@ from edge_runtime.link.commands import CommandDesk
 from edge_runtime.link.desired import DesiredState
 from edge_runtime.link.rate import LineSettings
 from edge_runtime.link.time_floor import TimeFloor
+from edge_runtime.link.uns import Newest, encoder
 from edge_runtime.link.uplink import Uplink
+from edge_runtime.mqtt_access import Access
 from edge_runtime.outbox.opening import open_outbox
 from edge_runtime.outbox.store import Outbox
+from edge_runtime.wire.batch import Ack
 from edge_runtime.wire.desired import KEYS, State
 
 NICE = 10
@@ -60,52 +67,85 @@ def hog() -> None:
         json.loads(json.dumps(data))
 
 
+class Carrier(Protocol):
+    """What carries the outbox away: `Uplink` to our cloud, or a Sparkplug `Node`."""
+
+    def turn(self) -> None: ...
+    def drain(self, timeout_s: float) -> bool: ...
+    def close(self) -> None: ...
+
+
 @dataclass(frozen=True)
 class Link:
     """The parts of this process, put together."""
 
-    uplink: Uplink
-    time: CloudClock
+    carrier: Carrier
     floor: TimeFloor
-    desired: DesiredState
     desk: CommandDesk
 
     def turn(self) -> None:
-        self.uplink.turn()
+        self.carrier.turn()
         if self.desk.busy:
             self.desk.step()
 
     def close(self) -> None:
-        self.uplink.close()
+        self.carrier.close()
         self.floor.save()
 
 
 def put_together(device: DeviceConfig, outbox: Outbox, wake: socket.socket) -> Link:
-    state_dir, broker, clock = device.device.state_dir, device.broker, SystemClock()
+    state_dir, clock = device.device.state_dir, SystemClock()
     floor = TimeFloor(state_dir / time_floor.FILE, clock)
     cloud_time = CloudClock(outbox.append, floor, clock)
-    uplink = Uplink(
-        device.place, boot_id(), broker.host, broker.port, outbox, device_key(state_dir), wake, broker.keepalive_s, clock,
-        access=FloorAccess(broker, floor), on_ack=cloud_time.take,
+    key = cloud_key(state_dir, device.cloud.public_key)
+    desk = CommandDesk(
+        state_dir / journal.FILE, device.device.id, boot_id(), device.commands, key, outbox, cloud_time.trusted,
+        lambda request: hand_over(state_dir / SOCKET_PATH, request), clock,
+    )  # fmt: skip
+    access = FloorAccess(device.broker, floor)
+    if device.link.protocol == "sparkplug":
+        return Link(make_node(device, outbox, wake, access, desk), floor, desk)
+    uplink = make_uplink(device, outbox, wake, access, cloud_time.take)
+    desired = make_desired(device, uplink, key, outbox)
+    uplink.listen("desired", desired.receive, desired.report)
+    uplink.listen("command", desk.receive)
+    return Link(uplink, floor, desk)
+
+
+def make_uplink(
+    device: DeviceConfig, outbox: Outbox, wake: socket.socket, access: Access, on_ack: Callable[[Ack, int], None]
+) -> Uplink:
+    broker, uns = device.broker, device.link.uns
+    newest = None if uns == "off" else Newest(device.place, encoder(uns), outbox.last)
+    return Uplink(
+        device.place, boot_id(), broker.host, broker.port, outbox, device_key(device.device.state_dir), wake,
+        broker.keepalive_s, access=access, on_ack=on_ack, newest=newest,
     )  # fmt: skip
 
+
+def make_desired(device: DeviceConfig, uplink: Uplink, key: Ed25519PublicKey | None, outbox: Outbox) -> DesiredState:
     def apply(state: State) -> None:
         settings = {name: state.get(name, getattr(device.link, name)) for name in KEYS}
         uplink.reconnect_spread_s = settings.pop("reconnect_spread_s")
         uplink.set_line(LineSettings(**settings))
 
-    key = cloud_key(state_dir, device.cloud.public_key)
-    desired = DesiredState(
-        state_dir / desired_state.FILE, device.device.id, key, apply,
+    return DesiredState(
+        device.device.state_dir / desired_state.FILE, device.device.id, key, apply,
         lambda payload: uplink.publish("reported", payload, retain=True), outbox.append,
     )  # fmt: skip
-    desk = CommandDesk(
-        state_dir / journal.FILE, device.device.id, boot_id(), device.commands, key, outbox, cloud_time.trusted,
-        lambda request: hand_over(state_dir / SOCKET_PATH, request), clock,
+
+
+def make_node(device: DeviceConfig, outbox: Outbox, wake: socket.socket, access: Access, desk: CommandDesk) -> Carrier:
+    from edge_runtime.link.sparkplug.node import Node
+    from edge_runtime.link.sparkplug.payload import DataType
+
+    types = {"bool": DataType.BOOLEAN, "float32": DataType.DOUBLE}
+    writable = {name: types.get(point.type, DataType.INT64) for name, point in device.commands.allowed.items()}
+    broker = device.broker
+    return Node(
+        device.sparkplug, device.place, boot_id(), broker.host, broker.port, outbox, desk, device.device.state_dir, wake,
+        broker.keepalive_s, access=access, reconnect_spread_s=device.link.reconnect_spread_s, writable=writable,
     )  # fmt: skip
-    uplink.listen("desired", desired.receive, desired.report)
-    uplink.listen("command", desk.receive)
-    return Link(uplink, cloud_time, floor, desired, desk)
 
 
 def run(device: DeviceConfig) -> None:
@@ -122,7 +162,7 @@ def run(device: DeviceConfig) -> None:
         if time.monotonic() >= due_s:
             outbox.maintain()
             due_s = time.monotonic() + MAINTAIN_S
-    link.uplink.drain(DRAIN_S)
+    link.carrier.drain(DRAIN_S)
     link.close()
     outbox.close()
 

@@ -57,10 +57,18 @@ class Queue(Protocol):
 
 
 class Sender:
-    """`publish` takes a payload and returns the message's number. `tls` is for the count of bytes alone."""
+    """`publish` takes a payload and returns the message's number. `tls` is for the count of bytes alone. `seen` gets the live
+    records that went out."""
 
     def __init__(
-        self, outbox: Queue, key: Ed25519PrivateKey, topic: str, settings: LineSettings, now_ns: int, tls: bool = False
+        self,
+        outbox: Queue,
+        key: Ed25519PrivateKey,
+        topic: str,
+        settings: LineSettings,
+        now_ns: int,
+        tls: bool = False,
+        seen: Callable[[Sequence[Record]], None] | None = None,
     ) -> None:
         self._outbox, self._topic_bytes, self._tls = outbox, len(topic.encode()), tls
         self._sign: Callable[[bytes], bytes] = key.sign
@@ -75,6 +83,7 @@ class Sender:
         self._live_from: dict[str, int] = {}
         self._greet = False
         self._held_ns = self._live_ns = 0
+        self._seen = seen
         self.sent_bytes = 0
 
     @property
@@ -178,6 +187,8 @@ class Sender:
             self._held_ns = now_ns
         if name != "backlog" and records:
             self._live_ns = now_ns
+        if name != "backlog" and self._seen is not None:
+            self._seen(records)
         size = wire_bytes(len(payload), self._topic_bytes, self._tls)
         self._pace.sent(name, size, now_ns)
         self.sent_bytes += size
