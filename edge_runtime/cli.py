@@ -32,6 +32,7 @@ COMMANDS: dict[str, Command] = {
     "device": Command(
         "cloud.device_cli:main", "cloud", "ask a device for another state, or command it, over the cloud"
     ),
+    "export": Command("cloud.export.cli:main", "cloud", "Events of a period as a Parquet file"),
     "train": Command("tools.pipeline.launch:train", "tools", "train, quantise, pack and sign a bundle"),
     "evaluate": Command("tools.pipeline.evaluate:main", "edge,tools", "score a packed bundle on labelled images"),
     "sign": Command("edge_runtime.update.sign:main", "edge", "sign a bundle with the local developer key"),

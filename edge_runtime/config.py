@@ -19,7 +19,7 @@ from edge_runtime.decide.points import Commands
 from edge_runtime.errors import ConfigError
 from edge_runtime.field.tag import WORDS
 from edge_runtime.link.sparkplug.settings import SparkplugSection
-from edge_runtime.mqtt_access import BrokerAccess
+from edge_runtime.mqtt_access import LOOPBACK, BrokerAccess
 from edge_runtime.outbox.policy import Storage
 from edge_runtime.wire.desired import KEYS, check_state
 from edge_runtime.wire.topics import Place
@@ -178,6 +178,21 @@ class CloudSection:
 
 
 @dataclass(frozen=True)
+class MetricsSection:
+    """Where `link` serves /metrics, on this machine only; `port` 0: nowhere."""
+
+    host: str = "127.0.0.1"
+    port: int = 9464
+
+    def __post_init__(self) -> None:
+        _check_port(self.port)
+        if self.host not in LOOPBACK:
+            raise ValueError(
+                f"host is {self.host!r}, expected one of {', '.join(LOOPBACK)}: metrics stay on the device"
+            )
+
+
+@dataclass(frozen=True)
 class DeviceConfig:
     device: DeviceSection
     plc: PlcSection = field(default_factory=PlcSection)
@@ -190,6 +205,7 @@ class DeviceConfig:
     storage: Storage = field(default_factory=Storage)
     cloud: CloudSection = field(default_factory=CloudSection)
     commands: Commands = field(default_factory=Commands)
+    metrics: MetricsSection = field(default_factory=MetricsSection)
 
     def __post_init__(self) -> None:
         _ = self.place  # the names must fit a topic

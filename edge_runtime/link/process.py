@@ -6,6 +6,7 @@ Started by the supervisor as ``python -m edge_runtime.link.process --config devi
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import sys
@@ -18,12 +19,15 @@ from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from edge_runtime import log
 from edge_runtime.boot import boot_id
 from edge_runtime.child import child_main, stop_event
 from edge_runtime.clock import SystemClock
 from edge_runtime.config import DeviceConfig
 from edge_runtime.decide.inbox import SOCKET_PATH, hand_over
 from edge_runtime.durable import disk_errors
+from edge_runtime.errors import ResourceError
+from edge_runtime.exposition import Page
 from edge_runtime.identity import device_key
 from edge_runtime.link import desired as desired_state
 from edge_runtime.link import journal, time_floor
@@ -32,10 +36,12 @@ from edge_runtime.link.cloud_clock import CloudClock
 from edge_runtime.link.cloud_key import cloud_key
 from edge_runtime.link.commands import CommandDesk
 from edge_runtime.link.desired import DesiredState
+from edge_runtime.link.metrics import TABLE, Line, Offset, Reader
 from edge_runtime.link.rate import LineSettings
 from edge_runtime.link.time_floor import TimeFloor
 from edge_runtime.link.uns import Newest, encoder
 from edge_runtime.link.uplink import Uplink
+from edge_runtime.metrics_server import MetricsServer
 from edge_runtime.mqtt_access import Access
 from edge_runtime.outbox.opening import open_outbox
 from edge_runtime.outbox.store import Outbox
@@ -67,7 +73,7 @@ def hog() -> None:
         json.loads(json.dumps(data))
 
 
-class Carrier(Protocol):
+class Carrier(Line, Protocol):
     """What carries the outbox away: `Uplink` to our cloud, or a Sparkplug `Node`."""
 
     def turn(self) -> None: ...
@@ -80,6 +86,7 @@ class Link:
     """The parts of this process, put together."""
 
     carrier: Carrier
+    time: CloudClock
     floor: TimeFloor
     desk: CommandDesk
 
@@ -87,6 +94,10 @@ class Link:
         self.carrier.turn()
         if self.desk.busy:
             self.desk.step()
+
+    def clock_offset(self) -> Offset | None:
+        offset_ns, uncertainty_ns = self.time.offset_ns, self.time.uncertainty_ns
+        return None if offset_ns is None or uncertainty_ns is None else Offset(offset_ns, uncertainty_ns)
 
     def close(self) -> None:
         self.carrier.close()
@@ -104,12 +115,12 @@ def put_together(device: DeviceConfig, outbox: Outbox, wake: socket.socket) -> L
     )  # fmt: skip
     access = FloorAccess(device.broker, floor)
     if device.link.protocol == "sparkplug":
-        return Link(make_node(device, outbox, wake, access, desk), floor, desk)
+        return Link(make_node(device, outbox, wake, access, desk), cloud_time, floor, desk)
     uplink = make_uplink(device, outbox, wake, access, cloud_time.take)
     desired = make_desired(device, uplink, key, outbox)
     uplink.listen("desired", desired.receive, desired.report)
     uplink.listen("command", desk.receive)
-    return Link(uplink, floor, desk)
+    return Link(uplink, cloud_time, floor, desk)
 
 
 def make_uplink(
@@ -148,11 +159,27 @@ def make_node(device: DeviceConfig, outbox: Outbox, wake: socket.socket, access:
     )  # fmt: skip
 
 
+def serve_metrics(device: DeviceConfig, outbox: Outbox, link: Link) -> MetricsServer:
+    """A port that cannot be had is told, as an Event too, and stops nothing."""
+    section, clock = device.metrics, SystemClock()
+    page = Page(TABLE, Reader(device, boot_id(), outbox, link.carrier, clock, link.clock_offset))
+    server = MetricsServer(section.host, (section.port,) if section.port else (), page, clock)
+    reason = server.try_start()
+    if reason:
+        log.say(logging.WARNING, "metrics are not served; set metrics.port to another port, or to 0", reason=reason)
+        try:
+            outbox.append("link", "metrics_not_served", {"reason": reason})
+        except ResourceError as error:
+            log.say(logging.WARNING, "not recorded", reason=str(error))
+    return server
+
+
 def run(device: DeviceConfig) -> None:
     os.nice(NICE)
     wake = wake_socket(device.device.state_dir / POKE_PATH)
     outbox = open_outbox(device)
     link = put_together(device, outbox, wake)
+    metrics = serve_metrics(device, outbox, link)
     stopping = stop_event()
     if device.link.debug_hog:
         threading.Thread(target=hog, name="hog", daemon=True).start()
@@ -161,9 +188,11 @@ def run(device: DeviceConfig) -> None:
         link.turn()
         if time.monotonic() >= due_s:
             outbox.maintain()
+            metrics.try_again()
             due_s = time.monotonic() + MAINTAIN_S
     link.carrier.drain(DRAIN_S)
     link.close()
+    metrics.stop()
     outbox.close()
 
 

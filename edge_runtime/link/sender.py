@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -58,7 +59,7 @@ class Queue(Protocol):
 
 class Sender:
     """`publish` takes a payload and returns the message's number. `tls` is for the count of bytes alone. `seen` gets the live
-    records that went out."""
+    records that went out. `counts`: batches, records and bytes, as given to MQTT, are added there."""
 
     def __init__(
         self,
@@ -69,6 +70,7 @@ class Sender:
         now_ns: int,
         tls: bool = False,
         seen: Callable[[Sequence[Record]], None] | None = None,
+        counts: Counter[str] | None = None,
     ) -> None:
         self._outbox, self._topic_bytes, self._tls = outbox, len(topic.encode()), tls
         self._sign: Callable[[bytes], bytes] = key.sign
@@ -85,6 +87,7 @@ class Sender:
         self._held_ns = self._live_ns = 0
         self._seen = seen
         self.sent_bytes = 0
+        self._counts: Counter[str] = Counter() if counts is None else counts
 
     @property
     def settings(self) -> LineSettings:
@@ -192,6 +195,7 @@ class Sender:
         size = wire_bytes(len(payload), self._topic_bytes, self._tls)
         self._pace.sent(name, size, now_ns)
         self.sent_bytes += size
+        self._counts.update(batches=1, records=len(records), bytes=len(payload))
         self._greet = False
 
 

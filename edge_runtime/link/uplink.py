@@ -60,14 +60,14 @@ class Uplink(Connection):
         self._place, self._boot_id, self._outbox, self._newest = place, boot_id, outbox, newest
         now_ns, tls = self._clock.monotonic_ns(), access is not None and access.tls
         seen = newest.see if newest is not None else None
-        self._sender = Sender(outbox, key, place.topic("events"), line or LineSettings(), now_ns, tls, seen)
+        events, line = place.topic("events"), line or LineSettings()
+        self._sender = Sender(outbox, key, events, line, now_ns, tls, seen, self.counts)
         self._on_ack = on_ack
         self._leaves: dict[str, Callable[[bytes], None]] = {}
         self._on_up: list[Callable[[], object]] = []
         self._acks: list[Ack] = []
         self._shed_told = 0
         self._quarantined_ns = 0
-        self.refusals = 0
 
     def listen(self, leaf: str, receive: Callable[[bytes], None], on_up: Callable[[], object] = lambda: None) -> None:
         """Take the messages of a further leaf, from the next connection on; `on_up` is called when one stands."""
@@ -165,7 +165,7 @@ class Uplink(Connection):
         batch = self._sender.refused(mid)
         if batch is None:
             return
-        self.refusals += 1
+        self.counts["refusals"] += 1
         if not self._quarantined_ns:
             self._quarantined_ns = self._clock.monotonic_ns()
             body = {"reason": str(reason), "records": {s: list(span) for s, span in batch.spans.items()}}
@@ -201,7 +201,7 @@ class Uplink(Connection):
         for ack in acks:
             committed |= {s: n for s, n in ack.committed.items() if n > committed.get(s, 0)}
         if committed:
-            self._outbox.ack(committed)
+            self.counts["acknowledged"] += self._outbox.ack(committed)
         if acks:
             self._sender.acknowledged(committed, acks[-1].islands, self._clock.monotonic_ns())
         shed = max((ack.shed for ack in acks), default=0)
