@@ -6,15 +6,12 @@
   open finds out by the file's inode before the next transaction.
 - A file of up to `CHECK_LIMIT_BYTES` is checked whole at every opening; a larger one only when a page of it was found
   damaged, because the check reads everything.
-- The schema only ever grows, so that an older runtime still reads the queue after a rollback.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
-import secrets
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -24,32 +21,15 @@ from typing import Any
 
 from edge_runtime.clock import Clock
 from edge_runtime.errors import ResourceError
+from edge_runtime.outbox import schema
 from edge_runtime.wire.envelope import STREAMS
 
-SCHEMA_VERSION = 2
 BUSY_TIMEOUT_MS = 2000
 CACHE_KIB = 512
 WAL_PAGES = 512
 CHECK_LIMIT_BYTES = 16 * 1024 * 1024
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 SECOND_NS = 1_000_000_000
-
-_SCHEMA = """
-CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
-CREATE TABLE stream (
-  name TEXT PRIMARY KEY, head INTEGER NOT NULL, hash TEXT NOT NULL, stored INTEGER NOT NULL, acked INTEGER NOT NULL,
-  gone INTEGER NOT NULL, gone_bytes INTEGER NOT NULL, thinned INTEGER NOT NULL, last BLOB) WITHOUT ROWID;
-CREATE TABLE shed (
-  stream TEXT NOT NULL, policy TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, every INTEGER NOT NULL,
-  id INTEGER NOT NULL, prev_hash TEXT NOT NULL, first_hash TEXT NOT NULL, last_hash TEXT NOT NULL,
-  since_wall_ns INTEGER NOT NULL, until_wall_ns INTEGER NOT NULL, PRIMARY KEY (stream, policy, first)) WITHOUT ROWID;
-CREATE TABLE shed_total (
-  stream TEXT NOT NULL, policy TEXT NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (stream, policy)) WITHOUT ROWID;
-"""
-#: `cum`: bytes of all records of the stream up to this one, so that a queue's size is a subtraction
-_EVENTS = (
-    "CREATE TABLE event_{} (seq INTEGER PRIMARY KEY, tick_s INTEGER NOT NULL, cum INTEGER NOT NULL, data BLOB NOT NULL)"
-)
 
 
 class DamagedError(Exception):
@@ -73,29 +53,35 @@ class Database:
     def transaction(self, durable: bool) -> Iterator[sqlite3.Connection]:
         """All or nothing, on the disk when it returns if `durable`. ResourceError where the disk refuses, DamagedError where
         the file had to be replaced."""
-        with self.lock, self._explained():
-            self._follow_file()
-            self._set_durable(durable)
-            self.db.execute("BEGIN IMMEDIATE")
+        with self.lock:
             try:
-                yield self.db
-                self.db.execute("COMMIT")
-            except BaseException:
-                if self.db.in_transaction:
-                    self.db.execute("ROLLBACK")
-                raise
+                self._follow_file()
+                self._set_durable(durable)
+                self.db.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self.db
+                    self.db.execute("COMMIT")
+                except BaseException:
+                    if self.db.in_transaction:
+                        self.db.execute("ROLLBACK")
+                    raise
+            except sqlite3.Error as error:
+                raise self._explained(error) from error
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """One consistent view."""
-        with self.lock, self._explained():
-            self._follow_file()
-            self.db.execute("BEGIN")
+        with self.lock:
             try:
-                yield self.db
-            finally:
-                if self.db.in_transaction:
-                    self.db.execute("COMMIT")
+                self._follow_file()
+                self.db.execute("BEGIN")
+                try:
+                    yield self.db
+                finally:
+                    if self.db.in_transaction:
+                        self.db.execute("COMMIT")
+            except sqlite3.Error as error:
+                raise self._explained(error) from error
 
     def version(self) -> tuple[int, int]:
         """Changes when another connection has committed, or the file was replaced."""
@@ -197,15 +183,15 @@ class Database:
         self.db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         self.db.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
         version = self.db.execute("PRAGMA user_version").fetchone()[0]
-        if version > SCHEMA_VERSION:
+        if version > schema.VERSION:
             raise ResourceError(
-                f"{self.path}: written by a newer Gudgeon (schema {version}, this one reads {SCHEMA_VERSION}); update"
+                f"{self.path}: written by a newer Gudgeon (schema {version}, this one reads {schema.VERSION}); update"
             )
         self._set_durable(True)
         self.db.execute("BEGIN IMMEDIATE")
         try:
-            if version < SCHEMA_VERSION:
-                self._make(version)
+            if version < schema.VERSION:
+                schema.make(self.db, version)
             self._begin_boot()
             self.db.execute("COMMIT")
         except BaseException:
@@ -213,27 +199,6 @@ class Database:
                 self.db.execute("ROLLBACK")
             raise
         self._check()
-
-    def _make(self, version: int) -> None:
-        old = self._take_version_1() if version == 1 else []
-        for statement in _SCHEMA.split(";"):
-            self.db.execute(statement)
-        for stream in STREAMS:
-            self.db.execute(_EVENTS.format(stream))
-        self.db.executemany(
-            "INSERT INTO stream VALUES (?, 0, '', 0, 0, 0, 0, 0, NULL)", [(stream,) for stream in STREAMS]
-        )
-        self.put("chain", secrets.token_hex(8))
-        self.put("version_1", json.dumps(old) if old else None)
-        self.db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
-    def _take_version_1(self) -> list[Any]:
-        """What still waited in a queue of schema 1, which knew no chain: [stream, kind, body] in order."""
-        found = self.db.execute("SELECT stream, data FROM event ORDER BY priority, stream, seq").fetchall()
-        self.db.execute("DROP TABLE event")
-        self.db.execute("DROP TABLE stream")
-        events = [(stream, json.loads(data)) for stream, data in found]
-        return [[stream, event["kind"], event["body"]] for stream, event in events]
 
     def _begin_boot(self) -> None:
         """Running time goes on from where the last boot was seen."""
@@ -274,19 +239,14 @@ class Database:
             self.db.close()
             self._open()
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.DatabaseError as error:
-            if (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF in DAMAGED:
-                self._suspect = True
-                self.db.close()
-                self._open()
-                raise DamagedError(str(error)) from error
-            raise ResourceError(self.explain(error)) from error
-        except sqlite3.Error as error:
-            raise ResourceError(self.explain(error)) from error
+    def _explained(self, error: sqlite3.Error) -> Exception:
+        """What to raise for it; where a page cannot be read, a new file has taken the place of this one by then."""
+        if (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF in DAMAGED:
+            self._suspect = True
+            self.db.close()
+            self._open()
+            return DamagedError(str(error))
+        return ResourceError(self.explain(error))
 
     def _set_durable(self, durable: bool) -> None:
         if durable != self._durable:

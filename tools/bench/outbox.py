@@ -15,7 +15,7 @@ from typing import Any
 from edge_runtime.outbox.store import Outbox
 from tools.bench.figures import row
 from tools.bench.loop import WARM, timed
-from tools.bench.rivals import RIVALS, Put, rivals
+from tools.bench.rivals import RIVALS, Put, bare_insert, rivals
 
 GROUP = 100
 PRODUCERS = 32
@@ -30,9 +30,10 @@ BODY = {
 def run(folder: Path | None, count: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir=folder) as place:
         outbox = Outbox(Path(place) / "outbox.db", "bench", "bench")
-        line = outbox.append("decision", "decision", BODY)
-        text = json.dumps(line.to_dict())
-        data = text.encode()
+        outbox.append("decision", "decision", BODY)
+        data = outbox.pending(1)[0].line
+        text = data.decode()
+        bare = bare_insert(Path(place), data)
         fd = os.open(Path(place) / "floor", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
         def floor(lines: int) -> None:
@@ -40,11 +41,14 @@ def run(folder: Path | None, count: int) -> dict[str, Any]:
                 os.write(fd, data)
             os.fdatasync(fd)
 
+        single, hundred = "write + fdatasync", f"{GROUP} writes + fdatasync"
         refused: list[dict[str, str]] = []
         others = dict(rivals(Path(place), refused))
         work: dict[str, Callable[[], object]] = {
-            "write + fdatasync": lambda: floor(1),
-            f"{GROUP} writes + fdatasync": lambda: floor(GROUP),
+            single: lambda: floor(1),
+            hundred: lambda: floor(GROUP),
+            "bare sqlite3, INSERT + COMMIT": lambda: bare(1),
+            f"bare sqlite3, {GROUP} rows in one commit": lambda: bare(GROUP),
             "append, durable": lambda: outbox.append("decision", "decision", BODY),
             f"append, {GROUP} in one commit": lambda: outbox.append_many([("decision", "decision", BODY)] * GROUP),
         }
@@ -59,8 +63,7 @@ def run(folder: Path | None, count: int) -> dict[str, Any]:
         rates = _rates(outbox, others, count)
         os.close(fd)
         outbox.close()
-    single, hundred = times["write + fdatasync"], times[f"{GROUP} writes + fdatasync"]
-    rows = [row(name, t, hundred if str(GROUP) in name else single) for name, t in times.items()]
+    rows = [row(name, t, times[hundred if str(GROUP) in name else single]) for name, t in times.items()]
     return {
         "bench": "outbox", "count": count, "record_bytes": len(data), "refused": refused, "rows": rows, "producers": rates,
         "floor": f"write + fdatasync; for {GROUP}: {GROUP} writes + fdatasync",

@@ -23,7 +23,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from edge_runtime.clock import FakeClock
 from edge_runtime.errors import ResourceError
 from edge_runtime.outbox import database
-from edge_runtime.outbox.store import BODY_LIMIT_BYTES, Outbox
+from edge_runtime.outbox.encoding import BODY_LIMIT_BYTES
+from edge_runtime.outbox.store import Outbox
 from edge_runtime.wire.envelope import STREAMS, Event, Record, genesis, read_record, record_line
 
 ROOT = Path(__file__).parents[3]
@@ -262,7 +263,7 @@ def test_an_interrupt_in_a_commit_fails_the_whole_group(path: Path, monkeypatch:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(box, "_add", interrupt)
+        patch.setattr(box._rows, "_add", interrupt)
         with pytest.raises(KeyboardInterrupt):
             box.append("decision", "k", {})
     assert box.append("decision", "k", {}).seq == 1
