@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, overload
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, overload
 
 from edge_runtime.outbox.database import Database
 from edge_runtime.outbox.group import Request
@@ -18,15 +20,11 @@ from edge_runtime.wire.envelope import STREAMS, Event, record_hash
 
 CHUNKS = (64, 32, 16, 8, 4, 2, 1)  # rows of one statement
 COLUMNS = 4
+_stream = itemgetter(0)
 
 
-class Item(NamedTuple):
-    """`text`: the body as JSON."""
-
-    stream: str
-    kind: str
-    body: Mapping[str, Any]
-    text: str
+#: stream, kind, body, and the body as JSON
+Item = tuple[str, str, Mapping[str, Any], str]
 
 
 class Append(Request):
@@ -37,7 +35,7 @@ class Append(Request):
     def __init__(
         self, items: Sequence[Item], durable: bool, mono_ns: int, wall_ns: int, uncertainty_ns: int | None
     ) -> None:
-        super().__init__(sum([len(item.text) for item in items]))
+        super().__init__(sum([len(item[3]) for item in items]))
         self.items, self.durable = items, durable
         self.mono_ns, self.wall_ns, self.uncertainty_ns = mono_ns, wall_ns, uncertainty_ns
         self.events: Sequence[Event] = ()
@@ -60,10 +58,8 @@ class Stored(Sequence[Event]):
         if isinstance(at, slice):
             return [self[i] for i in range(*at.indices(len(self)))]
         (device, chain, boot_id), a = self._names, self._append
-        item, (seq, prev) = a.items[at], self._places[at]
-        return Event(
-            device, chain, item.stream, seq, boot_id, item.kind, a.mono_ns, a.wall_ns, a.uncertainty_ns, prev, item.body
-        )
+        (stream, kind, body, _), (seq, prev) = a.items[at], self._places[at]
+        return Event(device, chain, stream, seq, boot_id, kind, a.mono_ns, a.wall_ns, a.uncertainty_ns, prev, body)
 
 
 class Rows:
@@ -92,15 +88,19 @@ class Rows:
         boot = f',"boot_id":{self._text(self._boot_id)},"kind":'
         times = f',"mono_ns":{append.mono_ns},"wall_ns":{append.wall_ns},"wall_uncertainty_ns":{uncertainty},"prev":"'
         places = []
-        for stream, kind, _, text in append.items:
+        for stream, run in groupby(append.items, _stream):
             seq, prev, cum = self._heads.newest(stream)
-            seq += 1
-            line = f'{begin}{stream}","seq":{seq}{boot}{self._text(kind)}{times}{prev}","body":{text}}}'.encode()
-            data = pack(line) if len(line) >= PACK_FROM_BYTES else line
-            cum += len(data)
-            self._heads.advance(stream, Newest(seq, record_hash(line), cum))
-            values[stream] += (seq, tick_s, cum, data)
-            places.append((seq, prev))
+            rows = values[stream]
+            for _, kind, _, text in run:
+                seq += 1
+                name = self._texts.get(kind) or self._text(kind)
+                line = f'{begin}{stream}","seq":{seq}{boot}{name}{times}{prev}","body":{text}}}'.encode()
+                data = line if len(line) < PACK_FROM_BYTES else pack(line)
+                cum += len(data)
+                rows += (seq, tick_s, cum, data)
+                places.append((seq, prev))
+                prev = record_hash(line)
+            self._heads.advance(stream, Newest(seq, prev, cum))
         return places
 
     def _text(self, name: str) -> str:

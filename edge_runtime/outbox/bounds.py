@@ -103,7 +103,7 @@ class Bounds:
     def _admit(self, append: Append, pages: int, cap: Cap) -> bool:
         room = self._shedding.make_room(pages, cap)
         self._database.limit_pages(cap.hard)
-        if not room and all(item.stream == ALARM for item in append.items):
+        if not room and all(stream == ALARM for stream, *_ in append.items):
             room = self._database.used_pages() + pages <= cap.hard
         append.error = None if room else self._refusal(cap)
         return room

@@ -26,15 +26,11 @@ def encode(stream: str, body: Mapping[str, Any]) -> str:
     """ValueError or TypeError where `body` is no JSON, or too large."""
     if stream not in STREAMS:
         raise ValueError(f"unknown stream {stream!r}, expected one of {', '.join(STREAMS)}")
-    text = to_json(body)
+    try:
+        data = _fast(body, None, _PLAIN)
+        text = data.decode() if data.isascii() and b"null" not in data else _strict(body)
+    except orjson.JSONEncodeError:
+        text = _strict(body)
     if len(text) > BODY_LIMIT_BYTES:
         raise ValueError(f"event body of {len(text)} bytes in stream {stream} is over the limit of {BODY_LIMIT_BYTES}")
     return text
-
-
-def to_json(body: Mapping[str, Any]) -> str:
-    try:
-        data = _fast(body, None, _PLAIN)
-    except TypeError:  # orjson.JSONEncodeError is one
-        return _strict(body)
-    return _strict(body) if b"null" in data or not data.isascii() else data.decode()

@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 from edge_runtime.clock import Clock, SystemClock
 from edge_runtime.errors import ResourceError
 from edge_runtime.outbox import acknowledging, reading
-from edge_runtime.outbox.appending import Append, Item, Rows
+from edge_runtime.outbox.appending import Append, Rows
 from edge_runtime.outbox.bounds import GROUP_LIMIT_BYTES, Bounds
 from edge_runtime.outbox.database import DamagedError, Database
 from edge_runtime.outbox.encoding import encode
@@ -111,7 +111,7 @@ class Outbox:
         return events
 
     def _request(self, items: Sequence[tuple[str, str, Mapping[str, Any]]], durable: bool | None) -> Append:
-        found = [Item(stream, kind, body, encode(stream, body)) for stream, kind, body in items]
+        found = [(stream, kind, body, encode(stream, body)) for stream, kind, body in items]
         if durable is None:
             durable = any(STREAMS[stream][1] for stream, *_ in items)
         clock = self._clock
