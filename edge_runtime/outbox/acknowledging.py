@@ -15,15 +15,16 @@ from edge_runtime.outbox.shedding import Shedding
 from edge_runtime.wire.batch import Checkpoint, Head
 from edge_runtime.wire.envelope import STREAMS
 
-ACK_ROWS = 5000
+ACK_ROWS = 250
+PAUSE_S = 0.0005  # between two transactions, for a control loop that waits for the file
 COUNTERS = 1000
 
 
-def ack(database: Database, heads: Heads, stream: str, seq: int) -> int:
+def ack(database: Database, heads: Heads, clock: Clock, stream: str, seq: int) -> int:
     """Deletes up to `seq`, cut to the head; how many went."""
-    deleted = 0
-    more = True
+    deleted, more = _ack_step(database, heads, stream, seq)
     while more:
+        clock.sleep(PAUSE_S)
         count, more = _ack_step(database, heads, stream, seq)
         deleted += count
     return deleted

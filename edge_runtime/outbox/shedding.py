@@ -20,6 +20,7 @@ from edge_runtime.wire.envelope import record_hash
 
 EVICT_ROWS = 256
 THIN_ROWS = 1024  # of one step; as many of the newest stay whole
+ANY_AGE = 2**62
 PAGES_OF_A_STEP = 24  # a step itself may need pages before it frees any
 
 
@@ -48,12 +49,22 @@ class Shedding:
     def expire(self, tick_s: int) -> int:
         """Give up what is older than its class keeps it; how many records went."""
         gone = 0
-        for stream in CLASSES:
-            keep_s = self._storage.policy(stream).retention_s
-            while keep_s and (count := self._evict(stream, "retention", tick_s - keep_s)):
+        for stream, before_tick_s in self._expired(tick_s):
+            while count := self._evict(stream, "retention", before_tick_s):
                 gone += count
                 self.trim_log()
         return gone
+
+    def _expired(self, tick_s: int) -> list[tuple[str, int]]:
+        """Streams whose oldest record is too old, and from when on they are kept: known without taking the write lock."""
+        kept = [(stream, self._storage.policy(stream).retention_s) for stream in CLASSES]
+        with self._database.reading() as db:
+            found = []
+            for stream, retention_s in kept:
+                oldest = retention_s and db.execute(f"SELECT tick_s FROM event_{stream} ORDER BY seq LIMIT 1").fetchone()
+                if oldest and oldest[0] < tick_s - retention_s:
+                    found.append((stream, tick_s - retention_s))
+        return found
 
     def trim_log(self) -> None:
         """Keep the write-ahead log within its share of the budget."""
@@ -70,15 +81,15 @@ class Shedding:
     # ── one step ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _take(self, step: Step) -> int:
-        return self._thin(step.stream, step.every) if step.every else self._evict(step.stream, "evict_oldest", None)
+        return self._thin(step.stream, step.every) if step.every else self._evict(step.stream, "evict_oldest", ANY_AGE)
 
-    def _evict(self, stream: str, policy: str, before_tick_s: int | None) -> int:
-        where = f"seq < (SELECT max(seq) FROM event_{stream})"
-        if before_tick_s is not None:
-            where += f" AND tick_s < {before_tick_s}"
+    def _evict(self, stream: str, policy: str, before_tick_s: int) -> int:
         with self._database.transaction(durable=False) as db:
-            rows = f"SELECT seq, length(data) AS size FROM event_{stream} WHERE {where} ORDER BY seq LIMIT {EVICT_ROWS}"
-            found = db.execute(f"SELECT min(seq), max(seq), count(*), sum(size) FROM ({rows})").fetchone()
+            rows = f"SELECT seq, tick_s, length(data) AS size FROM event_{stream} "
+            rows += f"WHERE seq < (SELECT max(seq) FROM event_{stream}) ORDER BY seq LIMIT {EVICT_ROWS}"
+            found = db.execute(  # numbers and running time rise together, so these are the first of the rows
+                f"SELECT min(seq), max(seq), count(*), sum(size) FROM ({rows}) WHERE tick_s < ?", (before_tick_s,)
+            ).fetchone()
             if not found[2]:
                 return 0
             taken = _Range(*found)

@@ -206,7 +206,7 @@ class Outbox:
 
         A number above the stream's head is cut to the head, so that a confused cloud cannot make the future vanish."""
         found = [(stream, seq) for stream, seq in committed.items() if stream in STREAMS]
-        return sum(acknowledging.ack(self._db, self._heads, stream, seq) for stream, seq in found)
+        return sum(acknowledging.ack(self._db, self._heads, self._clock, stream, seq) for stream, seq in found)
 
     def checkpoint(self) -> Checkpoint:
         """What this outbox says of itself now, to be signed and sent; its counter was given to no other."""
