@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 
 from cloud.api import live, proofs, records
 from cloud.security import Security
+from cloud.settings import CloudSettings
 from cloud.simulator import Simulator
 from cloud.summary import Summaries
 from edge_runtime import __version__
@@ -28,8 +29,15 @@ PAGES: dict[str, tuple[str, str]] = {
 API = "/api/v1"
 
 
-def make_app(engine: Engine, simulator: Simulator, broker_connected: Callable[[], bool]) -> FastAPI:
-    """`app.state.stop_streams()` ends open streams; any thread may call it."""
+def make_app(
+    engine: Engine,
+    settings: CloudSettings,
+    broker_connected: Callable[[], bool] | None = None,
+    simulator: Simulator | None = None,
+) -> FastAPI:
+    """`app.state.stop_streams()` ends open streams; any thread may call it. `broker_connected` None: ingest is elsewhere.
+    `simulator`: another than that of the settings."""
+    simulator = simulator or Simulator(settings.simulator.stats_url)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -48,7 +56,7 @@ def make_app(engine: Engine, simulator: Simulator, broker_connected: Callable[[]
         docs_url=None,
         redoc_url=None,
     )
-    app.state.engine = engine
+    app.state.engine, app.state.settings = engine, settings
     app.state.broker_connected = broker_connected
     app.add_middleware(Security)
     app.include_router(live.router, prefix=API, tags=["live"])

@@ -32,7 +32,7 @@ from cloud.messages import Connected, Item, Rejection, read_message
 from cloud.store.writer import Writer
 from cloud.store.writing import Acks
 from edge_runtime import log
-from edge_runtime.mqtt_access import BrokerAccess, secret_file, tls_context
+from edge_runtime.mqtt_access import Access, BrokerAccess
 from edge_runtime.wire.batch import encode_ack
 from edge_runtime.wire.topics import subscription
 
@@ -62,8 +62,7 @@ class Ingest:
     ) -> None:
         self._writer, self._host, self._port, self._embedded = writer, host, port, embedded
         self._protocols = PROTOCOLS[1:] if embedded else PROTOCOLS
-        self._access = access or BrokerAccess()
-        self._tls = tls_context(self._access)
+        self._access = Access(access or BrokerAccess())
         self._queue: queue.Queue[Message | Connected | None] = queue.Queue(QUEUE_MESSAGES)
         self._stopping = threading.Event()
         self._ended = threading.Event()
@@ -129,7 +128,7 @@ class Ingest:
     def _properties(self) -> Properties | None:
         if self._protocols[self._protocol] is not MQTTProtocolVersion.MQTTv5:
             return None
-        found = Properties(PacketTypes.CONNECT)
+        found = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         found.ReceiveMaximum = UNDER_WAY
         return found
 
@@ -146,11 +145,7 @@ class Ingest:
             reconnect_on_failure=False,
             manual_ack=True,
         )
-        if self._tls is not None:
-            client.tls_set_context(self._tls)
-        if self._access.username:
-            file = self._access.password_file
-            client.username_pw_set(self._access.username, secret_file(file) if file else None)
+        self._access.apply(client)
         client.connect_timeout = CONNECT_TIMEOUT_S
         client.on_socket_open = _no_delay
         client.on_connect = self._on_connect

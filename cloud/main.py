@@ -1,37 +1,30 @@
 """`gudgeon cloud`: broker, ingest and web server in one process, started in this order and stopped in the reverse.
 
 Each has its own thread; this thread waits for SIGTERM or SIGINT. Sockets are opened first, so that a port in use is told
-before anything runs. The ready file appears when all three serve.
+before anything runs. The ready file appears when all three serve. Broker and ingest may also run elsewhere.
 """
 
 from __future__ import annotations
 
-import argparse
 import gc
-import json
 import logging
-import os
-import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
-from paho.mqtt.enums import MQTTProtocolVersion
 
 from cloud.app import make_app
 from cloud.broker import EmbeddedBroker
-from cloud.ingest import PROTOCOLS, Ingest
-from cloud.settings import CloudSettings, load_cloud
-from cloud.simulator import Simulator
+from cloud.serving import OnReady, make_ingest, serve
+from cloud.settings import CloudSettings
 from cloud.sockets import listen, port_of
 from cloud.store.opening import open_store
+from cloud.store.writer import open_writer
 from edge_runtime import log
-from edge_runtime.errors import GudgeonError, ResourceError
+from edge_runtime.errors import GudgeonError
 
 READY_TIMEOUT_S = 10.0
 STREAMS_END_S = 1
@@ -74,8 +67,8 @@ class WebServer:
         self._thread.join(2 * STREAMS_END_S)
 
 
-def run(settings: CloudSettings, on_ready: Callable[[int, int], None], stop: threading.Event) -> None:
-    """Serve until `stop`; `on_ready(http_port, broker_port)` is called once everything serves."""
+def run(settings: CloudSettings, on_ready: OnReady, stop: threading.Event) -> None:
+    """Serve until `stop`; `on_ready({http_port, broker_port})` is called once everything serves."""
     with ExitStack() as stack:
         http = listen(settings.http.host, settings.http.port, "http.port")
         stack.callback(http.close)
@@ -85,72 +78,40 @@ def run(settings: CloudSettings, on_ready: Callable[[int, int], None], stop: thr
             sock = listen(settings.broker.host, settings.broker.port, "broker.port")
             stack.callback(sock.close)
             broker_port, broker = port_of(sock), EmbeddedBroker(sock)
-        engine = open_store(settings.store.url)
+        engine = open_store(settings.store.address)
         stack.callback(engine.dispose)
         if broker:
             broker.start()
             stack.callback(broker.stop)
-        protocols = (MQTTProtocolVersion.MQTTv311,) if broker else PROTOCOLS
-        ingest = Ingest(engine, settings.broker.host, broker_port, protocols)
-        ingest.start()
-        stack.callback(ingest.stop)
-        if broker and not ingest.connected.wait(READY_TIMEOUT_S):
-            raise GudgeonError("ingest could not connect to the embedded broker")
-        web = WebServer(make_app(engine, Simulator(settings.simulator.stats_url), ingest.connected.is_set), http)
+        ingest = None
+        if settings.ingest.here:
+            writer = open_writer(engine)
+            stack.callback(writer.close)
+            ingest = make_ingest(settings, writer, broker_port)
+            ingest.start()
+            stack.callback(ingest.stop)
+            if broker and not ingest.connected.wait(READY_TIMEOUT_S):
+                raise GudgeonError("ingest could not connect to the embedded broker")
+        web = WebServer(make_app(engine, settings, ingest.connected.is_set if ingest else None), http)
         web.start()
         stack.callback(web.stop)
         gc.collect()
         gc.freeze()
-        on_ready(port_of(http), broker_port)
+        page = f"http://{url_host(settings.http.host)}:{port_of(http)}/"
+        log.say(logging.INFO, "cloud serves", page=page, broker=f"{settings.broker.host}:{broker_port}")
+        on_ready({"http_port": port_of(http), "broker_port": broker_port})
         while not stop.wait(CHECK_S):
             if not web.alive:
                 raise GudgeonError("the web server ended; see the log above")
 
 
-def write_ready(path: Path, http_port: int, broker_port: int) -> None:
-    """The whole file or none: written beside it and renamed."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_text(json.dumps({"http_port": http_port, "broker_port": broker_port}))
-        os.replace(temporary, path)
-    except OSError as error:
-        raise ResourceError(f"{path}: the ready file cannot be written: {error.strerror}") from error
+def url_host(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="gudgeon cloud", description="The cloud companion: broker, ingest, store, page."
-    )
-    parser.add_argument("--config", type=Path, required=True, metavar="cloud.toml")
-    parser.add_argument(
-        "--ready-file", type=Path, metavar="F", help="JSON {http_port, broker_port}, written when all serve"
-    )
-    args = parser.parse_args(argv)
-    stop = threading.Event()
-    signals = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in signals}
-    try:
-        settings = load_cloud(args.config)
-        log.setup("cloud")
-
-        def ready(http_port: int, broker_port: int) -> None:
-            address = f"http://{url_host(settings.http.host)}:{http_port}/"
-            log.say(logging.INFO, "cloud serves", page=address, broker=f"{settings.broker.host}:{broker_port}")
-            if args.ready_file:
-                write_ready(args.ready_file, http_port, broker_port)
-
-        run(settings, ready, stop)
-    except GudgeonError as error:
-        print(f"gudgeon cloud: {error}", file=sys.stderr)
-        return error.exit_code
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    return 0
-
-
-def url_host(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
+    ready = "JSON {http_port, broker_port}, written when all serve"
+    return serve("cloud", "The cloud companion: broker, ingest, store, page.", ready, run, argv)
 
 
 if __name__ == "__main__":

@@ -121,6 +121,8 @@ def _status(place: Place, payload: bytes) -> Status:
 
 def plain_text(value: str) -> str:
     """Text that every store takes as UTF-8: what it cannot (half of a surrogate pair, NUL) becomes a question mark."""
+    if value.isascii() and "\0" not in value:
+        return value
     return value.encode("utf-8", "replace").decode("utf-8").replace("\0", "?")
 
 

@@ -110,6 +110,10 @@ class CloudSettings:
     ingest: IngestSection = field(default_factory=IngestSection)
     simulator: SimulatorSection = field(default_factory=SimulatorSection)
 
+    def __post_init__(self) -> None:
+        if self.broker.embedded and not self.ingest.here:
+            raise ValueError("the embedded broker serves ingest in this process only; set broker.embedded = false")
+
 
 def load_cloud(path: Path) -> CloudSettings:
     """Read `cloud.toml`; ConfigError names file, key and what was expected."""

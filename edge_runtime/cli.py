@@ -26,6 +26,8 @@ COMMANDS: dict[str, Command] = {
     "install": Command("edge_runtime.update.install:main", "edge", "stage, try and activate a signed bundle"),
     "sim": Command("firmware_sim.cli:main", "sim", "the simulated plant: line, images"),
     "cloud": Command("cloud.main:main", "cloud", "the cloud companion: broker, ingest, store, page"),
+    "ingest": Command("cloud.worker:main", "cloud", "one ingest worker more, for a cloud with its own broker"),
+    "up": Command("tools.up.main:main", "cloud,postgres,tools", "a larger cloud here: Mosquitto, PostgreSQL, workers"),
     "proof": Command("cloud.proof.cli:main", "cloud", "what of a device's records was delivered, signed and checkable"),
     "train": Command("tools.pipeline.launch:train", "tools", "train, quantise, pack and sign a bundle"),
     "evaluate": Command("tools.pipeline.evaluate:main", "edge,tools", "score a packed bundle on labelled images"),

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from edge_runtime.errors import ConfigError
+from edge_runtime.mqtt_access import BrokerAccess
 from edge_runtime.outbox.policy import Storage
 from edge_runtime.wire.topics import Place
 
 T = TypeVar("T")
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True)
@@ -123,29 +123,15 @@ class ControlSection:
 
 
 @dataclass(frozen=True)
-class BrokerSection:
-    """`tls`: the broker must show a certificate of `ca_file` (else of the system's authorities) for `host`. `cert_file` and
-    `key_file` are the device's own certificate. `password_file` holds one line and belongs to this user alone."""
-
+class BrokerSection(BrokerAccess):
     host: str = "127.0.0.1"
     port: int = 1883
     keepalive_s: int = 30
-    tls: bool = False
-    ca_file: Path | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
-    username: str = ""
-    password_file: Path | None = None
 
     def __post_init__(self) -> None:
         _check_port(self.port)
         _check_positive(self, "keepalive_s")
-        if not self.tls and (self.ca_file or self.cert_file or self.key_file):
-            raise ValueError("ca_file, cert_file and key_file need tls = true")
-        if (self.cert_file is None) != (self.key_file is None):
-            raise ValueError("expected cert_file and key_file, or neither")
-        if (self.username or self.password_file) and not self.tls and self.host not in LOOPBACK:
-            raise ValueError(f"a password would cross the network to {self.host} unencrypted; set tls = true")
+        self.check(self.host)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,14 @@
-"""How an MQTT client proves who it is and whom it speaks to: TLS and password. Device and cloud share it."""
+"""How an MQTT client proves who it is and whom it speaks to: TLS and password. Device and cloud share it.
+
+Files are read once at the start, so that a wrong one is told then.
+"""
 
 from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from edge_runtime.durable import disk_errors
 from edge_runtime.errors import ConfigError, ResourceError
@@ -55,3 +59,24 @@ def secret_file(path: Path) -> str:
         if path.stat().st_mode & 0o077:
             raise ResourceError(f"{path}: other users can read it; run: chmod 600 {path}")
         return path.read_text().strip()
+
+
+class Client(Protocol):
+    """What is needed of `paho.mqtt.client.Client`."""
+
+    def tls_set_context(self, context: ssl.SSLContext | None = ...) -> None: ...
+    def username_pw_set(self, username: str | None, password: str | None = ...) -> None: ...
+
+
+class Access:
+    """Applied to every connection."""
+
+    def __init__(self, broker: BrokerAccess) -> None:
+        self._context, self._username = tls_context(broker), broker.username
+        self._password = secret_file(broker.password_file) if broker.password_file else None
+
+    def apply(self, client: Client) -> None:
+        if self._context is not None:
+            client.tls_set_context(self._context)
+        if self._username:
+            client.username_pw_set(self._username, self._password)

@@ -29,8 +29,9 @@ REJECTS_SHOWN = 12
 @router.get("/health", response_model=models.Health)
 def health(request: Request) -> Any:
     """`degraded`: the page works, but nothing can arrive, because there is no broker."""
-    connected = request.app.state.broker_connected()
-    return {"status": "ok" if connected else "degraded", "broker_connected": connected, "version": __version__}
+    connected = _connected(request.app.state)
+    status = "degraded" if connected is False else "ok"
+    return {"status": status, "broker_connected": connected, "version": __version__}
 
 
 @router.get("/summary", response_model=models.Summary)
@@ -54,11 +55,16 @@ async def _messages(state: Any) -> AsyncIterator[str]:
             yield sse("reject", named(row))
             newest_id = max(newest_id, row["id"])
         last_id = newest_id
-        yield sse("summary", await state.summaries.get() | {"broker_connected": state.broker_connected()})
+        yield sse("summary", await state.summaries.get() | {"broker_connected": _connected(state)})
         try:
             await asyncio.wait_for(stopping.wait(), PERIOD_S)
         except TimeoutError:
             pass
+
+
+def _connected(state: Any) -> bool | None:
+    """None where ingest runs elsewhere."""
+    return state.broker_connected() if state.broker_connected else None
 
 
 def sse(event: str, data: Any) -> str:

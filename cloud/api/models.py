@@ -8,8 +8,10 @@ from pydantic import BaseModel
 
 
 class Health(BaseModel):
+    """`broker_connected`: null where ingest runs in processes of its own."""
+
     status: Literal["ok", "degraded"]
-    broker_connected: bool
+    broker_connected: bool | None
     version: str
 
 

@@ -11,8 +11,8 @@ from fastapi.responses import StreamingResponse
 
 from cloud.proof.cli import parse_time
 from cloud.proof.statement import Period, proof_lines
-from cloud.store.opening import signing_key
 from edge_runtime.errors import UsageError
+from edge_runtime.identity import load_or_make
 
 router = APIRouter()
 
@@ -29,7 +29,8 @@ def proof(
     engine = request.app.state.engine
     try:
         period = Period(*(None if text is None else parse_time(text) for text in (start, end)))
-        lines = proof_lines(engine, signing_key(engine), device, period, time.time_ns(), records)
+        key = load_or_make(request.app.state.settings.store.key_file)
+        lines = proof_lines(engine, key, device, period, time.time_ns(), records)
         first = next(lines)
     except UsageError as error:
         raise HTTPException(404 if "is no time" not in str(error) else 422, str(error)) from error

@@ -15,9 +15,10 @@ from urllib.parse import quote
 from cloud.proof.statement import Period, proof_lines
 from cloud.proof.verify import Verdict, verify
 from cloud.settings import load_cloud
-from cloud.store.opening import open_store, signing_key
+from cloud.store.opening import open_store
 from edge_runtime.durable import disk_errors
 from edge_runtime.errors import EndpointError, UsageError
+from edge_runtime.identity import load_or_make
 
 TIMEOUT_S = 60.0
 
@@ -69,9 +70,10 @@ def _fetch(args: argparse.Namespace) -> Iterator[str]:
     known = {name: text for name, text in times.items() if text is not None}
     period = Period(*(None if times[name] is None else parse_time(times[name]) for name in ("from", "to")))
     if args.config:
-        engine = open_store(load_cloud(args.config).store.url)
+        store = load_cloud(args.config).store
+        engine, key = open_store(store.address), load_or_make(store.key_file)
         try:
-            yield from proof_lines(engine, signing_key(engine), args.device, period, time.time_ns(), args.records)
+            yield from proof_lines(engine, key, args.device, period, time.time_ns(), args.records)
         finally:
             engine.dispose()
         return

@@ -17,6 +17,7 @@ from edge_runtime.errors import ConfigError, ResourceError
 
 SQLITE = "sqlite:///"
 POSTGRESQL = "postgresql"
+WRITES = "gudgeon_writes"  # execution option of an engine
 PRAGMAS = ("journal_mode = WAL", "synchronous = FULL", "busy_timeout = 5000", "foreign_keys = ON")
 
 
@@ -78,4 +79,5 @@ def _configure(connection: Any, _: Any) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN")
+    """Who will write takes the lock at once: a reader that turns writer may be refused."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get(WRITES) else "BEGIN")

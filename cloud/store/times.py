@@ -89,7 +89,8 @@ def told(batches: Sequence[Batch], now_ns: int) -> Iterator[tuple[str, BootClock
         c = batch.checkpoint
         if not trusted(c):
             yield plain_text(c.boot_id), BootClock(now_ns - c.mono_ns, CONTACT_NS, "contact")
-        for e in (c, *batch.events[:1], *batch.events[-1:]):
+        stamped: list[Stamped] = [c, *batch.events[:1], *batch.events[-1:]]
+        for e in stamped:
             if trusted(e):
                 yield plain_text(e.boot_id), BootClock(e.wall_ns - e.mono_ns, e.wall_uncertainty_ns or 0, "boot")
 

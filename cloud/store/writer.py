@@ -10,6 +10,7 @@ from sqlalchemy import URL, Engine
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from cloud.messages import Batch, Item
+from cloud.store.opening import WRITES
 from cloud.store.partitions import Month, make_partitions, months_of
 from cloud.store.writing import Acks, commit, store
 
@@ -19,14 +20,14 @@ class Writer(Protocol):
     def close(self) -> None: ...
 
 
-def open_writer(engine: Engine, url: URL) -> Writer:
-    """For a store that is up to date (`open_store`); `url` has the password, which `engine` hides."""
-    return SqliteWriter(engine) if url.drivername == "sqlite" else PostgresWriter(url)
+def open_writer(engine: Engine) -> Writer:
+    """For a store that is up to date (`open_store`)."""
+    return SqliteWriter(engine) if engine.dialect.name == "sqlite" else PostgresWriter(engine.url)
 
 
 class SqliteWriter:
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        self._engine = engine.execution_options(**{WRITES: True})
 
     def commit(self, items: Sequence[Item], now_ns: int) -> Acks:
         return commit(self._engine, items, now_ns)

@@ -11,8 +11,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from sqlalchemy import Connection, Engine, delete, func, insert, or_, select, tuple_, update
 
@@ -28,6 +28,7 @@ from edge_runtime.wire.topics import Place
 
 T = TypeVar("T")
 CHUNK = 500
+DECISION_COLUMNS = tuple(column.name for column in t.decision.columns)
 REJECTIONS_KEPT = 1000
 
 #: the answer to each chain that sent something, and where it belongs
@@ -44,10 +45,10 @@ def store(connection: Connection, items: Sequence[Item], now_ns: int) -> Acks:
     """The same within a transaction: what it returns is true once that is committed."""
     devices = {item.place.device for item in items if isinstance(item, Batch | Status)}
     lock(connection, devices, alone=any(isinstance(item, Connected) for item in items))
-    batches: dict[tuple[Place, str], list[Batch]] = defaultdict(list)
+    batches: dict[tuple[str, str], list[Batch]] = defaultdict(list)
     for item in items:
         if isinstance(item, Batch):
-            batches[item.place, item.checkpoint.chain].append(item)
+            batches[item.place.device, item.checkpoint.chain].append(item)
         elif isinstance(item, Status):
             _see(connection, item.place, now_ns, item)
         elif isinstance(item, Rejection):
@@ -55,15 +56,16 @@ def store(connection: Connection, items: Sequence[Item], now_ns: int) -> Acks:
         elif isinstance(item, Connected):
             connection.execute(update(t.device).values(online=False))
     added = Added(connection)
-    acks = [_store(connection, place, chain, found, added, now_ns) for (place, chain), found in batches.items()]
+    acks = [_store(connection, chain, found, added, now_ns) for (_, chain), found in batches.items()]
     added.flush()
     return [ack for ack in acks if ack is not None]
 
 
 def _store(
-    connection: Connection, place: Place, chain: str, batches: Sequence[Batch], added: Added, now_ns: int
+    connection: Connection, chain: str, batches: Sequence[Batch], added: Added, now_ns: int
 ) -> tuple[Place, Ack] | None:
     """Add what is new of one chain; the answer to it, or None where the chain belongs to another key."""
+    place = batches[-1].place
     if not _pin(connection, place, chain, batches, now_ns):
         return None
     _see(connection, place, now_ns)
@@ -79,7 +81,7 @@ def _store(
             streams[e.stream].setdefault(e.seq, (e, line))
     committed: dict[str, int] = {}
     islands: dict[str, list[Span]] = {}
-    for stream in {*streams, *(s.stream for s in shed.values())}:
+    for stream in dict.fromkeys([*streams, *(s.stream for s in shed.values())]):
         where = (place.device, chain, stream)
         fresh = _insert(connection, where, streams[stream], added, clocks, now_ns)
         settled = newest.floor.get(stream, 1) - 1
@@ -144,11 +146,11 @@ def _insert(
     if not fresh:
         return []
     ids = added.ids(len(fresh))
-    added.rows += [_event_row(i, e, line, clocks.time(e), now_ns) for i, (e, line) in zip(ids, fresh, strict=True)]
+    added.events += [_event_row(i, e, line, clocks.time(e), now_ns) for i, (e, line) in zip(ids, fresh, strict=True)]
     events = [e for e, _ in fresh]
     _keep_latest(connection, events)
     if where[2] == STREAM:
-        _project(connection, events, ids, now_ns)
+        _project(connection, events, ids, added, now_ns)
     chains.verify(connection, where, {e.seq: chains.Stored(line, e.prev) for e, line in fresh}, now_ns)
     return [e.seq for e in events]
 
@@ -167,7 +169,7 @@ def _event_row(number: int, e: Event, line: bytes, time: times.Time, now_ns: int
     return (number, e.device, e.chain, e.stream, e.seq, boot_id, kind, *wall, now_ns, line.decode(), *time)
 
 
-def _project(connection: Connection, events: Sequence[Event], ids: Sequence[int], now_ns: int) -> None:
+def _project(connection: Connection, events: Sequence[Event], ids: Sequence[int], added: Added, now_ns: int) -> None:
     device, chain = events[0].device, events[0].chain
     rows = [{"id": i, **decision_row(e, now_ns)} for i, e in zip(ids, events, strict=True)]
     keys = [key for row in rows if (key := part_key(row)) is not None]
@@ -180,7 +182,7 @@ def _project(connection: Connection, events: Sequence[Event], ids: Sequence[int]
             seen[key] += 1
             found["parts"] += seen[key] == 1
             found["duplicates"] += seen[key] == 2
-    connection.execute(insert(t.decision), rows)
+    added.decisions += [tuple(row[name] for name in DECISION_COLUMNS) for row in rows]
     _count(connection, device, found)
 
 

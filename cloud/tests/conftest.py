@@ -1,4 +1,4 @@
-"""A fresh store for each test."""
+"""A fresh store for each test, on both databases."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from cloud.store.opening import open_store
+from cloud.tests.databases import KINDS, empty_store
+
+
+@pytest.fixture(params=KINDS)
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    with empty_store(request.param, tmp_path) as opened:
+        yield opened
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    opened = open_store(f"sqlite:///{tmp_path / 'cloud.db'}")
-    yield opened
-    opened.dispose()
+def sqlite(tmp_path: Path) -> Iterator[Engine]:
+    with empty_store("sqlite", tmp_path) as opened:
+        yield opened

@@ -16,9 +16,10 @@ from sqlalchemy import Engine
 from cloud.app import make_app
 from cloud.messages import Item, Rejection, Status
 from cloud.security import HEADERS, host_name
+from cloud.settings import CloudSettings
 from cloud.simulator import Simulator
-from cloud.store.writing import commit
 from cloud.summary import summarise
+from cloud.tests.databases import commit
 from cloud.tests.made import PLACE, batch, decision, event
 
 STATS = {"recall": 0.97, "overkill": 0.02, "trigger_to_answer_ms": {"p50": 2.1}}
@@ -46,7 +47,7 @@ def with_app(app: FastAPI, act: Callable[[httpx.AsyncClient], Awaitable[Any]], b
 
 
 def app_of(engine: Engine, simulator: Simulator | None = None) -> FastAPI:
-    return make_app(engine, simulator or Simulator(""), lambda: True)
+    return make_app(engine, CloudSettings(), lambda: True, simulator)
 
 
 def get(engine: Engine, path: str, **params: Any) -> httpx.Response:
@@ -59,7 +60,7 @@ def test_health(engine: Engine) -> None:
         "broker_connected": True,
         "version": "",
     }
-    lost = make_app(engine, Simulator(""), lambda: False)
+    lost = make_app(engine, CloudSettings(), lambda: False)
     assert with_app(lost, lambda client: client.get("/api/v1/health")).json()["status"] == "degraded"
 
 

@@ -19,7 +19,7 @@ from cloud.store import queries
 from cloud.store import tables as t
 from cloud.store.intervals import Given, Span, merged, reach, runs
 from cloud.store.opening import open_store
-from cloud.store.writing import commit
+from cloud.tests.databases import commit
 from cloud.tests.made import CHAIN, batch, chained, event
 from edge_runtime.wire.batch import Ack, Shed, shed_count
 

@@ -10,7 +10,6 @@ from sqlalchemy import Engine
 from cloud.api.models import Summary
 from cloud.app import API, make_app
 from cloud.settings import CloudSettings, load_cloud
-from cloud.simulator import Simulator
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "cloud.md").read_text(encoding="utf-8")
 
@@ -20,17 +19,17 @@ def test_the_example_is_the_defaults(tmp_path: Path) -> None:
     assert example
     path = tmp_path / "cloud.toml"
     path.write_text(example.group(1))
-    assert load_cloud(path).store.path == tmp_path / "cloud.db"
+    assert load_cloud(path).store.address.database == str(tmp_path / "cloud.db")
     for section, values in vars(CloudSettings()).items():
         assert f"[{section}]" in example.group(1)
         for name in vars(values):
-            assert re.search(rf"^{name} = ", example.group(1), re.MULTILINE), name
+            assert re.search(rf"^(# )?{name} = ", example.group(1), re.MULTILINE), name
             if section != "store":
                 assert getattr(getattr(load_cloud(path), section), name) == getattr(values, name)
 
 
 def test_every_route_and_every_summary_field_is_named(engine: Engine) -> None:
-    routes = make_app(engine, Simulator(""), lambda: True).openapi()["paths"]
+    routes = make_app(engine, CloudSettings(), lambda: True).openapi()["paths"]
     for route in routes:
         assert f"`{route.removeprefix(API)}`" in PAGE, route
     for field in Summary.model_fields:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from paho.mqtt.enums import MQTTProtocolVersion
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
@@ -18,6 +17,7 @@ from cloud.ingest import Ingest
 from cloud.messages import Connected
 from cloud.sockets import listen, port_of
 from cloud.store import queries
+from cloud.tests.databases import writer_of
 from cloud.tests.made import PLACE, WAIT_S, FakeDevice, batch, decision, event
 
 
@@ -33,7 +33,7 @@ def broker() -> Iterator[tuple[EmbeddedBroker, int]]:
 
 @pytest.fixture
 def ingest(engine: Engine, broker: tuple[EmbeddedBroker, int]) -> Iterator[Ingest]:
-    started = Ingest(engine, "127.0.0.1", broker[1])
+    started = Ingest(writer_of(engine), "127.0.0.1", broker[1], embedded=True)
     started.start()
     assert started.connected.wait(WAIT_S)
     yield started
@@ -78,7 +78,7 @@ def test_the_broker_goes_away_and_comes_back(engine: Engine) -> None:
     port = port_of(sock)
     first = EmbeddedBroker(sock)
     first.start()
-    ingest = Ingest(engine, "127.0.0.1", port)
+    ingest = Ingest(writer_of(engine), "127.0.0.1", port, embedded=True)
     ingest.start()
     assert ingest.connected.wait(WAIT_S)
     first.stop()
@@ -97,7 +97,7 @@ def test_no_broker_at_start_is_waited_for(engine: Engine) -> None:
     sock = listen("127.0.0.1", 0, "broker.port")
     port = port_of(sock)
     sock.close()
-    ingest = Ingest(engine, "127.0.0.1", port)
+    ingest = Ingest(writer_of(engine), "127.0.0.1", port, embedded=True)
     ingest.start()
     broker = EmbeddedBroker(listen("127.0.0.1", port, "broker.port"))
     broker.start()
@@ -128,7 +128,7 @@ def test_a_stranger_on_the_port_disturbs_nobody(
 
 
 def test_messages_that_wait_share_a_commit(engine: Engine) -> None:
-    ingest = Ingest(engine, "127.0.0.1", 1, (MQTTProtocolVersion.MQTTv311,))
+    ingest = Ingest(writer_of(engine), "127.0.0.1", 1)
     acks = ingest._commit([Connected(), *(batch([decision(n)]) for n in range(1, 40))])
     assert [(place, ack.committed) for place, ack in acks] == [(PLACE, {"decision": 39})]
     assert ingest.counts["commits"] == 1
@@ -138,9 +138,10 @@ def test_a_store_that_fails_acknowledges_nothing(engine: Engine, monkeypatch: py
     def full(*_: object) -> None:
         raise OperationalError("INSERT", {}, OSError("database or disk is full"))
 
-    monkeypatch.setattr(ingest_module, "commit", full)
+    writer = writer_of(engine)
+    monkeypatch.setattr(writer, "commit", full)
     monkeypatch.setattr(ingest_module, "STORE_PAUSE_S", 0.0)
-    ingest = Ingest(engine, "127.0.0.1", 1)
+    ingest = Ingest(writer, "127.0.0.1", 1)
     assert ingest._commit([batch([decision(1)]), batch([decision(2)])]) == []
     assert ingest.counts["not_committed"] == 2
 

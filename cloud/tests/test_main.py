@@ -35,9 +35,10 @@ def test_the_defaults_and_a_path_beside_the_file(tmp_path: Path) -> None:
         CloudSettings().broker,
         CloudSettings().simulator,
     )
-    assert found.store.path == tmp_path / "cloud.db"
+    assert found.store.address.database == str(tmp_path / "cloud.db")
+    assert found.store.key_file == tmp_path / "cloud.key"
     absolute = write(tmp_path, '[store]\nurl = "sqlite:////elsewhere/c.db"')
-    assert load_cloud(absolute).store.path == Path("/elsewhere/c.db")
+    assert load_cloud(absolute).store.address.database == "/elsewhere/c.db"
 
 
 BAD = [
@@ -46,7 +47,10 @@ BAD = [
     ('[broker]\nhost = "broker.example"\nembedded = false', "host is 'broker.example'"),
     ("[http]\nport = 70000", "port is 70000"),
     ("[broker]\nembedded = false\nport = 0", "port is 0"),
-    ('[store]\nurl = "postgresql://db"', "expected sqlite:///FILE"),
+    ('[store]\nurl = "postgresql://db"', "expected sqlite:///FILE or postgresql://USER@HOST:PORT/NAME"),
+    ('[store]\nurl = "mysql://db/x"', "expected sqlite:///FILE"),
+    ("[ingest]\nhere = false", "set broker.embedded = false"),
+    ("[broker]\ntls = true", "the embedded broker knows neither TLS nor users"),
     ('[simulator]\nstats_url = "ftp://x"', "stats_url is 'ftp://x'"),
     ("[http]\nprot = 1", "unknown key http.prot; did you mean http.port?"),
     ("[http", "not valid TOML"),

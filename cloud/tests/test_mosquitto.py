@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 from cloud.ingest import PROTOCOLS, Ingest
 from cloud.sockets import listen, port_of
 from cloud.store import queries
+from cloud.tests.databases import writer_of
 from cloud.tests.made import WAIT_S, FakeDevice, decision
 
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
@@ -39,7 +40,7 @@ def test_mqtt_5_and_a_broker_that_is_killed_and_comes_back(engine: Engine, tmp_p
     with listen("127.0.0.1", 0, "") as probe:
         port = port_of(probe)
     broker = start(tmp_path, port)
-    ingest = Ingest(engine, "127.0.0.1", port)
+    ingest = Ingest(writer_of(engine), "127.0.0.1", port)
     ingest.start()
     try:
         assert ingest.connected.wait(WAIT_S)

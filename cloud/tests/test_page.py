@@ -46,14 +46,14 @@ def cloud(folder: Path, http_port: int = 0) -> Iterator[tuple[int, int]]:
     settings = CloudSettings(
         HttpSection(port=http_port),
         BrokerSection(port=0),
-        StoreSection(f"sqlite:///{folder / 'c.db'}"),
-        SimulatorSection(f"http://127.0.0.1:{simulator.server_port}/stats"),
+        StoreSection(f"sqlite:///{folder / 'c.db'}", key_file=folder / "c.key"),
+        simulator=SimulatorSection(f"http://127.0.0.1:{simulator.server_port}/stats"),
     )
     ready, stop = threading.Event(), threading.Event()
     ports: list[tuple[int, int]] = []
 
-    def on_ready(*serving: int) -> None:
-        ports.append((serving[0], serving[1]))
+    def on_ready(serving: dict[str, int]) -> None:
+        ports.append((serving["http_port"], serving["broker_port"]))
         ready.set()
 
     thread = threading.Thread(target=run, args=(settings, on_ready, stop))

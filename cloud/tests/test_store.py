@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,14 +13,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, inspect, text
+from sqlalchemy import Engine, create_engine, inspect, text
 
 from cloud.messages import Connected, Rejection, Status
-from cloud.store import queries, writing
-from cloud.store.migrations import MIGRATIONS, migrate
-from cloud.store.opening import open_store
+from cloud.store import migrations, queries, writing
+from cloud.store.migrations import migrate
+from cloud.store.opening import open_store, store_url
 from cloud.store.tables import metadata
-from cloud.store.writing import commit
+from cloud.tests.databases import commit
 from cloud.tests.made import PLACE, batch, decision, event
 from edge_runtime.errors import ResourceError
 from edge_runtime.wire.envelope import Event
@@ -144,35 +146,66 @@ def test_any_order_of_any_replays_ends_the_same(sent: Sequence[Sequence[int]], d
 
 def test_the_migrations_make_the_tables_that_the_queries_use(engine: Engine) -> None:
     found = inspect(engine)
-    assert set(found.get_table_names()) == set(metadata.tables)
+    assert set(found.get_table_names()) - {"alembic_version"} == set(metadata.tables)
     for name, table in metadata.tables.items():
-        made = {c["name"]: (str(c["type"]), c["nullable"]) for c in found.get_columns(name)}
-        assert made == {c.name: (str(c.type), c.nullable) for c in table.columns}, name
+        made = {c["name"]: (_type(c["type"]), c["nullable"]) for c in found.get_columns(name)}
+        assert made == {c.name: (_type(c.type.dialect_impl(engine.dialect)), c.nullable) for c in table.columns}, name
+
+
+def _type(found: object) -> str:
+    return {"DOUBLE PRECISION": "FLOAT", "VARCHAR": "TEXT"}.get(str(found), str(found))
 
 
 def test_a_store_opens_again_with_what_it_holds(engine: Engine) -> None:
     put(engine, decision(1))
-    again = open_store(str(engine.url))
+    again = open_store(store_url(engine.url.set(drivername=engine.dialect.name).render_as_string(False)))
     assert seqs(again) == [1]
     assert put(again, decision(2)) == {"decision": 2}
     again.dispose()
 
 
-def test_a_later_migration_runs_once_and_a_failing_one_leaves_nothing(engine: Engine) -> None:
-    newest = max(MIGRATIONS)
-    bad = {**MIGRATIONS, newest + 1: ("CREATE TABLE half (x TEXT)", "NOT SQL")}
+LATER = """from alembic import op
+revision, down_revision = "9999", "{}"
+def upgrade():
+    for statement in {!r}:
+        op.execute(statement)
+"""
+
+
+def test_a_later_migration_runs_once_and_a_failing_one_leaves_nothing(engine: Engine, tmp_path: Path) -> None:
+    folder = shutil.copytree(migrations.HERE, tmp_path / "migrations")
+    later = folder / "versions" / "9999_later.py"
+    later.write_text(LATER.format(migrations.newest(), ["CREATE TABLE half (x TEXT)", "NOT SQL"]))
     with pytest.raises(Exception, match="NOT"):
-        migrate(engine, bad)
+        migrate(engine, folder)
     assert "half" not in inspect(engine).get_table_names()
-    more = {**MIGRATIONS, newest + 1: ("CREATE TABLE later (x TEXT)",)}
-    assert migrate(engine, more) == migrate(engine, more) == newest + 1
+    later.write_text(LATER.format(migrations.newest(), ["CREATE TABLE later (x TEXT)"]))
+    assert migrate(engine, folder) == migrate(engine, folder) == "9999"
+    assert "later" in inspect(engine).get_table_names()
+    with pytest.raises(ResourceError, match="a newer Gudgeon made this store"):
+        migrate(engine)
 
 
-def test_a_newer_file_and_a_file_that_is_no_database_are_refused(engine: Engine, tmp_path: Path) -> None:
-    with engine.begin() as connection:
-        connection.execute(text("UPDATE schema_version SET version = 999"))
-    with pytest.raises(ResourceError, match="999 is newer"):
-        open_store(str(engine.url))
+def test_a_store_of_before_the_revisions_is_taken_over(tmp_path: Path) -> None:
+    old = create_engine(f"sqlite:///{tmp_path / 'old.db'}")
+    with old.begin() as connection:
+        for name in ("0001_events_once", "0002_hash_chains"):
+            found = importlib.import_module(f"cloud.store.migrations.versions.{name}")
+            for statement in found.STATEMENTS:
+                connection.execute(text(statement))
+        connection.execute(text("CREATE TABLE schema_version (version INTEGER NOT NULL)"))
+        connection.execute(text("INSERT INTO schema_version VALUES (2)"))
+        values = "1, 'dev1', '', 'decision', 1, 'b', 'decision', 1, 77, 5, 2"
+        connection.execute(text("INSERT INTO event VALUES (" + values + ", '{\"body\":{}}')"))
+    old.dispose()
+    engine = open_store(f"sqlite:///{tmp_path / 'old.db'}")
+    (row,) = queries.events(engine, {}, 0, 10)
+    assert (row["time_ns"], row["time_source"]) == (77, "device")
+    assert "schema_version" not in inspect(engine).get_table_names()
+    engine.dispose()
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.db").write_text("this is no database, and long enough to be looked at as one" * 20)
     with pytest.raises(ResourceError, match=r"text\.db: cannot be used"):
         open_store(f"sqlite:///{tmp_path / 'text.db'}")
@@ -180,7 +213,7 @@ def test_a_newer_file_and_a_file_that_is_no_database_are_refused(engine: Engine,
         open_store(f"sqlite:///{tmp_path / 'nowhere' / 'c.db'}")
 
 
-def test_the_store_is_safe_against_a_power_cut(engine: Engine) -> None:
-    with engine.connect() as connection:
+def test_the_store_is_safe_against_a_power_cut(sqlite: Engine) -> None:
+    with sqlite.connect() as connection:
         assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
         assert connection.execute(text("PRAGMA synchronous")).scalar() == 2

@@ -18,8 +18,8 @@ from edge_runtime.child import child_main, stop_event
 from edge_runtime.config import DeviceConfig
 from edge_runtime.durable import disk_errors
 from edge_runtime.identity import device_key
-from edge_runtime.link.access import Access
 from edge_runtime.link.uplink import Uplink
+from edge_runtime.mqtt_access import Access
 from edge_runtime.outbox.opening import open_outbox
 
 NICE = 10

@@ -28,8 +28,8 @@ from edge_runtime import log
 from edge_runtime.backoff import Backoff
 from edge_runtime.clock import Clock, SystemClock
 from edge_runtime.identity import public_text
-from edge_runtime.link.access import Access
 from edge_runtime.link.lanes import BACKLOG_BATCHES, LIVE_BATCHES, Lane
+from edge_runtime.mqtt_access import Access
 from edge_runtime.wire.batch import Ack, Checkpoint, decode_ack, encode_batch
 from edge_runtime.wire.envelope import STREAMS, Record
 from edge_runtime.wire.topics import Place

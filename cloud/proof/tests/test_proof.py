@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +17,7 @@ from cloud.proof.cli import main, parse_time
 from cloud.proof.statement import Period, count, proof_lines
 from cloud.proof.verify import Verdict, verify
 from cloud.store.intervals import Given, Span, runs
-from cloud.store.opening import open_store, signing_key
-from cloud.store.writing import commit
+from cloud.tests.databases import KINDS, commit, empty_store
 from cloud.tests.made import batch, chained, event
 from edge_runtime.errors import DataError, UsageError
 from edge_runtime.identity import public_text
@@ -46,19 +45,25 @@ THIN = Shed(
     2,
 )
 KEPT = [e for e in EVENTS if not 6 <= e.seq <= 10 and (not 11 <= e.seq <= 20 or e.seq % 5 == 0)]
+CLOUD_KEY = Ed25519PrivateKey.from_private_bytes(b"c" * 32)
 ranges = st.tuples(st.integers(1, 40), st.integers(0, 20), st.sampled_from([0, 2, 5]))
 
 
+@pytest.fixture(params=KINDS)
+def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    with empty_store(request.param, tmp_path) as opened:
+        yield opened
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Engine:
-    engine = open_store(f"sqlite:///{tmp_path / 'cloud.db'}")
-    commit(engine, [batch(KEPT, shed=[GONE, THIN], heads=HEADS)], 1)
-    commit(engine, [batch(KEPT[:3], heads=HEADS)], 1)
-    return engine
+def store(empty: Engine) -> Engine:
+    commit(empty, [batch(KEPT, shed=[GONE, THIN], heads=HEADS)], 1)
+    commit(empty, [batch(KEPT[:3], heads=HEADS)], 1)
+    return empty
 
 
 def lines(engine: Engine, records: bool = True, period: Period = Period()) -> list[str]:  # noqa: B008
-    return list(proof_lines(engine, signing_key(engine), "dev1", period, 10**18, records))
+    return list(proof_lines(engine, CLOUD_KEY, "dev1", period, 10**18, records))
 
 
 @given(st.sets(st.integers(1, 40), max_size=30), st.lists(ranges, max_size=4))
@@ -73,7 +78,7 @@ def test_the_counts_are_those_of_counting(delivered: set[int], given_up: list[tu
 
 
 def test_an_honest_delivery_is_valid(store: Engine) -> None:
-    verdict = verify(lines(store), public_text(signing_key(store)))
+    verdict = verify(lines(store), public_text(CLOUD_KEY))
     assert verdict.problems == []
     told = verdict.summary()
     assert {k: told[k] for k in ("produced", "delivered", "duplicates", "shed", "missing", "gaps", "signature_ok")} == {
@@ -83,8 +88,8 @@ def test_an_honest_delivery_is_valid(store: Engine) -> None:
     assert verdict.valid
 
 
-def test_a_gap_is_told(tmp_path: Path) -> None:
-    engine = open_store(f"sqlite:///{tmp_path / 'gap.db'}")
+def test_a_gap_is_told(empty: Engine) -> None:
+    engine = empty
     commit(engine, [batch([*EVENTS[:3], *EVENTS[8:]], heads=HEADS)], 1)
     told = verify(lines(engine)).summary()
     assert told["gaps"] == [{"chain": EVENTS[0].chain, "stream": "metric", "first": 4, "last": 8}]
@@ -139,7 +144,7 @@ TAMPERED: list[tuple[str, Callable[[list[str]], list[str]], str]] = [
 @pytest.mark.parametrize(("tamper", "problem"), [(t, p) for _, t, p in TAMPERED], ids=[n for n, *_ in TAMPERED])
 def test_tampering_is_named(store: Engine, tamper: Callable[[list[str]], list[str]], problem: str) -> None:
     commit(store, [batch([], heads=HEADS, shed=[GONE, THIN], device="dev1")], 1)
-    verdict: Verdict = verify(tamper(lines(store)), public_text(signing_key(store)))
+    verdict: Verdict = verify(tamper(lines(store)), public_text(CLOUD_KEY))
     assert not verdict.valid
     assert any(problem in p for p in verdict.problems), verdict.problems
 
@@ -156,7 +161,8 @@ def test_what_is_no_proof(text: list[str]) -> None:
 
 
 def test_the_command(store: Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "cloud.toml").write_text('[store]\nurl = "sqlite:///cloud.db"\n')
+    url = store.url.set(drivername=store.dialect.name).render_as_string(hide_password=False)
+    (tmp_path / "cloud.toml").write_text(f'[store]\nurl = "{url}"\n')
     out = tmp_path / "proof.ndjson"
     assert main(["dev1", "--config", str(tmp_path / "cloud.toml"), "--out", str(out), "--records", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)

@@ -1,4 +1,4 @@
-"""TLS and password of the uplink: what is wrong is told at the start, with the file's name."""
+"""TLS and password of an MQTT client: what is wrong is told at the start, with the file's name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from edge_runtime.config import BrokerSection
 from edge_runtime.errors import ConfigError, ResourceError
-from edge_runtime.link.access import Access, password, tls_context
+from edge_runtime.mqtt_access import Access, secret_file, tls_context
 
 
 def test_without_a_ca_there_is_no_tls() -> None:
@@ -38,12 +38,11 @@ def test_a_password_is_for_this_user_alone(tmp_path: Path) -> None:
     path = tmp_path / "password"
     path.write_text("secret\n")
     path.chmod(0o644)
-    section = BrokerSection(username="u", password_file=path)
     with pytest.raises(ResourceError, match="chmod 600") as caught:
-        password(section)
+        secret_file(path)
     assert "secret" not in str(caught.value)
     path.chmod(0o600)
-    assert password(section) == "secret"
+    assert secret_file(path) == "secret"
 
 
 def test_a_password_never_crosses_the_network_in_the_clear() -> None:
