@@ -15,6 +15,7 @@ from edge_runtime.errors import ResourceError
 from edge_runtime.outbox.appending import Append
 from edge_runtime.outbox.budget import UNLIMITED, Cap, cap_pages, du_bytes
 from edge_runtime.outbox.database import Database
+from edge_runtime.outbox.pages import Pages
 from edge_runtime.outbox.policy import Storage
 from edge_runtime.outbox.shedding import PAGES_OF_A_STEP, Shedding
 
@@ -25,6 +26,7 @@ HEADER_BYTES = 600  # of a record line, beside its body
 COMMIT_PAGES = 8  # what a commit may touch beside its rows
 ASK_AFTER_PAGES = 256  # as long as the log may grow unseen
 EXPIRE_EVERY_S = 60
+KEEP_LOG_EVERY_S = 10
 ALARM = "alarm"
 
 
@@ -32,11 +34,11 @@ class Bounds:
     """To be used under the database's lock."""
 
     def __init__(
-        self, database: Database, shedding: Shedding, storage: Storage, frames_bytes: int, tick_s: int
+        self, database: Database, pages: Pages, shedding: Shedding, storage: Storage, frames_bytes: int, tick_s: int
     ) -> None:
-        self._database, self._shedding, self._storage = database, shedding, storage
+        self._database, self._pages, self._shedding, self._storage = database, pages, shedding, storage
         self._frames_bytes = frames_bytes
-        self._expired_s = tick_s
+        self._expired_s, self._log_kept_s = tick_s, tick_s - KEEP_LOG_EVERY_S
         self._free_pages = 0
         self._trim = False
 
@@ -57,13 +59,16 @@ class Bounds:
                 self._database.put("cap", text)
 
     def maintain(self, tick_s: int) -> None:
-        """Measure, expire, make room ahead, give back what the file has too much of."""
+        """Measure, expire, make room ahead, give back what the file has too much of; copy the log into the file."""
         self.measure()
+        if tick_s - self._log_kept_s >= KEEP_LOG_EVERY_S:
+            self._log_kept_s = tick_s
+            self._pages.keep_log()
         self._shedding.expire(tick_s)
         cap = self._cap()
         if cap.hard < UNLIMITED:
             self._shedding.make_room(GROUP_LIMIT_BYTES // PAGE_BYTES, cap)
-            self._shedding.shrink(cap)
+            self._pages.shrink(cap.hard)
 
     # ── for each commit ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -83,8 +88,8 @@ class Bounds:
         pages = _pages(appends)
         if changed or pages > self._free_pages:
             cap = self._cap()
-            self._database.limit_pages(cap.hard)
-            free = cap.soft - PAGES_OF_A_STEP - self._database.used_pages()
+            self._pages.limit(cap.hard)
+            free = cap.soft - PAGES_OF_A_STEP - self._pages.used()
             if pages > free:
                 self._free_pages = 0
                 return False
@@ -102,9 +107,9 @@ class Bounds:
 
     def _admit(self, append: Append, pages: int, cap: Cap) -> bool:
         room = self._shedding.make_room(pages, cap)
-        self._database.limit_pages(cap.hard)
+        self._pages.limit(cap.hard)
         if not room and all(stream == ALARM for stream, *_ in append.items):
-            room = self._database.used_pages() + pages <= cap.hard
+            room = self._pages.used() + pages <= cap.hard
         append.error = None if room else self._refusal(cap)
         return room
 

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 import threading
@@ -22,20 +21,14 @@ from typing import Any
 
 from edge_runtime.clock import Clock
 from edge_runtime.errors import ResourceError
-from edge_runtime.outbox import schema
+from edge_runtime.outbox import schema, trouble
 from edge_runtime.wire.envelope import STREAMS
 
-BUSY_TIMEOUT_MS = 2000
 LOOK_EVERY_S = 0.0001
 CACHE_KIB = 512
-WAL_PAGES = 512
+WAL_PAGES = 512  # after a commit that leaves so many in the log they are copied into the file
 CHECK_LIMIT_BYTES = 16 * 1024 * 1024
-DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 SECOND_NS = 1_000_000_000
-
-
-class DamagedError(Exception):
-    """A page of the file cannot be read; a new file has taken its place."""
 
 
 class Database:
@@ -48,7 +41,7 @@ class Database:
         self.generation = 0
         self._suspect = False
         self._durable: bool | None = None
-        self._limit_pages = self._patience_ms = 0
+        self._patience_ms = 0
         self._open()
 
     @contextmanager
@@ -76,7 +69,7 @@ class Database:
         with self.lock:
             try:
                 self._follow_file()
-                self._set_patience(BUSY_TIMEOUT_MS)
+                self.be_patient()
                 self.db.execute("BEGIN")
                 try:
                     yield self.db
@@ -86,25 +79,19 @@ class Database:
             except sqlite3.Error as error:
                 raise self._explained(error) from error
 
+    @contextmanager
+    def explained(self) -> Iterator[sqlite3.Connection]:
+        """Statements outside a transaction, with the same errors."""
+        with self.lock:
+            try:
+                self.be_patient()
+                yield self.db
+            except sqlite3.Error as error:
+                raise self._explained(error) from error
+
     def version(self) -> tuple[int, int]:
         """Changes when another connection has committed, or the file was replaced."""
         return self.generation, self.db.execute("PRAGMA data_version").fetchone()[0]
-
-    def used_pages(self) -> int:
-        one = self.db.execute("PRAGMA page_count").fetchone()[0]
-        return int(one - self.db.execute("PRAGMA freelist_count").fetchone()[0])
-
-    def limit_pages(self, pages: int) -> None:
-        """The file never grows beyond this many pages (or what it has now)."""
-        if pages != self._limit_pages:
-            self.db.execute(f"PRAGMA max_page_count = {max(pages, 1)}")
-            self._limit_pages = pages
-
-    def wal_bytes(self) -> int:
-        try:
-            return os.stat(f"{self.path}-wal").st_size
-        except FileNotFoundError:
-            return 0
 
     def sync(self) -> None:
         """What was committed without a flush is on the disk, too. (SQLite holds no lock on this file that closing it frees.)"""
@@ -117,7 +104,7 @@ class Database:
         except FileNotFoundError:
             return  # nothing was written yet
         except OSError as error:
-            raise ResourceError(self.explain(error)) from error
+            raise ResourceError(trouble.explain(self.path, error)) from error
 
     def tick_s(self, mono_ns: int) -> int:
         """Seconds that this chain's device has run, over all boots; kept in `meta` at the start of each boot."""
@@ -131,42 +118,23 @@ class Database:
 
     def _open(self) -> None:
         """One process at a time, so that two that meet the same damage do not both set the file aside."""
-        with self._alone():
+        with trouble.alone(self.path):
             try:
                 self._connect()
             except sqlite3.DatabaseError as error:
                 if isinstance(error, sqlite3.OperationalError):
-                    raise ResourceError(self.explain(error)) from error
-                self.kept_as = self._set_aside()
+                    raise ResourceError(trouble.explain(self.path, error)) from error
+                self.kept_as = trouble.set_aside(self.path, self._clock.wall_ns())
                 try:
                     self._connect()
                 except sqlite3.Error as again:
-                    raise ResourceError(self.explain(again)) from again
+                    raise ResourceError(trouble.explain(self.path, again)) from again
         self.generation += 1
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        try:
-            lock = self.path.with_name(f"{self.path.name}.lock").open("w")
-        except OSError as error:
-            raise ResourceError(self.explain(error)) from error
-        with lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-
-    def _set_aside(self) -> str:
-        kept = self.path.with_name(f"{self.path.name}.damaged-{self._clock.wall_ns()}")
-        self.path.rename(kept)
-        for suffix in ("-wal", "-shm"):
-            side = self.path.with_name(self.path.name + suffix)
-            if side.exists():
-                side.rename(kept.with_name(kept.name + suffix))
-        return kept.name
 
     def _connect(self) -> None:
         self.db = sqlite3.connect(
             self.path,
-            timeout=BUSY_TIMEOUT_MS / 1000,
+            timeout=trouble.BUSY_TIMEOUT_MS / 1000,
             isolation_level=None,
             check_same_thread=False,
             cached_statements=256,
@@ -179,7 +147,7 @@ class Database:
             raise
 
     def _prepare(self) -> None:
-        self._durable, self._limit_pages, self._patience_ms = None, 0, BUSY_TIMEOUT_MS
+        self._durable, self._patience_ms = None, trouble.BUSY_TIMEOUT_MS
         if self.db.execute("PRAGMA page_count").fetchone()[0] == 0:  # on an existing file it would write
             self.db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # the file can shrink when the budget does
         self.db.execute("PRAGMA journal_mode = WAL")
@@ -244,18 +212,18 @@ class Database:
 
     def _explained(self, error: sqlite3.Error) -> Exception:
         """What to raise for it; where a page cannot be read, a new file has taken the place of this one by then."""
-        if (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF in DAMAGED:
+        if trouble.is_damage(error):
             self._suspect = True
             self.db.close()
             self._open()
-            return DamagedError(str(error))
-        return ResourceError(self.explain(error))
+            return trouble.DamagedError(str(error))
+        return ResourceError(trouble.explain(self.path, error))
 
     def _begin(self) -> None:
         """Takes the write lock, looking again every tenth of a millisecond: the others hold it shortly. SQLite itself would
         sleep 1 ms, then 2, 5, 10 …"""
         self._set_patience(0)
-        until_s = monotonic() + BUSY_TIMEOUT_MS / 1000
+        until_s = monotonic() + trouble.BUSY_TIMEOUT_MS / 1000
         while True:
             try:
                 self.db.execute("BEGIN IMMEDIATE")
@@ -264,6 +232,10 @@ class Database:
                 if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or monotonic() > until_s:
                     raise
             sleep(LOOK_EVERY_S)
+
+    def be_patient(self) -> None:
+        """SQLite itself waits where the next statement finds the file locked."""
+        self._set_patience(trouble.BUSY_TIMEOUT_MS)
 
     def _set_patience(self, busy_timeout_ms: int) -> None:
         if busy_timeout_ms != self._patience_ms:
@@ -274,15 +246,3 @@ class Database:
         if durable != self._durable:
             self.db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             self._durable = durable
-
-    def explain(self, error: BaseException) -> str:
-        text = str(error)
-        if "full" in text or "No space left" in text:
-            return f"{self.path}: the disk is full; free some space"
-        if isinstance(error, OSError) or "readonly" in text or "unable to open" in text:
-            return f"{self.path}: cannot be written ({text}); check that the folder exists and its permissions"
-        if "disk I/O error" in text:
-            return f"{self.path}: cannot be read or written ({text}); the disk may have turned read-only, or be failing"
-        if "locked" in text:
-            return f"{self.path}: stayed locked for {BUSY_TIMEOUT_MS} ms by another process; stop the other one"
-        return f"{self.path}: {text}"

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from edge_runtime.outbox.budget import WAL_LIMIT_BYTES, Cap
 from edge_runtime.outbox.database import Database
 from edge_runtime.outbox.packing import unpack
+from edge_runtime.outbox.pages import Pages
 from edge_runtime.outbox.policy import CLASSES, Step, Storage, steps
 from edge_runtime.wire.batch import SHED_LIMIT, Shed, shed_count
 from edge_runtime.wire.envelope import record_hash
@@ -34,15 +35,15 @@ class _Range(NamedTuple):
 
 
 class Shedding:
-    def __init__(self, database: Database, storage: Storage) -> None:
-        self._database, self._storage = database, storage
+    def __init__(self, database: Database, pages: Pages, storage: Storage) -> None:
+        self._database, self._pages, self._storage = database, pages, storage
         self._steps = list(steps(storage))
 
     def make_room(self, pages: int, cap: Cap) -> bool:
         """Give up records until `pages` more fit under `cap.soft`; False where nothing is left that may go."""
-        while self._database.used_pages() + pages + PAGES_OF_A_STEP > cap.soft:
+        while self._pages.used() + pages + PAGES_OF_A_STEP > cap.soft:
             if not any(self._take(step) for step in self._steps):
-                return self._database.used_pages() + pages <= cap.soft
+                return self._pages.used() + pages <= cap.soft
             self.trim_log()
         return True
 
@@ -61,22 +62,17 @@ class Shedding:
         with self._database.reading() as db:
             found = []
             for stream, retention_s in kept:
-                oldest = retention_s and db.execute(f"SELECT tick_s FROM event_{stream} ORDER BY seq LIMIT 1").fetchone()
+                oldest = (
+                    retention_s and db.execute(f"SELECT tick_s FROM event_{stream} ORDER BY seq LIMIT 1").fetchone()
+                )
                 if oldest and oldest[0] < tick_s - retention_s:
                     found.append((stream, tick_s - retention_s))
         return found
 
     def trim_log(self) -> None:
         """Keep the write-ahead log within its share of the budget."""
-        if self._database.wal_bytes() > WAL_LIMIT_BYTES // 2:
-            self._database.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
-    def shrink(self, cap: Cap) -> None:
-        """Give file pages back to the file system where the file is larger than it may be."""
-        total = self._database.db.execute("PRAGMA page_count").fetchone()[0]
-        if total > cap.hard:
-            self._database.db.execute(f"PRAGMA incremental_vacuum({total - cap.hard})").fetchall()
-            self._database.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        if self._pages.log_bytes() > WAL_LIMIT_BYTES // 2:
+            self._pages.truncate_log()
 
     # ── one step ────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -11,7 +11,7 @@ One SQLite file, shared by `control` (appends) and `link` (reads, acknowledges).
 - An alarm finds room as long as there is any in the budget: a reserve is kept for it.
 
 The rooms: `group` (who commits), `encoding` and `appending` (rows), `heads` (where a stream goes on), `bounds` (the
-budget), `reading`, `acknowledging`, `database` (the file).
+budget), `pages` (the file's size), `reading`, `acknowledging`, `database` (the file).
 """
 
 from __future__ import annotations
@@ -28,13 +28,15 @@ from edge_runtime.errors import ResourceError
 from edge_runtime.outbox import acknowledging, reading
 from edge_runtime.outbox.appending import Append, Rows
 from edge_runtime.outbox.bounds import GROUP_LIMIT_BYTES, Bounds
-from edge_runtime.outbox.database import DamagedError, Database
+from edge_runtime.outbox.database import Database
 from edge_runtime.outbox.encoding import encode
 from edge_runtime.outbox.group import GroupCommit, Request
 from edge_runtime.outbox.heads import Heads
+from edge_runtime.outbox.pages import Pages
 from edge_runtime.outbox.policy import Storage
 from edge_runtime.outbox.reading import Backlog
 from edge_runtime.outbox.shedding import Shedding
+from edge_runtime.outbox.trouble import DamagedError
 from edge_runtime.wire.batch import Checkpoint
 from edge_runtime.wire.envelope import BATCH_LIMIT_BYTES, STREAMS, Event, Record
 
@@ -62,8 +64,9 @@ class Outbox:
         self._clock = clock or SystemClock()
         storage = storage or Storage(budget_bytes=0)
         self._db = Database(path, boot_id, self._clock)
-        self._shedding = Shedding(self._db, storage)
-        self._bounds = Bounds(self._db, self._shedding, storage, frames_bytes, self._tick_s())
+        pages = Pages(self._db)
+        self._shedding = Shedding(self._db, pages, storage)
+        self._bounds = Bounds(self._db, pages, self._shedding, storage, frames_bytes, self._tick_s())
         self._heads = Heads(self._db, device)
         self._rows = Rows(self._db, self._heads, device, boot_id)
         self._checkpoints = acknowledging.Checkpoints(self._db, self._heads, self._shedding, self._clock)

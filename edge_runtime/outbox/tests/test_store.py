@@ -22,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from edge_runtime.clock import FakeClock
 from edge_runtime.errors import ResourceError
-from edge_runtime.outbox import database
+from edge_runtime.outbox import trouble
 from edge_runtime.outbox.encoding import BODY_LIMIT_BYTES
 from edge_runtime.outbox.store import Outbox
 from edge_runtime.wire.envelope import STREAMS, Event, Record, genesis, read_record, record_line
@@ -337,7 +337,7 @@ def test_where_it_cannot_be(tmp_path: Path, path: Path) -> None:
 
 
 def test_locked_by_another(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "BUSY_TIMEOUT_MS", 20)
+    monkeypatch.setattr(trouble, "BUSY_TIMEOUT_MS", 20)
     box = opened(path)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
