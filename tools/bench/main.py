@@ -48,6 +48,9 @@ def main(argv: list[str]) -> int:
         "--engine", choices=("auto", "onnxruntime", "litert"), default="auto", help="loop: on which engine"
     )
     parser.add_argument("--folder", type=Path, help="outbox: on which disk")
+    parser.add_argument(
+        "--flush-ms", type=float, default=0.0, help="outbox: as on a disk whose every flush takes so much longer (0)"
+    )
     parser.add_argument("--no-memory", action="store_true", help="loop: leave out the comparison of memory")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
@@ -58,7 +61,10 @@ def main(argv: list[str]) -> int:
     if args.what == "outbox":
         from tools.bench import outbox
 
-        result = outbox.run(args.folder, args.count)
+        slower = args.flush_ms > 0
+        result = (
+            outbox.run_slower(args.folder, args.count, args.flush_ms) if slower else outbox.run(args.folder, args.count)
+        )
     elif args.what == "infer":
         from tools.bench import infer
 

@@ -40,7 +40,12 @@ def bare_insert(folder: Path, data: bytes) -> Callable[[int], None]:
     """What SQLite itself takes, through Python's sqlite3 and with a WAL and FULL as the outbox has them: so many rows of
     `data` in one transaction. The practical floor of a queue that several processes share."""
     db = sqlite3.connect(folder / "bare.db", isolation_level=None)
-    for setting in ("auto_vacuum = INCREMENTAL", "journal_mode = WAL", "wal_autocheckpoint = 512", "synchronous = FULL"):
+    for setting in (
+        "auto_vacuum = INCREMENTAL",
+        "journal_mode = WAL",
+        "wal_autocheckpoint = 512",
+        "synchronous = FULL",
+    ):
         db.execute(f"PRAGMA {setting}")
     db.execute("CREATE TABLE item (id INTEGER PRIMARY KEY, data BLOB NOT NULL)")
 
