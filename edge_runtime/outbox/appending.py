@@ -23,20 +23,25 @@ COLUMNS = 4
 _stream = itemgetter(0)
 
 
-#: stream, kind, body, and the body as JSON
-Item = tuple[str, str, Mapping[str, Any], str]
+Item = tuple[str, str, Mapping[str, Any]]  # stream, kind, body
 
 
 class Append(Request):
-    """What one call wants stored; `events` when it is."""
+    """What one call wants stored, `texts`: the bodies as JSON; `events` when it is."""
 
-    __slots__ = ("durable", "events", "items", "mono_ns", "uncertainty_ns", "wall_ns")
+    __slots__ = ("durable", "events", "items", "mono_ns", "texts", "uncertainty_ns", "wall_ns")
 
     def __init__(
-        self, items: Sequence[Item], durable: bool, mono_ns: int, wall_ns: int, uncertainty_ns: int | None
+        self,
+        items: Sequence[Item],
+        texts: Sequence[str],
+        durable: bool,
+        mono_ns: int,
+        wall_ns: int,
+        uncertainty_ns: int | None,
     ) -> None:
-        super().__init__(sum([len(item[3]) for item in items]))
-        self.items, self.durable = items, durable
+        super().__init__(sum(map(len, texts)))
+        self.items, self.texts, self.durable = items, texts, durable
         self.mono_ns, self.wall_ns, self.uncertainty_ns = mono_ns, wall_ns, uncertainty_ns
         self.events: Sequence[Event] = ()
 
@@ -58,7 +63,7 @@ class Stored(Sequence[Event]):
         if isinstance(at, slice):
             return [self[i] for i in range(*at.indices(len(self)))]
         (device, chain, boot_id), a = self._names, self._append
-        (stream, kind, body, _), (seq, prev) = a.items[at], self._places[at]
+        (stream, kind, body), (seq, prev) = a.items[at], self._places[at]
         return Event(device, chain, stream, seq, boot_id, kind, a.mono_ns, a.wall_ns, a.uncertainty_ns, prev, body)
 
 
@@ -72,13 +77,12 @@ class Rows:
 
     def store(self, appends: Sequence[Append], tick_s: int) -> None:
         """Numbers and inserts all of them; each gets its `events`."""
-        values: dict[str, list[Any]] = {stream: [] for stream in STREAMS}
+        values: dict[str, list[Any]] = {}
         for append in appends:
             places = self._add(values, append, tick_s)
             append.events = Stored(self._device, self._database.chain, self._boot_id, append, places)
         for stream, found in values.items():
-            if found:
-                self._insert(stream, found)
+            self._insert(stream, found)
 
     def _add(self, values: dict[str, list[Any]], append: Append, tick_s: int) -> list[tuple[int, str]]:
         """The rows of one append; of each its number and the hash of the record before it. The lines are the same bytes as
@@ -88,10 +92,11 @@ class Rows:
         boot = f',"boot_id":{self._text(self._boot_id)},"kind":'
         times = f',"mono_ns":{append.mono_ns},"wall_ns":{append.wall_ns},"wall_uncertainty_ns":{uncertainty},"prev":"'
         places = []
+        texts = iter(append.texts)
         for stream, run in groupby(append.items, _stream):
             seq, prev, cum = self._heads.newest(stream)
-            rows = values[stream]
-            for _, kind, _, text in run:
+            rows = values.setdefault(stream, [])
+            for (_, kind, _), text in zip(run, texts, strict=False):  # the run ends first
                 seq += 1
                 name = self._texts.get(kind) or self._text(kind)
                 line = f'{begin}{stream}","seq":{seq}{boot}{name}{times}{prev}","body":{text}}}'.encode()

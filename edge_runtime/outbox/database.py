@@ -31,11 +31,51 @@ CHECK_LIMIT_BYTES = 16 * 1024 * 1024
 SECOND_NS = 1_000_000_000
 
 
+class Transaction:
+    """Entered at every durable append, hence no generator."""
+
+    __slots__ = ("_database", "_durable")
+
+    def __init__(self, database: Database, durable: bool) -> None:
+        self._database, self._durable = database, durable
+
+    def __enter__(self) -> sqlite3.Connection:
+        database = self._database
+        database.lock.acquire()
+        try:
+            database.begin(self._durable)
+        except BaseException as error:
+            database.lock.release()
+            if isinstance(error, sqlite3.Error):
+                raise database.told(error) from error
+            raise
+        return database.db
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        database = self._database
+        try:
+            if error is None:
+                try:
+                    database.db.execute("COMMIT")
+                    return
+                except BaseException as failed:
+                    error = failed
+            if database.db.in_transaction:
+                database.db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error):
+                raise database.told(error) from error
+            if kind is None:
+                raise error  # of COMMIT
+        finally:
+            database.lock.release()
+
+
 class Database:
     """`path` and its connection. `kept_as` is the name under which a damaged file was kept, "" where none was."""
 
     def __init__(self, path: Path, boot_id: str, clock: Clock) -> None:
         self.path, self._boot_id, self._clock = path, boot_id, clock
+        self._name = str(path)
         self.lock = threading.RLock()
         self.chain = self.kept_as = ""
         self.generation = 0
@@ -44,24 +84,10 @@ class Database:
         self._patience_ms = 0
         self._open()
 
-    @contextmanager
-    def transaction(self, durable: bool) -> Iterator[sqlite3.Connection]:
+    def transaction(self, durable: bool) -> Transaction:
         """All or nothing, on the disk when it returns if `durable`. ResourceError where the disk refuses, DamagedError where
         the file had to be replaced."""
-        with self.lock:
-            try:
-                self._follow_file()
-                self._set_durable(durable)
-                self._begin()
-                try:
-                    yield self.db
-                    self.db.execute("COMMIT")
-                except BaseException:
-                    if self.db.in_transaction:
-                        self.db.execute("ROLLBACK")
-                    raise
-            except sqlite3.Error as error:
-                raise self._explained(error) from error
+        return Transaction(self, durable)
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -77,7 +103,7 @@ class Database:
                     if self.db.in_transaction:
                         self.db.execute("COMMIT")
             except sqlite3.Error as error:
-                raise self._explained(error) from error
+                raise self.told(error) from error
 
     @contextmanager
     def explained(self) -> Iterator[sqlite3.Connection]:
@@ -87,7 +113,7 @@ class Database:
                 self.be_patient()
                 yield self.db
             except sqlite3.Error as error:
-                raise self._explained(error) from error
+                raise self.told(error) from error
 
     def version(self) -> tuple[int, int]:
         """Changes when another connection has committed, or the file was replaced."""
@@ -203,14 +229,14 @@ class Database:
     def _follow_file(self) -> None:
         """Another process has set the file aside: go on with the one that took its place."""
         try:
-            same = os.stat(self.path).st_ino == self._inode
+            same = os.stat(self._name).st_ino == self._inode
         except FileNotFoundError:
             same = False
         if not same:
             self.db.close()
             self._open()
 
-    def _explained(self, error: sqlite3.Error) -> Exception:
+    def told(self, error: sqlite3.Error) -> Exception:
         """What to raise for it; where a page cannot be read, a new file has taken the place of this one by then."""
         if trouble.is_damage(error):
             self._suspect = True
@@ -219,19 +245,30 @@ class Database:
             return trouble.DamagedError(str(error))
         return ResourceError(trouble.explain(self.path, error))
 
-    def _begin(self) -> None:
-        """Takes the write lock, looking again every tenth of a millisecond: the others hold it shortly. SQLite itself would
-        sleep 1 ms, then 2, 5, 10 …"""
-        self._set_patience(0)
+    def begin(self, durable: bool) -> None:
+        """Takes the write lock of the file that is there now."""
+        self._follow_file()
+        if durable != self._durable:
+            self._set_durable(durable)
+        if self._patience_ms:
+            self._set_patience(0)
+        try:
+            self.db.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            self._begin_when_free(error)
+
+    def _begin_when_free(self, busy: sqlite3.OperationalError) -> None:
+        """Looks again every tenth of a millisecond: the others hold the lock shortly, and SQLite itself would sleep 1 ms,
+        then 2, 5, 10 …"""
         until_s = monotonic() + trouble.BUSY_TIMEOUT_MS / 1000
-        while True:
+        while busy.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY and monotonic() < until_s:
+            sleep(LOOK_EVERY_S)
             try:
                 self.db.execute("BEGIN IMMEDIATE")
                 return
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or monotonic() > until_s:
-                    raise
-            sleep(LOOK_EVERY_S)
+                busy = error
+        raise busy
 
     def be_patient(self) -> None:
         """SQLite itself waits where the next statement finds the file locked."""
@@ -243,6 +280,5 @@ class Database:
             self._patience_ms = busy_timeout_ms
 
     def _set_durable(self, durable: bool) -> None:
-        if durable != self._durable:
-            self.db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-            self._durable = durable
+        self.db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+        self._durable = durable

@@ -13,6 +13,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from time import perf_counter
+from typing import Generic, TypeVar
 
 LINGER_S = 0.001
 
@@ -31,20 +32,23 @@ class Request:
         self.following: Request | None = None  # to be woken by this one
 
 
-class GroupCommit:
+R = TypeVar("R", bound=Request)
+
+
+class GroupCommit(Generic[R]):
     """`commit` stores a group of requests; what it raises becomes each one's `error`, and is raised in the leader if it is
     no ordinary exception."""
 
-    def __init__(self, commit: Callable[[Sequence[Request]], None], limit_bytes: int) -> None:
+    def __init__(self, commit: Callable[[Sequence[R]], None], limit_bytes: int) -> None:
         self._commit, self._limit_bytes = commit, limit_bytes
         self._lock = threading.Lock()
-        self._waiting: list[Request] = []
-        self._leader: Request | None = None
+        self._waiting: list[R] = []
+        self._leader: R | None = None
         self._expected, self._linger_s = 1, 0.0
         self._gathered = threading.Lock()  # released when as many wait as are expected
         self._gathered.acquire()
 
-    def submit(self, request: Request) -> None:
+    def submit(self, request: R) -> None:
         """Returns when the request was committed or failed."""
         with self._lock:
             self._waiting.append(request)
@@ -58,7 +62,7 @@ class GroupCommit:
         if not request.done:
             self._lead(request)
 
-    def _wait(self, request: Request) -> None:
+    def _wait(self, request: R) -> None:
         """Until the request is done, or is the one to lead."""
         try:
             request.turn.acquire()
@@ -69,7 +73,7 @@ class GroupCommit:
             if request.following is not None:
                 _wake(request.following)
 
-    def _abandon(self, request: Request) -> None:
+    def _abandon(self, request: R) -> None:
         """An interrupt in a waiting thread: the others must not wait for it."""
         with self._lock:
             request.abandoned = True
@@ -79,7 +83,7 @@ class GroupCommit:
         if leads:
             self._hand_over()
 
-    def _lead(self, leader: Request) -> None:
+    def _lead(self, leader: R) -> None:
         try:
             group = self._gather()
         except BaseException:
@@ -100,7 +104,7 @@ class GroupCommit:
             if first is not None:
                 _wake(first)
 
-    def _gather(self) -> Sequence[Request]:
+    def _gather(self) -> Sequence[R]:
         """The requests of one transaction, in the order of their arrival; the leader's own is the first."""
         if len(self._waiting) < self._expected:
             self._gathered.acquire(timeout=self._linger_s)
@@ -116,7 +120,7 @@ class GroupCommit:
             self._gathered.acquire(blocking=False)
             return group
 
-    def _finish(self, group: Sequence[Request], leader: Request) -> Request | None:
+    def _finish(self, group: Sequence[R], leader: R) -> R | None:
         """Makes the chain of those to be woken; its first."""
         first = None
         with self._lock:

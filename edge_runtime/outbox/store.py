@@ -19,9 +19,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from edge_runtime.clock import Clock, SystemClock
 from edge_runtime.errors import ResourceError
@@ -30,7 +30,7 @@ from edge_runtime.outbox.appending import Append, Rows
 from edge_runtime.outbox.bounds import GROUP_LIMIT_BYTES, Bounds
 from edge_runtime.outbox.database import Database
 from edge_runtime.outbox.encoding import encode
-from edge_runtime.outbox.group import GroupCommit, Request
+from edge_runtime.outbox.group import GroupCommit
 from edge_runtime.outbox.heads import Heads
 from edge_runtime.outbox.pages import Pages
 from edge_runtime.outbox.policy import Storage
@@ -40,7 +40,6 @@ from edge_runtime.outbox.trouble import DamagedError
 from edge_runtime.wire.batch import Checkpoint
 from edge_runtime.wire.envelope import BATCH_LIMIT_BYTES, STREAMS, Event, Record
 
-T = TypeVar("T")
 PART_BYTES = 45 * 1024  # of a blob, in each record; base64 makes a third more of it
 CALL_LIMIT_BYTES = 1536 * 1024
 
@@ -64,9 +63,9 @@ class Outbox:
         self._clock = clock or SystemClock()
         storage = storage or Storage(budget_bytes=0)
         self._db = Database(path, boot_id, self._clock)
-        pages = Pages(self._db)
-        self._shedding = Shedding(self._db, pages, storage)
-        self._bounds = Bounds(self._db, pages, self._shedding, storage, frames_bytes, self._tick_s())
+        self._pages = Pages(self._db)
+        self._shedding = Shedding(self._db, self._pages, storage)
+        self._bounds = Bounds(self._db, self._pages, self._shedding, storage, frames_bytes, self._tick_s())
         self._heads = Heads(self._db, device)
         self._rows = Rows(self._db, self._heads, device, boot_id)
         self._checkpoints = acknowledging.Checkpoints(self._db, self._heads, self._shedding, self._clock)
@@ -114,17 +113,20 @@ class Outbox:
         return events
 
     def _request(self, items: Sequence[tuple[str, str, Mapping[str, Any]]], durable: bool | None) -> Append:
-        found = [(stream, kind, body, encode(stream, body)) for stream, kind, body in items]
+        texts = [encode(stream, body) for stream, _, body in items]
         if durable is None:
             durable = any(STREAMS[stream][1] for stream, *_ in items)
         clock = self._clock
-        return Append(found, durable, clock.monotonic_ns(), clock.wall_ns(), clock.wall_uncertainty_ns())
+        return Append(items, texts, durable, clock.monotonic_ns(), clock.wall_ns(), clock.wall_uncertainty_ns())
 
-    def _commit(self, group: Sequence[Request]) -> None:
+    def _commit(self, group: Sequence[Append]) -> None:
         """One transaction for all of the group that finds room; the others get their error."""
-        appends = [r for r in group if isinstance(r, Append)]
         with self._db.lock:
-            self._again_if_damaged(lambda: self._commit_within_bounds(appends))
+            try:
+                self._commit_within_bounds(group)
+            except DamagedError:
+                self._tell_damage()
+                self._commit_within_bounds(group)
 
     def _commit_within_bounds(self, appends: Sequence[Append]) -> None:
         self._bounds.keep(self._tick_s())
@@ -135,8 +137,9 @@ class Outbox:
 
     def _store(self, appends: Sequence[Append], room_made: bool = False) -> bool:
         """False where there is no room for them."""
+        durable = (len(appends) == 1 and appends[0].durable) or any(a.durable for a in appends)
         try:
-            with self._db.transaction(any(a.durable for a in appends)):
+            with self._db.transaction(durable):
                 changed = self._heads.changed()
                 if not room_made and not self._bounds.fits(appends, changed):
                     return False
@@ -162,14 +165,6 @@ class Outbox:
 
     def _tick_s(self) -> int:
         return self._db.tick_s(self._clock.monotonic_ns())
-
-    def _again_if_damaged(self, work: Callable[[], T]) -> T:
-        """Where the file turns out to be damaged, a new one takes its place and the work is done there."""
-        try:
-            return work()
-        except DamagedError:
-            self._tell_damage()
-            return work()
 
     def _tell_damage(self) -> None:
         kept_as, self._db.kept_as = self._db.kept_as, ""

@@ -126,7 +126,7 @@ def _rates(outbox: Outbox, floor: Floor, others: dict[str, Put], count: int) -> 
     persist = next(iter(RIVALS))
     each = max(5, count // 10)
     text = json.dumps(BODY)
-    handed = GroupCommit(lambda group: floor.write(len(group)), 2**30)
+    handed = GroupCommit[Request](lambda group: floor.write(len(group)), 2**30)
     found: dict[str, list[float]] = {"outbox": [], HAND_OVER: [], persist: []}
     for _ in range(ROUNDS):
         found["outbox"].append(_rate(lambda: outbox.append("decision", "decision", BODY), each))
