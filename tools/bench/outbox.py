@@ -18,6 +18,7 @@ from typing import Any
 from edge_runtime.errors import GudgeonError
 from edge_runtime.outbox.group import GroupCommit, Request
 from edge_runtime.outbox.store import Outbox
+from tools.bench import beside
 from tools.bench.figures import row
 from tools.bench.loop import WARM, timed
 from tools.bench.rivals import RIVALS, Put, bare_insert, rivals
@@ -58,6 +59,7 @@ def run(folder: Path | None, count: int) -> dict[str, Any]:
         rates = _rates(outbox, floor, others, count)
         floor.close()
         outbox.close()
+        times |= beside.measure(Path(place), count, lambda control: control.append("decision", "decision", BODY), timed)
     rows = [row(name, t, times[hundred if str(GROUP) in name else single]) for name, t in times.items()]
     return {
         "bench": "outbox", "count": count, "record_bytes": len(data), "refused": refused, "rows": rows, "producers": rates,

@@ -174,7 +174,7 @@ def raising(error: BaseException) -> Callable[..., None]:
 
 
 def test_a_leader_that_is_interrupted_before_its_commit_hands_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    group = GroupCommit(lambda _: None, 100)
+    group = GroupCommit[Request](lambda _: None, 100)
     with monkeypatch.context() as patch:
         patch.setattr(group, "_gather", raising(KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
