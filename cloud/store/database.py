@@ -10,8 +10,9 @@ before the first of them (`settled`): nothing that is committed later is ever be
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Any
+import json
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Table, func, select, text
 from sqlalchemy.dialects import postgresql, sqlite
@@ -33,6 +34,25 @@ def is_postgresql(connection: Connection) -> bool:
 def upsert(connection: Connection, table: Table) -> Any:
     """INSERT that takes ON CONFLICT, which SQLAlchemy has for each database apart."""
     return postgresql.insert(table) if is_postgresql(connection) else sqlite.insert(table)
+
+
+class Wanted(NamedTuple):
+    """A table made of one JSON parameter, to join with: any number of rows, and always the same statement."""
+
+    table: str
+
+    def values(self, rows: Iterable[Sequence[Any]]) -> dict[str, str]:
+        return {"wanted": json.dumps([list(row) for row in rows])}
+
+
+def wanted(connection: Connection, *texts: str, **numbers: type[int]) -> Wanted:
+    """With these columns, in this order."""
+    if is_postgresql(connection):
+        columns = [f"value->>{i} AS {name}" for i, name in enumerate(texts)]
+        columns += [f"CAST(value->>{i} AS bigint) AS {name}" for i, name in enumerate(numbers, len(texts))]
+        return Wanted(f"(SELECT {', '.join(columns)} FROM json_array_elements(CAST(:wanted AS json)))")
+    columns = [f"json_extract(value, '$[{i}]') AS {name}" for i, name in enumerate([*texts, *numbers])]
+    return Wanted(f"(SELECT {', '.join(columns)} FROM json_each(:wanted))")
 
 
 def here(table: Table, where: tuple[str, str, str]) -> tuple[ColumnElement[bool], ...]:
@@ -74,6 +94,7 @@ class Added:
         self._last: int | None = None
         self.events: list[EventRow] = []
         self.decisions: list[Sequence[Any]] = []
+        self.decision_ids: dict[tuple[str, str], Sequence[int]] = {}
 
     def ids(self, count: int) -> Sequence[int]:
         """`count` rising ids, higher than all that a reader may have seen."""

@@ -1,11 +1,12 @@
-"""`gudgeon bench loop|infer|outbox`: a table for people, `--json` for programs. Ratios to a floor measured in the same run:
-absolute times on a busy machine tell little."""
+"""`gudgeon bench loop|infer|outbox|uplink|ingest`: a table for people, `--json` for programs. Ratios to a floor measured in
+the same run: absolute times on a busy machine tell little."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edge_runtime.doctor import default_bundle
-from edge_runtime.errors import BundleError
+from edge_runtime.errors import BundleError, UsageError
 from edge_runtime.tasks import ENVIRONMENT
 
 
@@ -29,8 +30,12 @@ def show(result: dict[str, Any]) -> None:
     for refused in result.get("refused", []):
         console.print(f"refused {refused['name']}: {refused['reason']}")
     if producers := result.get("producers"):
-        rates = ", ".join(f"{name} {per_s:.0f}/s" for name, per_s in producers["per_s"].items())
-        console.print(f"{producers['threads']} durable producers: {rates}; ratio {producers['ratio']}")
+        each = ", ".join(f"{name} {per_s:.0f}/s" for name, per_s in producers["per_s"].items())
+        console.print(f"{producers['threads']} durable producers: {each}; ratio {producers['ratio']}")
+    if result["bench"] == "uplink":
+        from tools.bench import uplink
+
+        console.print(*uplink.tables(result), sep="\n")
     if memory := result.get("memory"):
         mib = {k: memory[k] / 2**20 for k in ("control_rss_bytes", "floor_rss_bytes")}
         console.print(
@@ -39,22 +44,43 @@ def show(result: dict[str, Any]) -> None:
         )
 
 
+def _ingest(args: argparse.Namespace) -> int:
+    from tools.bench import ingest
+
+    if args.rows < ingest.DEVICES * ingest.BATCH or args.rounds < 1:
+        raise UsageError(f"expected --rows of at least {ingest.DEVICES * ingest.BATCH} and --rounds of at least 1")
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        Path(folder).chmod(0o755)  # PostgreSQL runs as a user of its own
+        result = ingest.run(Path(folder), args.rows, args.rounds, quiet=args.json)
+    if args.json:
+        print(json.dumps(result))
+    else:
+        ingest.show(result)
+    return 0
+
+
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="gudgeon bench", description=__doc__)
-    parser.add_argument("what", choices=("loop", "infer", "outbox"))
+    parser.add_argument("what", choices=("loop", "infer", "outbox", "uplink", "ingest"))
     parser.add_argument("--bundle", type=Path, default=default_bundle(), metavar="BUNDLE_DIR")
-    parser.add_argument("--count", type=int, default=300, help="measurements of each kind (300)")
+    parser.add_argument(
+        "--count", type=int, default=300, help="measurements of each kind (300); uplink: records a round ÷ 50"
+    )
     parser.add_argument(
         "--engine", choices=("auto", "onnxruntime", "litert"), default="auto", help="loop: on which engine"
     )
-    parser.add_argument("--folder", type=Path, help="outbox: on which disk")
+    parser.add_argument("--folder", type=Path, help="outbox, uplink, ingest: on which disk")
     parser.add_argument(
         "--flush-ms", type=float, default=0.0, help="outbox: as on a disk whose every flush takes so much longer (0)"
     )
+    parser.add_argument("--rows", type=int, default=40_000, help="ingest: rows of each round (40000)")
+    parser.add_argument("--rounds", type=int, default=5, help="ingest: rounds (5)")
     parser.add_argument("--no-memory", action="store_true", help="loop: leave out the comparison of memory")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
-    if args.bundle is None and args.what != "outbox":
+    if args.what == "ingest":
+        return _ingest(args)
+    if args.bundle is None and args.what in ("loop", "infer"):
         raise BundleError("no bundle: name one with --bundle BUNDLE_DIR")
     os.environ.update(ENVIRONMENT)  # as `control` is started; it counts only before NumPy is imported
     result: dict[str, Any]
@@ -65,6 +91,10 @@ def main(argv: list[str]) -> int:
         result = (
             outbox.run_slower(args.folder, args.count, args.flush_ms) if slower else outbox.run(args.folder, args.count)
         )
+    elif args.what == "uplink":
+        from tools.bench import uplink
+
+        result = uplink.run(args.folder, args.count)
     elif args.what == "infer":
         from tools.bench import infer
 
