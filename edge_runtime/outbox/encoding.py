@@ -27,8 +27,9 @@ def encode(stream: str, body: Mapping[str, Any]) -> str:
     if stream not in STREAMS:
         raise ValueError(f"unknown stream {stream!r}, expected one of {', '.join(STREAMS)}")
     try:
-        data = _fast(body, None, _PLAIN)
-        text = data.decode() if data.isascii() and b"null" not in data else _strict(body)
+        text = _fast(body, None, _PLAIN).decode()
+        if "null" in text or not text.isascii():
+            text = _strict(body)
     except orjson.JSONEncodeError:
         text = _strict(body)
     if len(text) > BODY_LIMIT_BYTES:
