@@ -321,12 +321,12 @@ class Uplink:
         except ValueError as error:
             log.say(logging.WARNING, "an acknowledgement could not be read", reason=str(error))
             return
-        if ack.chain == self._outbox.chain:  # else it is for the outbox that was here before
-            self._acks.append(ack)
+        self._acks.append(ack)
 
     def _take_acks(self) -> None:
         """All that have come, as one."""
-        acks, self._acks = self._acks, []
+        chain = self._outbox.chain
+        acks, self._acks = [a for a in self._acks if a.chain == chain], []  # others: for what was here before
         committed: dict[str, int] = {}
         for ack in acks:
             committed |= {s: n for s, n in ack.committed.items() if n > committed.get(s, 0)}
@@ -337,7 +337,7 @@ class Uplink:
             for lane in self._lanes:
                 lane.acknowledged(committed, acks[-1].islands, now_ns)
         shed = max((ack.shed for ack in acks), default=0)
-        if shed > self._shed_told:
+        if shed > self._shed_told and self._outbox.chain == chain:
             self._outbox.confirm_shed(shed)
             self._shed_told = shed
 

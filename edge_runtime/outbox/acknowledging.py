@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from edge_runtime.clock import Clock
 from edge_runtime.outbox.database import Database
 from edge_runtime.outbox.heads import Heads
@@ -20,19 +22,24 @@ PAUSE_S = 0.0005  # between two transactions, for a control loop that waits for 
 COUNTERS = 1000
 
 
-def ack(database: Database, heads: Heads, clock: Clock, stream: str, seq: int) -> int:
-    """Deletes up to `seq`, cut to the head; how many went."""
-    deleted, more = _ack_step(database, heads, stream, seq)
-    while more:
-        clock.sleep(PAUSE_S)
-        count, more = _ack_step(database, heads, stream, seq)
-        deleted += count
+def ack(database: Database, heads: Heads, clock: Clock, chain: str, committed: Mapping[str, int]) -> int:
+    """Deletes up to these numbers of `chain`, cut to the heads; how many went."""
+    deleted = 0
+    for stream, seq in committed.items():
+        more = stream in STREAMS
+        while more:
+            count, more = _ack_step(database, heads, chain, stream, seq)
+            deleted += count
+            if more:
+                clock.sleep(PAUSE_S)
     return deleted
 
 
-def _ack_step(database: Database, heads: Heads, stream: str, seq: int) -> tuple[int, bool]:
+def _ack_step(database: Database, heads: Heads, chain: str, stream: str, seq: int) -> tuple[int, bool]:
     """How many went, and whether there are more."""
     with database.transaction(durable=False) as db:
+        if chain != database.chain:  # another file has taken the place of the one that was meant
+            return 0, False
         acked = db.execute("SELECT acked FROM stream WHERE name = ?", (stream,)).fetchone()[0]
         newest = heads.load(stream)
         end = min(seq, newest.seq)

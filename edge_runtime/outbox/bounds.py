@@ -57,6 +57,7 @@ class Bounds:
             text = json.dumps(cap_pages(self._storage, rest, frames, page_bytes))
             if text != self._database.get("cap"):  # else every other process would have to look again
                 self._database.put("cap", text)
+                self._free_pages = 0
 
     def maintain(self, tick_s: int) -> None:
         """Measure, expire, make room ahead, give back what the file has too much of; copy the log into the file."""

@@ -16,58 +16,18 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from time import monotonic, sleep
 from typing import Any
 
 from edge_runtime.clock import Clock
 from edge_runtime.errors import ResourceError
 from edge_runtime.outbox import schema, trouble
+from edge_runtime.outbox.transaction import Transaction, begin_when_free
 from edge_runtime.wire.envelope import STREAMS
 
-LOOK_EVERY_S = 0.0001
 CACHE_KIB = 512
 WAL_PAGES = 512  # after a commit that leaves so many in the log they are copied into the file
 CHECK_LIMIT_BYTES = 16 * 1024 * 1024
 SECOND_NS = 1_000_000_000
-
-
-class Transaction:
-    """Entered at every durable append, hence no generator."""
-
-    __slots__ = ("_database", "_durable")
-
-    def __init__(self, database: Database, durable: bool) -> None:
-        self._database, self._durable = database, durable
-
-    def __enter__(self) -> sqlite3.Connection:
-        database = self._database
-        database.lock.acquire()
-        try:
-            database.begin(self._durable)
-        except BaseException as error:
-            database.lock.release()
-            if isinstance(error, sqlite3.Error):
-                raise database.told(error) from error
-            raise
-        return database.db
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        database = self._database
-        try:
-            if error is None:
-                try:
-                    database.db.execute("COMMIT")
-                    return
-                except BaseException as failed:
-                    error = failed
-            if database.db.in_transaction:
-                database.db.execute("ROLLBACK")
-            if isinstance(error, sqlite3.Error):
-                raise database.told(error) from error
-            if kind is None:
-                raise error  # of COMMIT
-        finally:
-            database.lock.release()
 
 
 class Database:
@@ -255,20 +215,7 @@ class Database:
         try:
             self.db.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
-            self._begin_when_free(error)
-
-    def _begin_when_free(self, busy: sqlite3.OperationalError) -> None:
-        """Looks again every tenth of a millisecond: the others hold the lock shortly, and SQLite itself would sleep 1 ms,
-        then 2, 5, 10 …"""
-        until_s = monotonic() + trouble.BUSY_TIMEOUT_MS / 1000
-        while busy.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY and monotonic() < until_s:
-            sleep(LOOK_EVERY_S)
-            try:
-                self.db.execute("BEGIN IMMEDIATE")
-                return
-            except sqlite3.OperationalError as error:
-                busy = error
-        raise busy
+            begin_when_free(self.db, error)
 
     def be_patient(self) -> None:
         """SQLite itself waits where the next statement finds the file locked."""

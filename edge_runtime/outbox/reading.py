@@ -55,6 +55,11 @@ def floor(database: Database, heads: Heads) -> dict[str, int]:
         return {s: lowest(database, s) or head + 1 for s, head in last.items() if head}
 
 
+def head(database: Database, heads: Heads, stream: str) -> int:
+    with database.reading():
+        return heads.load(stream).seq
+
+
 def lowest(database: Database, stream: str) -> int:
     """The lowest number held, 0 where there is none; within a transaction."""
     return int(database.db.execute(f"SELECT coalesce(min(seq), 0) FROM event_{stream}").fetchone()[0])

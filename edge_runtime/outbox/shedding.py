@@ -167,10 +167,10 @@ class Shedding:
             row.insert(5, shed_count(row[2], row[3], row[4]))
         return [Shed(*row) for row in found]
 
-    def confirm(self, shed_id: int) -> None:
-        """The cloud has stored every range up to this id."""
+    def confirm(self, shed_id: int, chain: str) -> None:
+        """The cloud has stored every range of `chain` up to this id."""
         with self._database.transaction(durable=False) as db:
-            if shed_id <= (self._database.get("shed_confirmed") or 0):
+            if chain != self._database.chain or shed_id <= (self._database.get("shed_confirmed") or 0):
                 return
             self._database.put("shed_confirmed", min(shed_id, self._database.get("shed_id") or 0))
             db.execute(  # all but the newest of each stream and policy, which may still grow
@@ -179,5 +179,8 @@ class Shedding:
                 (shed_id,),
             )
 
-    def totals(self, db: sqlite3.Connection) -> dict[tuple[str, str], int]:
-        return {(stream, policy): n for stream, policy, n in db.execute("SELECT stream, policy, count FROM shed_total")}
+    def totals(self) -> dict[tuple[str, str], int]:
+        with self._database.reading() as db:
+            return {
+                (stream, policy): n for stream, policy, n in db.execute("SELECT stream, policy, count FROM shed_total")
+            }

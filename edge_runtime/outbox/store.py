@@ -19,9 +19,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from edge_runtime.clock import Clock, SystemClock
 from edge_runtime.errors import ResourceError
@@ -40,6 +40,7 @@ from edge_runtime.outbox.trouble import DamagedError
 from edge_runtime.wire.batch import Checkpoint
 from edge_runtime.wire.envelope import BATCH_LIMIT_BYTES, STREAMS, Event, Record
 
+T = TypeVar("T")
 PART_BYTES = 45 * 1024  # of a blob, in each record; base64 makes a third more of it
 CALL_LIMIT_BYTES = 1536 * 1024
 
@@ -122,11 +123,7 @@ class Outbox:
     def _commit(self, group: Sequence[Append]) -> None:
         """One transaction for all of the group that finds room; the others get their error."""
         with self._db.lock:
-            try:
-                self._commit_within_bounds(group)
-            except DamagedError:
-                self._tell_damage()
-                self._commit_within_bounds(group)
+            self._healed(lambda: self._commit_within_bounds(group))
 
     def _commit_within_bounds(self, appends: Sequence[Append]) -> None:
         self._bounds.keep(self._tick_s())
@@ -158,13 +155,21 @@ class Outbox:
     def maintain(self) -> None:
         """What is best done by `link`, once a second or so, and not while a part waits: measure, expire, make room ahead."""
         with self._db.lock:
-            self._bounds.maintain(self._tick_s())
+            self._healed(lambda: self._bounds.maintain(self._tick_s()))
 
     def close(self) -> None:
         self._db.close()
 
     def _tick_s(self) -> int:
         return self._db.tick_s(self._clock.monotonic_ns())
+
+    def _healed(self, work: Callable[[], T]) -> T:
+        """Where the file turns out to be damaged, a new one takes its place, tells it, and the work is done there."""
+        try:
+            return work()
+        except DamagedError:
+            self._tell_damage()
+            return work()
 
     def _tell_damage(self) -> None:
         kept_as, self._db.kept_as = self._db.kept_as, ""
@@ -197,35 +202,38 @@ class Outbox:
         `after` skips, stream by stream, what was sent already; `upto` is the last number wanted. `streams`: only these, in
         this order."""
         chosen = reading.URGENT_FIRST if streams is None else streams
-        return reading.pending(self._db, limit_events, limit_bytes, after or {}, chosen, upto or {})
+        return self._healed(
+            lambda: reading.pending(self._db, limit_events, limit_bytes, after or {}, chosen, upto or {})
+        )
 
     def ack(self, committed: Mapping[str, int]) -> int:
         """The cloud has everything of each stream up to this sequence number: delete it. Returns how many were deleted.
 
-        A number above the stream's head is cut to the head, so that a confused cloud cannot make the future vanish."""
-        found = [(stream, seq) for stream, seq in committed.items() if stream in STREAMS]
-        return sum(acknowledging.ack(self._db, self._heads, self._clock, stream, seq) for stream, seq in found)
+        A number above the stream's head is cut to the head, so that a confused cloud cannot make the future vanish. It is
+        for the chain that this outbox had when it was called: what took the place of a damaged file is not touched."""
+        chain = self.chain
+        return self._healed(lambda: acknowledging.ack(self._db, self._heads, self._clock, chain, committed))
 
     def checkpoint(self) -> Checkpoint:
         """What this outbox says of itself now, to be signed and sent; its counter was given to no other."""
-        return self._checkpoints.make(self._device, self._boot_id)
+        return self._healed(lambda: self._checkpoints.make(self._device, self._boot_id))
 
     def confirm_shed(self, shed_id: int) -> None:
-        """The cloud has stored every statement of what was given up, up to this id."""
-        self._shedding.confirm(shed_id)
+        """The cloud has stored every statement of what was given up, up to this id; of this chain, as above."""
+        chain = self.chain
+        self._healed(lambda: self._shedding.confirm(shed_id, chain))
 
     def floor(self) -> dict[str, int]:
         """The lowest sequence number of each stream that this outbox still holds or will give out."""
-        return reading.floor(self._db, self._heads)
+        return self._healed(lambda: reading.floor(self._db, self._heads))
 
     def head(self, stream: str) -> int:
         """The last sequence number given out in `stream`, 0 before the first."""
-        with self._db.reading():
-            return self._heads.load(stream).seq
+        return self._healed(lambda: reading.head(self._db, self._heads, stream))
 
     def last(self, stream: str) -> Event | None:
         """The newest event of `stream`, also after it was acknowledged."""
-        return reading.last(self._db, stream)
+        return self._healed(lambda: reading.last(self._db, stream))
 
     def depth(self) -> int:
         """How many records wait for the cloud."""
@@ -233,9 +241,8 @@ class Outbox:
 
     def backlog(self) -> dict[str, Backlog]:
         """What waits, stream by stream; streams in which nothing waits are left out."""
-        return reading.backlog(self._db, self._heads, self._tick_s())
+        return self._healed(lambda: reading.backlog(self._db, self._heads, self._tick_s()))
 
     def shed_totals(self) -> dict[tuple[str, str], int]:
         """(stream, policy) → how many records were given up in the life of this chain."""
-        with self._db.reading() as db:
-            return self._shedding.totals(db)
+        return self._healed(self._shedding.totals)

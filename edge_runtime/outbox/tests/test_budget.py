@@ -258,3 +258,12 @@ def test_errors_beside_a_transaction_are_told_too(tmp_path: Path, clock: FakeClo
     for call in (box._pages.used, box._pages.truncate_log, box._pages.keep_log, lambda: box._pages.limit(9)):
         with pytest.raises(ResourceError, match=r"outbox\.db"):
             call()
+
+
+def test_what_was_found_free_counts_no_more_when_the_rest_has_grown(box: Outbox, tmp_path: Path) -> None:
+    fill(box, tmp_path, "health", 5)
+    assert box._bounds._free_pages > 0
+    (tmp_path / "second").write_bytes(b"x" * MIB)
+    box.measure()
+    assert box._bounds._free_pages == 0
+    fill(box, tmp_path, "health", 60)

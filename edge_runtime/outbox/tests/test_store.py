@@ -22,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from edge_runtime.clock import FakeClock
 from edge_runtime.errors import ResourceError
-from edge_runtime.outbox import database, trouble
+from edge_runtime.outbox import database, transaction, trouble
 from edge_runtime.outbox.encoding import BODY_LIMIT_BYTES
 from edge_runtime.outbox.pages import LINK_WAL_PAGES
 from edge_runtime.outbox.policy import Storage
@@ -460,9 +460,9 @@ def test_the_lock_is_looked_at_often(path: Path, monkeypatch: pytest.MonkeyPatch
         if len(slept) == 3:
             other.execute("COMMIT")
 
-    monkeypatch.setattr(database, "sleep", sleep)
+    monkeypatch.setattr(transaction, "sleep", sleep)
     assert box.append("decision", "k", {}).seq == 1
-    assert slept == [database.LOOK_EVERY_S] * 3
+    assert slept == [transaction.LOOK_EVERY_S] * 3
 
 
 def test_link_copies_the_log_so_that_control_need_not(path: Path) -> None:
@@ -472,3 +472,52 @@ def test_link_copies_the_log_so_that_control_need_not(path: Path) -> None:
     link.maintain()
     assert path.stat().st_size > size  # what was in the log alone is in the file
     assert link._db.db.execute("PRAGMA wal_autocheckpoint").fetchone()[0] == LINK_WAL_PAGES < database.WAL_PAGES
+
+
+def test_an_acknowledgement_for_the_file_that_was_here_before_deletes_nothing(path: Path) -> None:
+    link, before = opened(path), opened(path)
+    before.append_many([("decision", "k", {})] * 5)
+    with trouble.alone(path):
+        trouble.set_aside(path, 1)
+    control = opened(path)  # another process has set the file aside, and this one does not know yet
+    control.append_many([("decision", "k", {})] * 3)
+    assert link.chain == before.chain != control.chain
+    assert link.ack({"decision": 5}) == 0
+    before.confirm_shed(7)
+    assert seqs(link.pending()) == [1, 2, 3]
+    assert link.chain == before.chain == control.chain
+    assert link.ack({"decision": 2}) == 2
+
+
+CALLS: dict[str, Callable[[Outbox], object]] = {
+    "append": lambda box: box.append("decision", "k", {}),
+    "pending": lambda box: box.pending(10**6, 10**9),
+    "ack": lambda box: box.ack({"decision": 5000}),
+    "checkpoint": lambda box: box.checkpoint(),
+    "backlog": lambda box: box.backlog(),
+    "last": lambda box: box.last("decision"),
+    "head": lambda box: box.head("decision"),
+    "floor": lambda box: box.floor(),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_damage_that_is_met_while_open_is_healed_and_told_whatever_met_it(path: Path, name: str) -> None:
+    filling = opened(path)
+    for _ in range(50):
+        filling.append_many([("decision", "k", {"x": "y" * 600})] * 100)
+    filling.close()  # copies the log into the file
+    box = opened(path)
+    content = bytearray(path.read_bytes())
+    for page in range(2 * 4096, len(content), 4096):
+        content[page : page + 4096] = b"\xff" * 4096
+    path.write_bytes(content)
+    before = box.chain
+    box._db.db.execute("PRAGMA shrink_memory")  # what was read is forgotten
+    CALLS[name](box)
+    assert box.chain != before
+    told = box.last("fault")
+    assert told is not None
+    assert (told.kind, told.body["chain"]) == ("outbox_damaged", box.chain)
+    assert path.with_name(told.body["kept_as"]).exists()
+    assert box.append("decision", "k", {}).seq == (2 if name == "append" else 1)
