@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, overload
@@ -16,7 +17,7 @@ from edge_runtime.outbox.database import Database
 from edge_runtime.outbox.group import Request
 from edge_runtime.outbox.heads import Heads, Newest
 from edge_runtime.outbox.packing import PACK_FROM_BYTES, pack
-from edge_runtime.wire.envelope import STREAMS, Event, record_hash
+from edge_runtime.wire.envelope import STREAMS, Event
 
 CHUNKS = (64, 32, 16, 8, 4, 2, 1)  # rows of one statement
 COLUMNS = 4
@@ -73,7 +74,7 @@ class Rows:
     def __init__(self, database: Database, heads: Heads, device: str, boot_id: str) -> None:
         self._database, self._heads = database, heads
         self._device, self._boot_id = device, boot_id
-        self._texts: dict[str, str] = {}  # device, boot and kinds as JSON; few
+        self._texts = {name: json.dumps(name) for name in (device, boot_id)}  # and the kinds; few
 
     def store(self, appends: Sequence[Append], tick_s: int) -> None:
         """Numbers and inserts all of them; each gets its `events`."""
@@ -88,8 +89,9 @@ class Rows:
         """The rows of one append; of each its number and the hash of the record before it. The lines are the same bytes as
         `wire.envelope.record_line` makes."""
         uncertainty = "null" if append.uncertainty_ns is None else append.uncertainty_ns
-        begin = f'{{"device":{self._text(self._device)},"chain":"{self._database.chain}","stream":"'
-        boot = f',"boot_id":{self._text(self._boot_id)},"kind":'
+        known = self._texts
+        begin = f'{{"device":{known[self._device]},"chain":"{self._database.chain}","stream":"'
+        boot = f',"boot_id":{known[self._boot_id]},"kind":'
         times = f',"mono_ns":{append.mono_ns},"wall_ns":{append.wall_ns},"wall_uncertainty_ns":{uncertainty},"prev":"'
         places = []
         texts = iter(append.texts)
@@ -98,18 +100,23 @@ class Rows:
             rows = values.setdefault(stream, [])
             for (_, kind, _), text in zip(run, texts, strict=False):  # the run ends first
                 seq += 1
-                name = self._texts.get(kind) or self._text(kind)
+                name = known.get(kind) or self._text(kind)
                 line = f'{begin}{stream}","seq":{seq}{boot}{name}{times}{prev}","body":{text}}}'.encode()
-                data = line if len(line) < PACK_FROM_BYTES else pack(line)
-                cum += len(data)
+                size = len(line)
+                if size < PACK_FROM_BYTES:
+                    data = line
+                else:
+                    data = pack(line)
+                    size = len(data)
+                cum += size
                 rows += (seq, tick_s, cum, data)
                 places.append((seq, prev))
-                prev = record_hash(line)
+                prev = sha256(line).hexdigest()  # as `record_hash`
             self._heads.advance(stream, Newest(seq, prev, cum))
         return places
 
     def _text(self, name: str) -> str:
-        return self._texts.get(name) or self._texts.setdefault(name, json.dumps(name))
+        return self._texts.setdefault(name, json.dumps(name))
 
     def _insert(self, stream: str, values: list[Any]) -> None:
         at, left = 0, len(values) // COLUMNS

@@ -20,6 +20,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,6 +42,7 @@ from edge_runtime.wire.batch import Checkpoint
 from edge_runtime.wire.envelope import BATCH_LIMIT_BYTES, STREAMS, Event, Record
 
 T = TypeVar("T")
+FLUSHED = frozenset(stream for stream, (_, flushed) in STREAMS.items() if flushed)
 PART_BYTES = 45 * 1024  # of a blob, in each record; base64 makes a third more of it
 CALL_LIMIT_BYTES = 1536 * 1024
 
@@ -116,7 +118,7 @@ class Outbox:
     def _request(self, items: Sequence[tuple[str, str, Mapping[str, Any]]], durable: bool | None) -> Append:
         texts = [encode(stream, body) for stream, _, body in items]
         if durable is None:
-            durable = any(STREAMS[stream][1] for stream, *_ in items)
+            durable = not FLUSHED.isdisjoint(map(itemgetter(0), items))
         clock = self._clock
         return Append(items, texts, durable, clock.monotonic_ns(), clock.wall_ns(), clock.wall_uncertainty_ns())
 
