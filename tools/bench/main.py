@@ -78,6 +78,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--no-memory", action="store_true", help="loop: leave out the comparison of memory")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
+    if not 0 <= args.flush_ms <= 1000:
+        parser.error(f"argument --flush-ms: {args.flush_ms:g} is not within 0 and 1000")
     if args.what == "ingest":
         return _ingest(args)
     if args.bundle is None and args.what in ("loop", "infer"):

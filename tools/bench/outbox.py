@@ -22,7 +22,7 @@ from tools.bench import beside
 from tools.bench.figures import row
 from tools.bench.loop import WARM, timed
 from tools.bench.rivals import RIVALS, Put, bare_insert, rivals
-from tools.chaos.shim import Shim
+from tools.chaos.shim import Shim, compiler
 
 GROUP = 100
 PRODUCERS = 32
@@ -69,6 +69,10 @@ def run(folder: Path | None, count: int) -> dict[str, Any]:
 
 def run_slower(folder: Path | None, count: int, flush_ms: float) -> dict[str, Any]:
     """The same in a process of its own, on a disk whose every flush takes `flush_ms` longer, for all alike."""
+    if compiler() is None:
+        raise GudgeonError(
+            "bench outbox --flush-ms needs a C compiler; install one with: apt-get install gcc libc6-dev"
+        )
     with tempfile.TemporaryDirectory() as place:
         shim = Shim(Path(place))
         shim.set_flush_delay_s(flush_ms / 1000)
