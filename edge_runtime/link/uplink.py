@@ -217,10 +217,10 @@ class Uplink:
             sock = client.socket()
             if sock is not None:
                 sock.close()
-        if was_connected:
-            self._lost_ns = self._clock.monotonic_ns()
-            if self._lost_ns - self._up_ns >= STABLE_S * 1e9:
-                self._backoff.reset()
+        now_ns = self._clock.monotonic_ns()
+        if was_connected and now_ns - self._up_ns >= STABLE_S * 1e9:
+            self._lost_ns = now_ns  # until then the windows go on as they were: one dial in each, also when kicked
+            self._backoff.reset()
         for lane in self._lanes:
             lane.reset()
         if not was_connected and not self._protocol_proven:
