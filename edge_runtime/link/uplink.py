@@ -190,13 +190,14 @@ class Uplink(Connection):
         except ValueError as error:
             log.say(logging.WARNING, "an acknowledgement could not be read", reason=str(error))
             return
-        if ack.chain == self._outbox.chain:  # else it is for the outbox that was here before
-            self._acks.append(ack)
+        self._acks.append(ack)
+        if ack.chain == self._outbox.chain:
             self._on_ack(ack, self._clock.monotonic_ns())
 
     def _take_acks(self) -> None:
         """All that have come, as one."""
-        acks, self._acks = self._acks, []
+        chain = self._outbox.chain
+        acks, self._acks = [a for a in self._acks if a.chain == chain], []  # others: for what was here before
         committed: dict[str, int] = {}
         for ack in acks:
             committed |= {s: n for s, n in ack.committed.items() if n > committed.get(s, 0)}
@@ -205,6 +206,6 @@ class Uplink(Connection):
         if acks:
             self._sender.acknowledged(committed, acks[-1].islands, self._clock.monotonic_ns())
         shed = max((ack.shed for ack in acks), default=0)
-        if shed > self._shed_told:
+        if shed > self._shed_told and self._outbox.chain == chain:
             self._outbox.confirm_shed(shed)
             self._shed_told = shed
