@@ -30,7 +30,7 @@ class DenseAutoencoder:
     layers: tuple[tuple[Array, Array, bool], ...]
     """(weight (inputs, outputs), bias, followed by a ReLU) of each layer."""
 
-    def write(self, b: Builder, x: str, newest: str) -> tuple[str, str | None]:
+    def write(self, b: Builder, x: str, newest: str) -> tuple[str, str]:
         hidden = newest
         for weight, bias, relu in self.layers:
             hidden = b.dense(hidden, weight, bias, DENSE)
@@ -49,7 +49,7 @@ class ConvAutoencoder:
     history: int
     columns: int
 
-    def write(self, b: Builder, x: str, newest: str) -> tuple[str, str | None]:
+    def write(self, b: Builder, x: str, newest: str) -> tuple[str, str]:
         length = self.history
         turned = b.add("Transpose", [x], perm=[0, 2, 1])
         hidden = b.reshape(turned, (-1, self.columns, 1, length))
