@@ -22,6 +22,7 @@ OPSET = 17
 ML_OPSET = 3
 IR_VERSION = 9
 FLOOR = 1e-6
+DENSE, CONV = "dense", "conv"  # prefixes of the nodes that are worth quantising
 
 
 class Builder:

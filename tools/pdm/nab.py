@@ -29,7 +29,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from edge_runtime.errors import DataError, GudgeonError
@@ -186,6 +185,8 @@ def _when(time_s: float) -> str:
 
 
 def main(argv: list[str]) -> int:
+    from tools.pdm import networks
+
     parser = argparse.ArgumentParser(
         prog="gudgeon evaluate nab", description="A series of NAB by its standard profile."
     )
@@ -198,7 +199,7 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     if not 0 < args.rate < 0.5:
         parser.error(f"--rate is {args.rate}, expected between 0 and 0.5")
-    torch.set_num_threads(1)
+    networks.limit_threads(1)
     members = tuple(name.strip() for name in args.models.split(",") if name.strip())
     result = evaluate(args.data, args.series, replace(SETTINGS, members=members, rate=args.rate))
     if args.json:

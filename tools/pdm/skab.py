@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
@@ -187,6 +186,8 @@ def show(result: dict[str, Any]) -> None:
 
 
 def main(argv: list[str]) -> int:
+    from tools.pdm import networks
+
     parser = argparse.ArgumentParser(
         prog="gudgeon evaluate skab", description="The protocol of SKAB on a folder of it."
     )
@@ -203,7 +204,7 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     if not 0 < args.rate < 0.5 or args.drift < 0 or args.seed < 0:
         parser.error("expected --rate between 0 and 0.5, --drift and --seed of 0 or more")
-    torch.set_num_threads(1)
+    networks.limit_threads(1)
     members = tuple(name.strip() for name in args.models.split(",") if name.strip())
     settings = replace(SETTINGS, members=members, rate=args.rate, drift=args.drift, seed=args.seed)
     result = evaluate(args.data, settings, args.every, quiet=args.json)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 from rich.console import Console
@@ -95,8 +94,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def main(argv: list[str]) -> int:
+    from tools.pdm import networks
+
     args = parse(argv)
-    torch.set_num_threads(args.threads)
+    networks.limit_threads(args.threads)
     with shown_progress(Console(stderr=True)) as report:
         summary = train(args, time.time(), report)
     if args.json:
