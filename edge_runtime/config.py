@@ -295,7 +295,7 @@ def _convert(hint: Any, value: Any, path: Path, where: str) -> Any:
         return _build(hint, value, path, f"{where}.")
     if origin is tuple:
         if not isinstance(value, list):
-            raise ConfigError(f"{path}: {where} must be a list of [[{where}]] tables, found {value!r}")
+            raise ConfigError(f"{path}: {where} must be a list, found {value!r}")
         item = typing.get_args(hint)[0]
         return tuple(_convert(item, one, path, f"{where}[{n}]") for n, one in enumerate(value))
     if origin is Literal:
@@ -309,11 +309,6 @@ def _convert(hint: Any, value: Any, path: Path, where: str) -> Any:
         return _convert(inner, value, path, where)
     if hint is Path and isinstance(value, str):
         return (path.parent / value).resolve()
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise ConfigError(f"{path}: {where} must be a list, found {value!r}")
-        item = typing.get_args(hint)[0]
-        return tuple(_convert(item, v, path, f"{where}[{i}]") for i, v in enumerate(value))
     if origin is not None and isinstance(value, dict):
         item = typing.get_args(hint)[1]
         return {str(k): _convert(item, v, path, f"{where}.{k}") for k, v in value.items()}

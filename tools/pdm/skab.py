@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
@@ -28,14 +27,14 @@ from edge_runtime.errors import DataError, GudgeonError
 from edge_runtime.wire.series import Feature, FeatureView, TagView
 from tools.pdm import baselines, fit
 from tools.pdm.fit import Settings
-from tools.pdm.members import MEMBERS, Recipe
+from tools.pdm.members import MEMBERS
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 TRAIN_ROWS = 400
 LABEL, CHANGE, TIME = "anomaly", "changepoint", "datetime"
 WINDOW_ROWS = 5
-SETTINGS = Settings(members=("distance", "dense", "conv"), rate=1e-3, method="pot", recipe=Recipe(epochs=60))
+SETTINGS = Settings(rate=3e-4, method="pot")
 OURS = "gudgeon"
 SINGLE = ("distance", "pca", "forest", "dense", "conv")
 
@@ -187,19 +186,25 @@ def show(result: dict[str, Any]) -> None:
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="gudgeon evaluate skab", description="The protocol of SKAB on a folder of it.")
+    from tools.pdm import networks
+
+    parser = argparse.ArgumentParser(
+        prog="gudgeon evaluate skab", description="The protocol of SKAB on a folder of it."
+    )
     add = parser.add_argument
     add("--data", type=Path, required=True, metavar="DIR", help="a folder laid out like SKAB")
     add("--models", default=",".join(SETTINGS.members), help=f"of {', '.join(MEMBERS)} (default: %(default)s)")
     add("--rate", type=float, default=SETTINGS.rate, help="stated false-alarm rate (default: %(default)s)")
-    add("--drift", type=float, default=SETTINGS.drift, help="how much wandering counts as normal (default: %(default)s)")
+    add(
+        "--drift", type=float, default=SETTINGS.drift, help="how much wandering counts as normal (default: %(default)s)"
+    )
     add("--seed", type=int, default=0, help="default: %(default)s")
     add("--every", action="store_true", help="also each model by itself")
     add("--json", action="store_true", help="print one JSON object and nothing else")
     args = parser.parse_args(argv)
     if not 0 < args.rate < 0.5 or args.drift < 0 or args.seed < 0:
         parser.error("expected --rate between 0 and 0.5, --drift and --seed of 0 or more")
-    torch.set_num_threads(1)
+    networks.limit_threads(1)
     members = tuple(name.strip() for name in args.models.split(",") if name.strip())
     settings = replace(SETTINGS, members=members, rate=args.rate, drift=args.drift, seed=args.seed)
     result = evaluate(args.data, settings, args.every, quiet=args.json)
