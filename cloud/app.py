@@ -13,7 +13,7 @@ from fastapi.responses import FileResponse
 from sqlalchemy import Engine
 
 from cloud import metrics
-from cloud.api import exports, live, proofs, records, series, twin
+from cloud.api import assets, exports, live, proofs, records, series, twin
 from cloud.api import metrics as scrape
 from cloud.security import Security
 from cloud.settings import CloudSettings
@@ -26,6 +26,8 @@ WEB = Path(__file__).parent / "web"
 PAGES: dict[str, tuple[str, str]] = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/app.css": ("app.css", "text/css; charset=utf-8"),
+    "/assets": ("assets.html", "text/html; charset=utf-8"),
+    "/assets.js": ("assets.js", "text/javascript; charset=utf-8"),
     "/app.js": ("app.js", "text/javascript; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
@@ -70,6 +72,7 @@ def make_app(
     app.add_middleware(Security)
     app.include_router(live.router, prefix=API, tags=["live"])
     app.include_router(records.router, prefix=API, tags=["records"])
+    app.include_router(assets.router, prefix=API, tags=["assets"])
     app.include_router(series.router, prefix=API, tags=["records"])
     app.include_router(exports.router, prefix=API, tags=["records"])
     app.include_router(proofs.router, prefix=API, tags=["proofs"])

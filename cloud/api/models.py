@@ -155,3 +155,92 @@ class Summary(BaseModel):
     devices_online: int
     devices: list[DeviceState]
     simulator: dict[str, Any] | None
+
+
+class Share(BaseModel):
+    tag: str | None
+    share: float | None
+
+
+class Anomaly(BaseModel):
+    """`score` is smoothed and anomalous above `threshold`; where `quality` is not good there is none, and `reason` says why."""
+
+    score: float | None
+    threshold: float | None
+    anomalous: bool | None
+    severity: str | None
+    quality: str | None
+    reason: str | None
+    bundle_digest: str | None
+    view_sha256: str | None
+    shares: list[Share]
+
+
+class Remaining(BaseModel):
+    """`smoothed`: over the rows so far; `lower`, `upper`: the interval of the newest row; all in `unit`."""
+
+    remaining: float | None
+    lower: float | None
+    upper: float | None
+    smoothed: float | None
+    unit: str | None
+    quality: str | None
+    reason: str | None
+    bundle_digest: str | None
+    view_sha256: str | None
+
+
+class DriftColumn(BaseModel):
+    column: str | None
+    psi: float | None
+    ks: float | None
+    p: float | None
+
+
+class Drift(BaseModel):
+    """The newest change: `count` columns of the inputs or the score have drifted, the worst are listed."""
+
+    model: str | None
+    drifting: bool
+    count: int
+    columns: list[DriftColumn]
+    samples: float | None
+    rate: float | None
+    wall_ns: int
+
+
+class Alarm(BaseModel):
+    """`kind`: what happened last; `state` after it (ISA-18.2); `by`: who acknowledged or shelved it."""
+
+    device: str
+    alarm: str
+    asset: str
+    source: str
+    state: str
+    active: bool
+    severity: str
+    meaning: str
+    kind: str
+    raised_wall_ns: int
+    wall_ns: int
+    value: float | None
+    limit: float | None
+    reason: str | None
+    by: str | None
+    operating_h: float | None
+    bundle_digest: str | None
+    shares: list[Share]
+
+
+class Asset(BaseModel):
+    """`severity`: of the worst alarm that is active and neither shelved nor suppressed; empty where there is none."""
+
+    device: str
+    asset: str
+    wall_ns: int
+    severity: str
+    operating_h: float | None
+    anomaly: Anomaly | None
+    remaining: Remaining | None
+    drift: list[Drift]
+    alarms: list[Alarm]

@@ -15,6 +15,8 @@ command       what each device is asked to do; `ended` is the kind of the Event 
 finding       what does not fit: a broken link of the hash chain, a key that changed
 tally         counters kept with each commit, so that the live page never counts rows
 latest        the last Event of the kinds that tell a device's present state
+asset         the newest that devices tell of each asset: its state, and drift by model (`assets`)
+alarm         the state of each alarm after its newest change
 device        where it stands, whether it is connected
 rejection     messages that could not be taken; bounded
 """
@@ -225,4 +227,34 @@ command = Table(
     Column("reason", Text),
     Column("ended_ns", BigInteger),
     UniqueConstraint("device", "counter"),
+)
+
+asset = Table(
+    "asset",
+    metadata,
+    Column("device", Text, primary_key=True),
+    Column("asset", Text, primary_key=True),
+    Column("part", Text, primary_key=True),
+    Column("chain", Text, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("wall_ns", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),
+)
+
+alarm = Table(
+    "alarm",
+    metadata,
+    Column("device", Text, primary_key=True),
+    Column("alarm", Text, primary_key=True),
+    Column("asset", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("active", Boolean, nullable=False),
+    Column("severity", Integer, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("chain", Text, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("raised_wall_ns", BigInteger, nullable=False),
+    Column("wall_ns", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),
 )
