@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 import socket
@@ -48,6 +49,10 @@ class Browser:
     def console(self) -> list[str]:
         """What the page's console told, errors and refused content included."""
         return [entry["message"] for entry in self._post("/se/log", {"type": "browser"})]
+
+    def screenshot(self) -> bytes:
+        """The window as PNG."""
+        return base64.b64decode(self._client.get(f"{self._session}/screenshot").json()["value"])
 
     def _post(self, path: str, body: dict[str, Any]) -> Any:
         answer = self._client.post(self._session + path, json=body).json()["value"]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from cloud.main import run
 from cloud.settings import BrokerSection, CloudSettings, HttpSection, SimulatorSection, StoreSection
 from cloud.tests.browser import browser, missing
 from cloud.tests.made import FakeDevice, decision, event
+from edge_runtime.wire.envelope import Event
 
 pytestmark = [pytest.mark.skipif(bool(missing()), reason=missing()), pytest.mark.timeout(120)]
 
@@ -25,6 +29,7 @@ STATS = {
     "unanswered": 0,
     "trigger_to_answer_ms": {"p50": 2.3, "p99": 7.9},
 }
+SECOND_NS = 1_000_000_000
 HOSTILE = "<img src=x onerror=\"document.title='broken'\"> scratch 0.91 > 0.42"
 
 
@@ -114,3 +119,57 @@ def test_the_page_says_when_the_cloud_is_gone_and_comes_back(tmp_path: Path) -> 
         page.wait("document.getElementById('connection').textContent.startsWith('no connection')")
         with cloud(tmp_path, http_port):
             page.wait("document.getElementById('connection').dataset.state === 'good'")
+
+
+def test_the_page_of_assets_shows_score_life_alarms_and_drift(tmp_path: Path) -> None:
+    with cloud(tmp_path) as (http_port, broker_port), browser() as page:
+        page.open(f"http://127.0.0.1:{http_port}/assets")
+        page.wait("document.getElementById('connection').textContent === 'live'")
+        assert page.text("assets") == "none yet"
+        device = FakeDevice(broker_port)
+        now_ns = time.time_ns()
+        told = [asset_event(n, now_ns - (60 - n) * 20 * SECOND_NS, n) for n in range(1, 61)]
+        drifted = {"asset": "pump-1", "model": "anomaly", "drifting": True, "count": 1, "samples": 200, "rate": 0.01}
+        drifted["columns"] = [{"column": "mean(vib_rms)", "psi": 0.41, "ks": 0.2, "p": 1e-9}]
+        drift = replace(event(1, "health", "drift", **drifted), wall_ns=now_ns, wall_uncertainty_ns=1)
+        alarms = [
+            alarm_event(1, now_ns, "anomaly", "high", HOSTILE),
+            alarm_event(2, now_ns, "remaining", "medium", "31 h left"),
+        ]
+        device.send([*told, drift, *alarms])
+        page.wait("document.querySelectorAll('#alarms tr td.reason').length === 2")
+        cells = page.run("return [...document.querySelector('#assets tr').cells].map((c) => c.textContent)")
+        assert cells[:7] == ["pump-1", "dev1", "high", "3 / 1.5", "40 h (30 to 55)", "1 columns", "12.5"]
+        page.wait("document.querySelectorAll('#score .trace').length >= 1")
+        page.wait("document.querySelectorAll('#life .band').length >= 1")
+        assert page.run("return document.querySelectorAll('#score .limit').length") == 1
+        assert "vib_rms" in page.text("shares")
+        assert "PSI 0.41" in page.text("drift")
+        row = page.run("return [...document.querySelector('#alarms tr').cells].map((c) => c.textContent)")
+        assert (row[0], row[1], row[2], row[4]) == ("high", "unacknowledged", "dev1: pump-1/anomaly", HOSTILE)
+        assert page.run("return document.querySelectorAll('#alarms img').length") == 0
+        if folder := os.environ.get("GUDGEON_SCREENSHOTS"):
+            (Path(folder) / "assets.png").write_bytes(page.screenshot())
+        assert page.console() == []
+        device.close()
+
+
+def asset_event(seq: int, wall_ns: int, n: int) -> Event:
+    left = 100.0 - n
+    body = {
+        "asset": "pump-1", "operating_h": 12.5,
+        "anomaly": {
+            "score": 0.5 + n * 2.5 / 60, "threshold": 1.5, "anomalous": n > 24, "quality": "good", "reason": "",
+            "shares": [["vib_rms", 0.7], ["bearing_temp", 0.2], ["flow", 0.1]],
+        },
+        "remaining": {"remaining": left, "smoothed": left, "lower": left - 10, "upper": left + 15, "unit": "h"},
+    }  # fmt: skip
+    return replace(event(seq, "telemetry", "asset.pump-1", **body), wall_ns=wall_ns, wall_uncertainty_ns=1)
+
+
+def alarm_event(seq: int, wall_ns: int, source: str, severity: str, reason: str) -> Event:
+    body = {
+        "change": seq, "alarm": f"pump-1/{source}", "asset": "pump-1", "source": source, "state": "unacknowledged",
+        "active": True, "severity": severity, "reason": reason, "raised_wall_ns": wall_ns, "shares": [["vib_rms", 0.7]],
+    }  # fmt: skip
+    return replace(event(seq, "alarm", "raised", **body), wall_ns=wall_ns, wall_uncertainty_ns=1)
