@@ -16,6 +16,7 @@ pytest.importorskip("asyncua")
 
 from asyncua import ua
 
+from edge_runtime.errors import EndpointError
 from edge_runtime.field.opcua_source import OpcUaSource
 from edge_runtime.field.opcua_trust import TrustList, thumbprint
 from edge_runtime.field.sections import EndpointSection
@@ -62,18 +63,54 @@ def listening(server: Sensors, tags: list[Tag], trust: TrustList | None = None, 
         source.stop()
 
 
-@contextmanager
-def serving(values: dict[str, Any] | None = None, **more: Any) -> Iterator[Sensors]:
-    server = Sensors(values or {"flow": 1.5, "heat": 20.0}, **more)
+@pytest.fixture(scope="module")
+def plain() -> Iterator[Sensors]:
+    server = Sensors({"flow": 1.5, "heat": 20.0, "wave": [1.0, 2.0, 3.0, 4.0]})
     server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
+    yield server
+    server.stop()
 
 
-def test_values_come_by_subscription_and_one_bad_node_stops_nothing() -> None:
-    with serving() as server, listening(server, [FLOW, NOWHERE, HEAT, ODD]) as gauges:
+@pytest.fixture
+def server(plain: Sensors) -> Sensors:
+    """Starting one takes seconds: they share it, each with the same values at its start."""
+    plain.set("flow", 1.5)
+    return plain
+
+
+@pytest.fixture(scope="module")
+def user(tmp_path_factory: pytest.TempPathFactory) -> TrustList:
+    user = TrustList(tmp_path_factory.mktemp("user"), "user")
+    user.prepare()
+    return user
+
+
+@pytest.fixture(scope="module")
+def vault(tmp_path_factory: pytest.TempPathFactory, user: TrustList) -> Iterator[Sensors]:
+    """Sign & Encrypt alone, and nobody without a login."""
+    known = [user.certificate.read_bytes()]
+    server = Sensors({"flow": 1.5}, tmp_path_factory.mktemp("server"), users=True, user_certificates=known)
+    server.start()
+    yield server
+    server.stop()
+
+
+def login(tmp_path: Path, word: str = "s3cret") -> dict[str, Any]:
+    secret = tmp_path / word
+    secret.write_text(word)
+    secret.chmod(0o600)
+    return {"username": "gauge", "password_file": secret}
+
+
+def trusting(tmp_path: Path, server: Sensors) -> TrustList:
+    trust = TrustList(tmp_path / "device", "dev-1")
+    trust.prepare()
+    (trust.folder / "trusted" / "s.der").write_bytes(server.identity.certificate.read_bytes())
+    return trust
+
+
+def test_values_come_by_subscription_and_one_bad_node_stops_nothing(server: Sensors) -> None:
+    with listening(server, [FLOW, NOWHERE, HEAT, ODD]) as gauges:
         assert gauges.value("flow", 3.0).quality is Quality.GOOD
         server.set("flow", 2.0)
         assert gauges.value("flow", 4.0)
@@ -83,8 +120,8 @@ def test_values_come_by_subscription_and_one_bad_node_stops_nothing() -> None:
         assert gauges.source.health()[0].answers
 
 
-def test_the_servers_quality_is_kept() -> None:
-    with serving() as server, listening(server, [FLOW]) as gauges:
+def test_the_servers_quality_is_kept(server: Sensors) -> None:
+    with listening(server, [FLOW]) as gauges:
         gauges.value("flow", 3.0)
         for code, quality, reason in (
             (ua.StatusCodes.UncertainLastUsableValue, Quality.UNCERTAIN, Reason.SOURCE_UNCERTAIN),
@@ -97,9 +134,9 @@ def test_the_servers_quality_is_kept() -> None:
         assert [type(r) for r in gauges.told[-2:]] == [Gap, Sample]
 
 
-def test_the_deadband_is_asked_of_the_server() -> None:
+def test_the_deadband_is_asked_of_the_server(server: Sensors) -> None:
     tag = Tag("flow", "float64", node="ns=2;s=flow", deadband=1.0, scale=2.0)
-    with serving() as server, listening(server, [tag, HEAT]) as gauges:
+    with listening(server, [tag, HEAT]) as gauges:
         gauges.value("flow", 3.0)
         server.set("flow", 1.7)
         time.sleep(0.3)
@@ -108,36 +145,30 @@ def test_the_deadband_is_asked_of_the_server() -> None:
         assert [r.value for r in gauges.told if isinstance(r, Sample) and r.tag == "flow"] == [3.0, 18.0]
 
 
-def test_a_wave_comes_as_one() -> None:
+def test_a_wave_comes_as_one(server: Sensors) -> None:
     tag = Tag("wave", "float32", node="ns=2;s=wave", count=4, rate_hz=1000.0)
-    with serving({"wave": [1.0, 2.0, 3.0, 4.0]}) as server, listening(server, [tag]) as gauges:
+    with listening(server, [tag]) as gauges:
         gauges.until(lambda told: any(isinstance(r, Wave) and r.values == (1.0, 2.0, 3.0, 4.0) for r in told))
 
 
-def test_a_value_that_stands_still_is_told_again() -> None:
+def test_a_value_that_stands_still_is_told_again(server: Sensors) -> None:
     tag = Tag("flow", "float64", node="ns=2;s=flow", report_every_s=0.5)
-    with serving() as server, listening(server, [tag]) as gauges:
+    with listening(server, [tag]) as gauges:
         told = gauges.until(lambda told: len(told) >= 4)
         assert [r.value for r in told if isinstance(r, Sample)][:4] == [1.5] * 4
 
 
-def test_after_a_restart_without_history_there_is_a_gap() -> None:
-    with serving() as server, listening(server, [FLOW, HEAT]) as gauges:
-        gauges.value("heat", 20.0)
-        gauges.value("flow", 3.0)
-        server.stop()
-        gauges.until(lambda told: sum(isinstance(r, Sample) and r.reason is Reason.NO_ANSWER for r in told) == 2)
-        server.values["flow"] = 5.0
-        server.start()
-        gauges.value("flow", 10.0)
-        gauges.until(lambda told: sum(isinstance(r, Gap) for r in told) == 2)
-        gap = next(r for r in gauges.told if isinstance(r, Gap) and r.tag == "flow")
-        assert gap.from_mono_ns < gap.to_mono_ns
-        assert gauges.source.health()[0].gaps == 2
-
-
 def test_after_a_cut_the_history_fills_what_was_missed() -> None:
-    with serving(history=True) as server, listening(server, [FLOW]) as gauges:
+    server = Sensors({"flow": 1.5}, history=True)
+    server.start()
+    try:
+        _cut_and_filled(server)
+    finally:
+        server.stop()
+
+
+def _cut_and_filled(server: Sensors) -> None:
+    with listening(server, [FLOW]) as gauges:
         gauges.value("flow", 3.0)
         for value in (2.0, 2.5):
             server.set("flow", value)
@@ -155,69 +186,45 @@ def test_after_a_cut_the_history_fills_what_was_missed() -> None:
         assert not any(isinstance(r, Gap) for r in gauges.told)
 
 
-def test_a_cut_without_history_leaves_a_gap() -> None:
-    with serving() as server, listening(server, [FLOW], history=False) as gauges:
+def test_a_cut_without_history_leaves_a_gap(server: Sensors) -> None:
+    with listening(server, [FLOW], history=False) as gauges:
         gauges.value("flow", 3.0)
         server.drop()
         gauges.until(lambda told: any(isinstance(r, Gap) for r in told))
 
 
 @pytest.mark.parametrize("security", ["Basic256Sha256", "Aes128Sha256RsaOaep", "Aes256Sha256RsaPss"])
-def test_an_unknown_server_is_rejected_until_it_is_trusted(tmp_path: Path, security: str) -> None:
+def test_an_unknown_server_is_rejected_until_it_is_trusted(tmp_path: Path, vault: Sensors, security: str) -> None:
     trust = TrustList(tmp_path / "device", "dev-1")
-    with serving(folder=tmp_path / "server") as server:
-        with listening(server, [FLOW], trust, security=security) as gauges:
-            gauges.until(lambda told: "is not trusted" in gauges.source.health()[0].problem)
-            (rejected,) = (tmp_path / "device" / "rejected").iterdir()
-            assert f"mv {rejected} {tmp_path / 'device' / 'trusted'}/" in gauges.source.health()[0].problem
-            assert thumbprint(rejected.read_bytes()) in gauges.source.health()[0].problem
-            rejected.rename(tmp_path / "device" / "trusted" / "gauges.der")
-            assert gauges.value("flow", 3.0)
-        assert trust.key.stat().st_mode & 0o777 == 0o600
+    with listening(vault, [FLOW], trust, security=security, **login(tmp_path)) as gauges:
+        gauges.until(lambda told: "is not trusted" in gauges.source.health()[0].problem)
+        (rejected,) = (tmp_path / "device" / "rejected").iterdir()
+        assert f"mv {rejected} {tmp_path / 'device' / 'trusted'}/" in gauges.source.health()[0].problem
+        assert thumbprint(rejected.read_bytes()) in gauges.source.health()[0].problem
+        rejected.rename(tmp_path / "device" / "trusted" / "gauges.der")
+        assert gauges.value("flow", 3.0)
+    assert trust.key.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_server_without_the_wanted_policy_is_told(tmp_path: Path) -> None:
-    with (
-        serving() as server,
-        listening(server, [FLOW], TrustList(tmp_path, "d"), security="Basic256Sha256") as gauges,
-    ):
+def test_a_server_without_the_wanted_policy_is_told(tmp_path: Path, server: Sensors) -> None:
+    with listening(server, [FLOW], TrustList(tmp_path, "d"), security="Basic256Sha256") as gauges:
         gauges.until(lambda told: "does not offer Basic256Sha256" in gauges.source.health()[0].problem)
 
 
-def test_a_password_opens_and_a_wrong_one_does_not(tmp_path: Path) -> None:
-    with serving(folder=tmp_path / "server", users=True) as server:
-        trust = TrustList(tmp_path / "device", "dev-1")
-        trust.prepare()
-        (trust.folder / "trusted" / "s.der").write_bytes(server.identity.certificate.read_bytes())
-        for word, works in (("wrong", False), ("s3cret", True)):
-            secret = tmp_path / word
-            secret.write_text(word)
-            secret.chmod(0o600)
-            login = {"security": "Basic256Sha256", "username": "gauge", "password_file": secret}
-            with listening(server, [FLOW], trust, **login) as gauges:
-                if works:
-                    assert gauges.value("flow", 3.0)
-                else:
-                    gauges.until(lambda told: "cannot connect" in gauges.source.health()[0].problem)
-                    assert "wrong" not in gauges.source.health()[0].problem
+def test_a_wrong_password_does_not_open_and_is_not_told(tmp_path: Path, vault: Sensors) -> None:
+    more = {"security": "Basic256Sha256", **login(tmp_path, "guess")}
+    with listening(vault, [FLOW], trusting(tmp_path, vault), **more) as gauges:
+        gauges.until(lambda told: "cannot connect" in gauges.source.health()[0].problem)
+        assert "guess" not in gauges.source.health()[0].problem
 
 
-def test_a_certificate_opens(tmp_path: Path) -> None:
-    user = TrustList(tmp_path / "user", "user")
-    user.prepare()
-    known = [user.certificate.read_bytes()]
-    with serving(folder=tmp_path / "server", users=True, user_certificates=known) as server:
-        trust = TrustList(tmp_path / "device", "dev-1")
-        trust.prepare()
-        (trust.folder / "trusted" / "s.der").write_bytes(server.identity.certificate.read_bytes())
-        login = {"security": "Basic256Sha256", "cert_file": user.certificate, "key_file": user.key}
-        with listening(server, [FLOW], trust, **login) as gauges:
-            assert gauges.value("flow", 3.0)
+def test_a_certificate_opens(tmp_path: Path, vault: Sensors, user: TrustList) -> None:
+    more = {"security": "Basic256Sha256", "cert_file": user.certificate, "key_file": user.key}
+    with listening(vault, [FLOW], trusting(tmp_path, vault), **more) as gauges:
+        assert gauges.value("flow", 3.0)
 
 
 def test_a_certificate_that_has_run_out_is_refused(tmp_path: Path) -> None:
-    from edge_runtime.errors import EndpointError
-
     trust = TrustList(tmp_path, "d")
     trust.prepare()
     certificate = trust.certificate.read_bytes()
@@ -225,3 +232,18 @@ def test_a_certificate_that_has_run_out_is_refused(tmp_path: Path) -> None:
     trust.check("server", certificate, datetime.datetime.now(datetime.UTC))
     with pytest.raises(EndpointError, match="has run out on"):
         trust.check("server", certificate, datetime.datetime(2200, 1, 1, tzinfo=datetime.UTC))
+
+
+def test_after_a_restart_without_history_there_is_a_gap(server: Sensors) -> None:
+    with listening(server, [FLOW, HEAT]) as gauges:
+        gauges.value("heat", 20.0)
+        gauges.value("flow", 3.0)
+        server.stop()
+        gauges.until(lambda told: sum(isinstance(r, Sample) and r.reason is Reason.NO_ANSWER for r in told) == 2)
+        server.values["flow"] = 5.0
+        server.start()
+        gauges.value("flow", 10.0)
+        gauges.until(lambda told: sum(isinstance(r, Gap) for r in told) == 2)
+        gap = next(r for r in gauges.told if isinstance(r, Gap) and r.tag == "flow")
+        assert gap.from_mono_ns < gap.to_mono_ns
+        assert gauges.source.health()[0].gaps == 2
