@@ -1,4 +1,4 @@
-"""`gudgeon sim line` and `gudgeon sim images`. Options override the file; errors are one line and an exit code."""
+"""`gudgeon sim line`, `images` and `pump`. Options override the file; errors are one line and an exit code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from firmware_sim.config import Config
 from firmware_sim.errors import SimError, UsageError
 
 USAGE = """usage: gudgeon sim line [--config line.toml] [options]     the simulated PLC line
-       gudgeon sim images --out DIR [options]            a labelled folder of drawn parts"""
+       gudgeon sim images --out DIR [options]            a labelled folder of drawn parts
+       gudgeon sim pump [--config pump.toml] [options]   a pump that wears out, with its sensors"""
 
 
 def main(argv: list[str]) -> int:
@@ -28,15 +29,19 @@ def main(argv: list[str]) -> int:
             from firmware_sim.images_cli import main as images
 
             return int(images(rest))
+        if name == "pump":
+            from firmware_sim.pump.cli import main as pump
+
+            return int(pump(rest))
         raise UsageError(
-            f"unknown command {name!r}{config_file.nearest(name, ('line', 'images'))}; see gudgeon sim --help"
+            f"unknown command {name!r}{config_file.nearest(name, ('line', 'images', 'pump'))}; see gudgeon sim --help"
         )
     except SimError as error:
         print(f"gudgeon sim: {error}", file=sys.stderr)
         return error.exit_code
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{self.prog.removeprefix('gudgeon sim ')}: {message}; see {self.prog} --help")
 
@@ -51,7 +56,7 @@ def _line(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="gudgeon sim line", description="A PLC line with camera, over Modbus and OPC UA.")
+    parser = Parser(prog="gudgeon sim line", description="A PLC line with camera, over Modbus and OPC UA.")
     parser.add_argument("--config", type=Path, metavar="FILE", help="line.toml; without it, the defaults")
     parser.add_argument("--parts", type=int, metavar="N", help="stop (Completed) after N parts; 0: no end")
     parser.add_argument("--parts-per-s", type=float, metavar="X")

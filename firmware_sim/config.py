@@ -127,7 +127,7 @@ def load(path: Path) -> Config:
         raise ConfigError(f"{path}: no such file; give the path of a line.toml, or none for the defaults") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as TOML: {error}") from error
-    return check(_section(Config, data, path, ""), str(path))
+    return check(section(Config, data, path, ""), str(path))
 
 
 def check(config: Config, where: str) -> Config:
@@ -150,7 +150,7 @@ def nearest(key: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
-def _section(cls: type[T], data: Mapping[str, Any], path: Path, prefix: str) -> T:
+def section(cls: type[T], data: Mapping[str, Any], path: Path, prefix: str) -> T:
     hints = typing.get_type_hints(cls)
     names = [f.name for f in fields(cls)]  # type: ignore[arg-type]
     for key in data:
@@ -166,7 +166,7 @@ def _value(hint: Any, value: Any, path: Path, name: str) -> Any:
         hint = next(t for t in typing.get_args(hint) if t is not type(None))
     if is_dataclass(hint):
         if isinstance(value, dict):
-            return _section(typing.cast(type, hint), value, path, name + ".")
+            return section(typing.cast(type, hint), value, path, name + ".")
     elif typing.get_origin(hint) is Literal:
         if value in typing.get_args(hint):
             return value

@@ -38,7 +38,7 @@ class OpcUaPlc:
 
     async def start(self, host: str, port: int) -> int:
         """Listen; the port that was taken."""
-        port = _claim(host, port)
+        port = claim(host, port)
         server = self._asyncua.Server()
         await server.init()
         server.set_endpoint(f"opc.tcp://{host}:{port}/")
@@ -113,7 +113,7 @@ class OpcUaPlc:
                         await call(handle, self._value(tag))
 
 
-def _claim(host: str, port: int) -> int:
+def claim(host: str, port: int) -> int:
     """A port that is free now; asyncua must know its number before it listens."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,7 @@ async def _serve(config: Config, ready_file: Path | None) -> None:
     try:
         ports = await plant.start()
         if ready_file is not None:
-            _write_ready(ready_file, ports)
+            write_ready(ready_file, ports)
     except BaseException:
         await plant.close()
         raise
@@ -160,7 +161,7 @@ def _hurry() -> None:
         pass  # not allowed: the line works, and its stamps show the machine's load as well
 
 
-def _write_ready(path: Path, ports: dict[str, int]) -> None:
+def write_ready(path: Path, ports: Mapping[str, object]) -> None:
     draft = path.with_name(path.name + ".new")
     try:
         draft.write_text(json.dumps(ports), encoding="utf-8")

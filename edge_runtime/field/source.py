@@ -102,6 +102,18 @@ class Outage:
             return None
         return Gap(tag, before[0], mono_ns, before[1], wall_ns, cause)
 
+    def touch(self, tag: str, mono_ns: int, wall_ns: int) -> None:
+        """The tag is known to be as good as it was until now; not while an outage lasts."""
+        if tag in self._good and tag not in self._cause:
+            self._good[tag] = (mono_ns, wall_ns)
+
+    def forget(self, tag: str) -> None:
+        """The outage of this tag was filled: there is no gap."""
+        self._cause.pop(tag, None)
+
+    def is_lost(self, tag: str) -> bool:
+        return tag in self._cause
+
     def last(self, tag: str) -> tuple[int, int] | None:
         """Monotonic and wall time of the newest good reading."""
         return self._good.get(tag)
