@@ -7,7 +7,7 @@ once. A block that the unit refuses is read tag by tag from then on: one bad poi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edge_runtime.clock import Clock, SystemClock
@@ -84,15 +84,25 @@ class ModbusDriver:
         return out
 
     def read_wave(self, tag: Tag) -> Wave:
-        """The `tag.count` values of a block, in as many requests as its size asks for."""
+        """The `tag.count` values of a block, in as many requests as its size asks for. The first request is made again at the end:
+        where it differs, the device has put a new wave in its place, and the block is read once more; then it is UNCERTAIN."""
+        wave, whole = self._read_wave(tag)
+        if not whole:
+            wave, whole = self._read_wave(tag)
+        return wave if whole else replace(wave, quality=Quality.UNCERTAIN, reason=Reason.JUMP)
+
+    def _read_wave(self, tag: Tag) -> tuple[Wave, bool]:
         mono_ns, wall_ns = self._clock.monotonic_ns(), self._clock.wall_ns()
         registers: list[Any] = []
         for at in range(0, tag.words, COUNT_LIMIT):
             block = self._call(tag.space, tag.address + at, min(COUNT_LIMIT, tag.words - at))
             if block is None:
-                return Wave(tag.name, (), tag.rate_hz, Quality.BAD, mono_ns, wall_ns, Reason.REFUSED)
+                return Wave(tag.name, (), tag.rate_hz, Quality.BAD, mono_ns, wall_ns, Reason.REFUSED), True
             registers.extend(block[: min(COUNT_LIMIT, tag.words - at)])
-        return judge.wave(tag, decode_all(tag, registers), mono_ns, wall_ns)
+        first = min(COUNT_LIMIT, tag.words)
+        again = self._call(tag.space, tag.address, first) if tag.words > COUNT_LIMIT else registers
+        whole = again is not None and again[:first] == registers[:first]
+        return judge.wave(tag, decode_all(tag, registers), mono_ns, wall_ns), whole
 
     def write(self, values: Sequence[tuple[Tag, Value]]) -> None:
         if read_only := [tag.name for tag, _ in values if tag.space not in ("holding", "coil")]:

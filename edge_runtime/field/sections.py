@@ -123,6 +123,7 @@ class TagSection:
             (not 1 <= self.count <= COUNT_LIMIT, f"count = {self.count}: expected 1 to {COUNT_LIMIT}"),
             (self.count > 1 and self.rate_hz <= 0, "a wave (count above 1) needs rate_hz"),
             (self.low is not None and self.high is not None and self.low >= self.high, "expected low below high"),
+            (any(c in self.topic for c in "+#"), f"topic = {self.topic!r}: expected one topic, no pattern"),
             (bits and self.type != "bool", f'space = "{self.space}" holds bits: set type = "bool"'),
         )
         if problem := next((text for wrong, text in checks if wrong), ""):
@@ -144,6 +145,10 @@ def check(endpoints: Sequence[EndpointSection], tags: Sequence[TagSection]) -> N
         if twice := next((n for n in names if names.count(n) > 1), None):
             raise ValueError(f"two {kind}s are called {twice!r}")
     known = {e.name: e for e in endpoints}
+    for one in endpoints:
+        other = next(e for e in endpoints if e.line == one.line)
+        if one.serial and (one.baudrate, one.parity, one.stopbits) != (other.baudrate, other.parity, other.stopbits):
+            raise ValueError(f"endpoints {other.name} and {one.name} share {one.serial} with different settings")
     for tag in tags:
         if tag.endpoint not in known:
             raise ValueError(f"tag {tag.name}: no endpoint {tag.endpoint!r}; known: {', '.join(known) or 'none'}")

@@ -86,6 +86,16 @@ def test_a_refused_gap_does_not_hide_its_neighbours(plc: Plc, driver: ModbusDriv
     assert [(a, n) for _, a, n in plc.requests] == [(4, 1), (9, 1), (15, 1), (20, 1)]
 
 
+def test_a_wave_that_changes_while_it_is_read_is_read_again(
+    driver: ModbusDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tag = Tag("wave", "int16", count=300, rate_hz=1000.0)
+    for changes, quality in ((0, Quality.GOOD), (1, Quality.GOOD), (2, Quality.UNCERTAIN)):
+        firsts = iter([[0] * 120, [1 if changes > 0 else 0] * 120, [1] * 120, [2 if changes > 1 else 1] * 120])
+        monkeypatch.setattr(driver, "_call", lambda space, at, count, f=firsts: next(f) if at == 0 else [1] * count)
+        assert driver.read_wave(tag).quality is quality
+
+
 def test_the_answer_is_one_fc16(plc: Plc, driver: ModbusDriver) -> None:
     driver.write([(TAGS.result_seq, 9), (TAGS.result, 1), (TAGS.score, 12)])
     assert plc.requests == [(16, 100, 3)]
