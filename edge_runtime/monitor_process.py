@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from edge_runtime import log
@@ -24,8 +25,9 @@ from edge_runtime.decide.alarm_file import NAME, AlarmFile
 from edge_runtime.decide.alarm_socket import SOCKET_PATH, AlarmSocket
 from edge_runtime.decide.monitor import Loaded, Monitor
 from edge_runtime.durable import disk_errors
-from edge_runtime.field.opening import open_source
+from edge_runtime.field.sections import TagSection
 from edge_runtime.field.source import ReportQueue
+from edge_runtime.field.sources import make_sources
 from edge_runtime.infer.series import load_series_model
 from edge_runtime.outbox.opening import open_outbox
 from edge_runtime.outbox.recorder import Recorder
@@ -35,6 +37,11 @@ from edge_runtime.update import slots
 
 NICE = 5
 TURN_S = 0.1
+
+
+def every_reading(section: TagSection) -> TagSection:
+    """Windows need every reading, whatever the deadband; `Monitor` tells the cloud by exception."""
+    return replace(section, deadband=0.0, report_every_s=1e-6)
 
 
 def slot_of(state_dir: Path, engine: str) -> Callable[[str], Loaded]:
@@ -78,7 +85,8 @@ def run(device: DeviceConfig) -> None:
         (state_dir / RUN).mkdir(parents=True, exist_ok=True)
     outbox = open_outbox(device)
     queue = ReportQueue()
-    source = open_source(device.endpoints, device.tags, queue.put)
+    tags = [every_reading(section) for section in device.tags]
+    sources = make_sources(device.endpoints, tags, queue.put, state_dir, device.device.id)
     monitor = make_monitor(device, outbox, SystemClock())
     asked = AlarmSocket(state_dir / SOCKET_PATH)
     stopping = stop_event()
@@ -86,14 +94,16 @@ def run(device: DeviceConfig) -> None:
     gc.freeze()
     give_memory_back()
     log.say(logging.INFO, "monitor runs", assets=list(monitor.assets))
-    source.start()
+    for source in sources:
+        source.start()
     try:
         while not stopping.is_set():
             monitor.take(queue.take(TURN_S))
             asked.serve(monitor.ask)
             monitor.turn()
     finally:
-        source.stop()
+        for source in sources:
+            source.stop()
         monitor.close()
         asked.close()
         outbox.close()
