@@ -45,7 +45,7 @@ class RemainingLevels:
 
     hours_per_unit: float = 1.0
     times_faster: float = 1.0
-    pace: float = 0.3
+    pace: float = 2.0
     critical_h: float = 2.0
     high_h: float = 24.0
     medium_h: float = 168.0
