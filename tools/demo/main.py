@@ -1,6 +1,6 @@
 """`gudgeon demo`: simulated line ⇄ device (control, link) ⇄ broker ⇄ cloud with a live page, all real, on this machine.
 
-It ends after `--parts` with a summary, or runs until Ctrl-C with `--serve`. What the report says of the line comes from
+`gudgeon demo pdm` is another: a pump that wears out. It ends after `--parts` with a summary, or runs until Ctrl-C with `--serve`. What the report says of the line comes from
 the simulated PLC's own records and from the cloud's, not from the device's counters.
 """
 
@@ -257,6 +257,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def main(argv: list[str]) -> int:
+    if argv[:1] == ["pdm"]:
+        from tools.demo import pdm
+
+        return pdm.main(argv[1:])
     args = parse(argv)
     console = Console(stderr=args.json)
     plan = Plan(

@@ -56,10 +56,15 @@ class Running:
 
 def start(name: str, command: str, args: Sequence[str], log_dir: Path) -> Running:
     """Start ``gudgeon COMMAND ARGS`` with its output in ``<log_dir>/<name>.log``."""
+    return start_module(name, "edge_runtime.cli", [command, *args], log_dir)
+
+
+def start_module(name: str, module: str, args: Sequence[str], log_dir: Path) -> Running:
+    """The same for ``python -m MODULE ARGS``."""
     log_path = log_dir / f"{name}.log"
     log_file = log_path.open("wb")
     process = subprocess.Popen(
-        [sys.executable, "-m", "edge_runtime.cli", command, *args],
+        [sys.executable, "-m", module, *args],
         stdin=subprocess.DEVNULL,
         stdout=log_file,
         stderr=subprocess.STDOUT,
@@ -79,3 +84,13 @@ def wait_ready(running: Running, ready_file: Path, timeout_s: float = 30.0) -> d
         running.check()
         time.sleep(0.05)
     raise ResourceError(f"{running.name} was not ready after {timeout_s:.0f} s; see {running.log_path}")
+
+
+def wait_path(running: Running, path: Path, timeout_s: float = 30.0) -> None:
+    """Until the process has made this file or socket."""
+    deadline = time.monotonic() + timeout_s
+    while not path.exists():
+        running.check()
+        if time.monotonic() > deadline:
+            raise ResourceError(f"{running.name} was not ready after {timeout_s:.0f} s; see {running.log_path}")
+        time.sleep(0.05)
