@@ -99,7 +99,7 @@ def run(device: DeviceConfig) -> None:
     try:
         while not stopping.is_set():
             monitor.take(queue.take(TURN_S))
-            asked.serve(monitor.ask)
+            asked.serve(monitor.ask, monitor.command)
             monitor.turn()
     finally:
         for source in sources:

@@ -5,6 +5,8 @@ One datagram asks, one answers:
     {"action": "ack" | "shelve" | "unshelve", "alarm": id, "by": who, "for_s": seconds}  →  {"reason": ""}
 
 `reason` says why it was not done; "" where it was, and it is on the disk by then.
+
+A command that `link` has admitted comes as {"command": an AlarmRequest}; it is answered by the Event of its end.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from edge_runtime.decide.points import ALARM_COMMANDS, AlarmRequest
 from edge_runtime.durable import disk_errors
 from edge_runtime.errors import EndpointError
 
@@ -38,13 +41,16 @@ class AlarmSocket:
             path.chmod(0o600)
         self._socket.setblocking(False)
 
-    def serve(self, ask: Ask) -> None:
+    def serve(self, ask: Ask, command: Callable[[AlarmRequest], None]) -> None:
         """Answer what has come; never waits."""
         for _ in range(TURN_LIMIT):
             try:
                 data, sender = self._socket.recvfrom(LIMIT_BYTES)
             except OSError:
                 return  # nothing there
+            if (request := decode(data)) is not None:
+                command(request)
+                continue
             reason = answer(data, ask)
             if sender:
                 try:
@@ -54,6 +60,28 @@ class AlarmSocket:
 
     def close(self) -> None:
         self._socket.close()
+
+
+def decode(data: bytes) -> AlarmRequest | None:
+    """None where it is not a command of `link`."""
+    try:
+        request = AlarmRequest(**json.loads(data)["command"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    texts = (request.id, request.source, request.name, request.alarm)
+    numbers = type(request.until_mono_ns) is int and isinstance(request.for_s, int | float)
+    return request if numbers and all(isinstance(t, str) for t in texts) and request.name in ALARM_COMMANDS else None
+
+
+def hand_over(path: Path, request: AlarmRequest) -> bool:
+    """Give one command to `monitor`; False where it is not there to take it."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.setblocking(False)
+        try:
+            sock.sendto(json.dumps({"command": vars(request)}).encode(), str(path))
+        except OSError:
+            return False
+    return True
 
 
 def answer(data: bytes, ask: Ask) -> str:

@@ -19,6 +19,7 @@ from edge_runtime.decide.alarm_book import AlarmBook
 from edge_runtime.decide.alarm_file import AlarmFile
 from edge_runtime.decide.asset import Asset
 from edge_runtime.decide.asset_config import AssetSection
+from edge_runtime.decide.points import ALARM_COMMANDS, AlarmRequest
 from edge_runtime.errors import BundleError, ResourceError
 from edge_runtime.field.judge import Exceptions
 from edge_runtime.field.tag import Gap, Quality, Reason, Report, Sample, Tag, Wave
@@ -112,6 +113,15 @@ class Monitor:
         if not reason and not self._store(now_ns):
             return "it is done, but the disk refuses to keep it; it is tried again"
         return reason
+
+    def command(self, request: AlarmRequest) -> None:
+        """What the cloud asks, admitted by `link`; its end is told as an Event on stream `command`."""
+        if self._clock.monotonic_ns() > request.until_mono_ns:
+            kind, reason = "expired", "its time was up when its turn came"
+        else:
+            reason = self.ask(ALARM_COMMANDS[request.name], request.alarm, request.source, request.for_s)
+            kind = "refused" if reason else "done"
+        self._recorder.record(("command", kind, {**request.body(), "reason": reason}))
 
     # ── turn ────────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -1,4 +1,5 @@
-"""The `[commands]` section: which points of the PLC a command from outside may write, and within which limits.
+"""The `[commands]` section: which points of the PLC a command from outside may write, and within which limits; and whether it may
+acknowledge and shelve alarms.
 
 Nothing may be written that is not in `allow`, and nothing is in `allow` unless the operator of the device put it there.
 A point never lies on the handshake's own addresses (`config.DeviceConfig` checks that): no command can answer a part.
@@ -71,9 +72,25 @@ class Point:
         return "" if self.low <= value <= self.high else f"{value} is outside of {self.low:g} to {self.high:g}"
 
 
+#: command → what it asks of an alarm; its value is {"alarm": id}, to shelve with "for_s"
+ALARM_COMMANDS: Mapping[str, str] = {"alarm.ack": "ack", "alarm.shelve": "shelve", "alarm.unshelve": "unshelve"}
+
+
+def alarm_problem(name: str, value: object) -> str:
+    """Why this is no such command; "" where it is one."""
+    fields = {"alarm", "for_s"} if name == "alarm.shelve" else {"alarm"}
+    if not isinstance(value, Mapping) or set(value) != fields or not isinstance(value["alarm"], str):
+        return f"expected args with {' and '.join(sorted(fields))}, found {repr(value)[:100]}"
+    for_s = value.get("for_s", 1)
+    if isinstance(for_s, bool) or not isinstance(for_s, int | float) or not 0 < for_s < 1e9:
+        return f"for_s is {repr(for_s)[:50]}, expected seconds of more than 0"
+    return "" if len(value["alarm"]) <= 128 else "the alarm's id has more than 128 characters"
+
+
 @dataclass(frozen=True)
 class Commands:
-    """`allow`: the points that commands may write; none: no command is carried out. `allow_unsigned_sparkplug`: NCMD and
+    """`allow`: the points that commands may write; none: no such command is carried out. `alarms`: the commands of
+    `ALARM_COMMANDS` are taken, if they are signed. `allow_unsigned_sparkplug`: NCMD and
     DCMD of Sparkplug carry no signature; where the broker alone decides who may send them, that can be good enough.
     `max_age_s`: such a command, which names no expiry, is refused when it is older."""
 
@@ -81,8 +98,11 @@ class Commands:
     allow_unsigned_sparkplug: bool = False
     max_age_s: float = 10.0
     points: Mapping[str, Point] = field(default_factory=dict)
+    alarms: bool = False
 
     def __post_init__(self) -> None:
+        if taken := set(self.points) & set(ALARM_COMMANDS):
+            raise ValueError(f"a point is called {min(taken)!r}, which is a command to alarms; choose another name")
         for name in self.allow:
             if name not in self.points:
                 raise ValueError(f"allow names {name!r}, which has no table [commands.points.{name}]")
@@ -92,6 +112,22 @@ class Commands:
     @property
     def allowed(self) -> dict[str, Point]:
         return {name: self.points[name] for name in self.allow}
+
+
+@dataclass(frozen=True)
+class AlarmRequest:
+    """A command to an alarm that `link` has admitted, for `monitor`."""
+
+    id: str
+    source: str
+    name: str
+    alarm: str
+    for_s: float
+    until_mono_ns: int
+
+    def body(self) -> dict[str, object]:
+        """What each of its Events says."""
+        return {"id": self.id, "source": self.source, "name": self.name, "value": self.alarm}
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
     signature   by the pinned key of the cloud, over the exact bytes        else refused
     device      this one                                                    else refused
     counter     above the highest seen, which is on the disk first          else replayed
-    allow-list  `[commands] allow`, and the point's limits                  else refused
+    allow-list  `[commands] allow`, and the point's limits; or `alarms`     else refused
     time        known: by the cloud's acknowledgements, or a set clock      else refused
     expiry      not reached, the clock's uncertainty counted against it     else expired
 
@@ -28,9 +28,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from edge_runtime import log
 from edge_runtime.clock import Clock
-from edge_runtime.decide.points import Commands, WriteRequest
+from edge_runtime.decide.points import ALARM_COMMANDS, AlarmRequest, Commands, WriteRequest, alarm_problem
 from edge_runtime.errors import ResourceError
-from edge_runtime.field.driver import Value
 from edge_runtime.link import journal
 from edge_runtime.link.cloud_clock import TrustedTime, tell
 from edge_runtime.link.cloud_key import KEY_PATH, signed_by
@@ -77,7 +76,8 @@ class Asked:
 
 
 class CommandDesk:
-    """`trusted` tells the time; `hand_over` gives a request to `control`, False where it is not there."""
+    """`trusted` tells the time; `hand_over` gives a request to `control`, `to_alarms` one to an alarm to `monitor`; False where
+    that is not there."""
 
     def __init__(
         self,
@@ -90,10 +90,12 @@ class CommandDesk:
         trusted: Callable[[], TrustedTime | None],
         hand_over: Callable[[WriteRequest], bool],
         clock: Clock,
+        to_alarms: Callable[[AlarmRequest], bool] = lambda request: False,
     ) -> None:
         self._path, self._device, self._boot_id = path, device, boot_id
         self._settings, self._allowed, self._key = settings, settings.allowed, key
         self._records, self._trusted, self._hand_over, self._clock = records, trusted, hand_over, clock
+        self._to_alarms = to_alarms
         self._waiting: deque[Asked] = deque()
         self._strangers = self._unsigned = 0
         self._said = ""
@@ -207,10 +209,7 @@ class CommandDesk:
         return self._journal.with_newest(asked.key, asked.issued_ns) if asked.name in self._allowed else self._journal
 
     def _refusal(self, asked: Asked, now: TrustedTime | None) -> tuple[str, str]:
-        point = self._allowed.get(asked.name)
-        if point is None:
-            return "refused", f"{asked.name} is not in this device's commands.allow"
-        if problem := point.problem(asked.value):
+        if problem := self._problem(asked):
             return "refused", problem
         if now is None:
             return "refused", "the device does not know the time, so it cannot tell whether the command has expired"
@@ -224,20 +223,39 @@ class CommandDesk:
             return "refused", f"it was issued {(asked.issued_ns - now.wall_ns) / 1e9:.0f} s in the future"
         return "", ""
 
+    def _problem(self, asked: Asked) -> str:
+        if asked.name in ALARM_COMMANDS:
+            if not self._settings.alarms or not asked.counter:
+                return f"{asked.name} needs commands.alarms = true on this device, and a signature"
+            return alarm_problem(asked.name, asked.value)
+        point = self._allowed.get(asked.name)
+        if point is None:
+            return f"{asked.name} is not in this device's commands.allow"
+        return point.problem(asked.value)
+
     def _begin(self, asked: Asked, seen: Journal, now: TrustedTime) -> None:
         left_ns = asked.expires_ns - now.wall_ns - now.uncertainty_ns
         until_ns = self._clock.monotonic_ns() + left_ns
-        value = asked.value
-        assert isinstance(value, bool | int | float)
         self._save(replace(seen, open=Open(asked.body(), until_ns, self._boot_id)))
         try:
             self._records.append("command", "accepted", {**asked.body(), "reason": "", "counter": asked.counter})
         except ResourceError:
             self._save(replace(self._journal, open=None))
             raise
-        if not self._hand_over(_request(asked, value, until_ns)):
-            self._end(asked, "refused", "the process control is not there to take it")
+        if problem := self._give(asked, until_ns):
+            self._end(asked, "refused", problem)
             self._save(replace(self._journal, open=None))
+
+    def _give(self, asked: Asked, until_ns: int) -> str:
+        """Why nobody took it; "" where it was handed over."""
+        value = asked.value
+        if isinstance(value, Mapping):
+            times = float(value.get("for_s", 0.0)), until_ns
+            request = AlarmRequest(asked.id, asked.source, asked.name, str(value["alarm"]), *times)
+            return "" if self._to_alarms(request) else "the process monitor is not there to take it"
+        assert isinstance(value, bool | int | float)
+        taken = self._hand_over(WriteRequest(asked.id, asked.source, asked.name, value, until_ns))
+        return "" if taken else "the process control is not there to take it"
 
     def _follow(self) -> bool:
         """True where no command is under way any more."""
@@ -290,7 +308,3 @@ class CommandDesk:
     def _save(self, changed: Journal) -> None:
         journal.save(self._path, changed)
         self._journal = changed
-
-
-def _request(asked: Asked, value: Value, until_ns: int) -> WriteRequest:
-    return WriteRequest(asked.id, asked.source, asked.name, value, until_ns)

@@ -24,6 +24,7 @@ from edge_runtime.boot import boot_id
 from edge_runtime.child import child_main, stop_event
 from edge_runtime.clock import SystemClock
 from edge_runtime.config import DeviceConfig
+from edge_runtime.decide import alarm_socket
 from edge_runtime.decide.inbox import SOCKET_PATH, hand_over
 from edge_runtime.durable import disk_errors
 from edge_runtime.errors import ResourceError
@@ -112,6 +113,7 @@ def put_together(device: DeviceConfig, outbox: Outbox, wake: socket.socket) -> L
     desk = CommandDesk(
         state_dir / journal.FILE, device.device.id, boot_id(), device.commands, key, outbox, cloud_time.trusted,
         lambda request: hand_over(state_dir / SOCKET_PATH, request), clock,
+        lambda request: alarm_socket.hand_over(state_dir / alarm_socket.SOCKET_PATH, request),
     )  # fmt: skip
     access = FloorAccess(device.broker, floor)
     if device.link.protocol == "sparkplug":

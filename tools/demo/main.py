@@ -1,7 +1,8 @@
 """`gudgeon demo`: simulated line ⇄ device (control, link) ⇄ broker ⇄ cloud with a live page, all real, on this machine.
 
-`gudgeon demo pdm` is another: a pump that wears out. It ends after `--parts` with a summary, or runs until Ctrl-C with `--serve`. What the report says of the line comes from
-the simulated PLC's own records and from the cloud's, not from the device's counters.
+It ends after `--parts` with a summary, or runs until Ctrl-C with `--serve`. What the report says of the line comes from
+the simulated PLC's own records and from the cloud's, not from the device's counters. `gudgeon demo pdm` (tools/demo/pdm.py)
+is another: a pump that wears out.
 """
 
 from __future__ import annotations

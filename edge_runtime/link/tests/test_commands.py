@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge_runtime.clock import FakeClock
-from edge_runtime.decide.points import Commands, Point, WriteRequest
+from edge_runtime.decide.points import AlarmRequest, Commands, Point, WriteRequest
 from edge_runtime.errors import ResourceError
 from edge_runtime.link import journal
 from edge_runtime.link.cloud_clock import TrustedTime
@@ -347,3 +347,73 @@ def test_unsigned_commands_pass_the_same_gates(tmp_path: Path) -> None:
     assert ask("speed", 100, now_ns + 2) == "expired"
     assert ask("speed", 100, device.clock.wall_ns()) == "done"
     assert len(device.taken) == 3
+
+
+# ── alarms ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class AlarmDevice(Device):
+    """Its monitor ends every request at once."""
+
+    def restart(self) -> None:
+        self.asked: list[AlarmRequest] = []
+        self.desk = CommandDesk(
+            self.folder / "commands.json", "dev1", self.boot_id, self.settings, CLOUD.public_key(), self.outbox,
+            self.trusted, self.control, self.clock, self.monitor,
+        )  # fmt: skip
+
+    def monitor(self, request: AlarmRequest) -> bool:
+        if self.there:
+            self.asked.append(request)
+            self.outbox.append("command", "done", {**request.body(), "reason": ""})
+        return self.there
+
+
+def alarm_command(device: Device, name: str, **args: Any) -> None:
+    device.counter += 1
+    now = device.clock.wall_ns()
+    command = Command(f"a{device.counter}", "dev1", name, device.counter, now, now + 60 * S, args)
+    device.desk.receive(seal("command", command.body(), CLOUD.sign))
+
+
+def test_a_signed_command_reaches_an_alarm_once(tmp_path: Path) -> None:
+    device = AlarmDevice(tmp_path, Commands(alarms=True))
+    alarm_command(device, "alarm.shelve", alarm="pump/hot", for_s=60)
+    alarm_command(device, "alarm.ack", alarm="pump/hot")
+    device.desk.step()
+    assert [(r.name, r.alarm, r.for_s) for r in device.asked] == [
+        ("alarm.shelve", "pump/hot", 60.0),
+        ("alarm.ack", "pump/hot", 0.0),
+    ]
+    assert device.outbox.ends() == [("a1", "done"), ("a2", "done")]
+    assert not device.taken
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "args", "says"),
+    [
+        (Commands(), "alarm.ack", {"alarm": "a/b"}, "commands.alarms"),
+        (Commands(alarms=True), "alarm.ack", {"value": 1}, "expected args with alarm"),
+        (Commands(alarms=True), "alarm.shelve", {"alarm": "a/b"}, "alarm and for_s"),
+        (Commands(alarms=True), "alarm.shelve", {"alarm": "a/b", "for_s": -1}, "more than 0"),
+        (Commands(alarms=True), "alarm.shelve", {"alarm": "a/b", "for_s": True}, "more than 0"),
+        (Commands(alarms=True), "alarm.eat", {"alarm": "a/b"}, "commands.allow"),
+    ],
+)
+def test_a_command_to_an_alarm_that_is_none_is_refused(
+    tmp_path: Path, settings: Commands, name: str, args: dict[str, Any], says: str
+) -> None:
+    device = AlarmDevice(tmp_path, settings)
+    alarm_command(device, name, **args)
+    device.desk.step()
+    assert device.outbox.ends() == [("a1", "refused")]
+    assert says in device.outbox.events[-1].body["reason"]
+    assert not device.asked
+
+
+def test_without_a_monitor_it_is_refused(tmp_path: Path) -> None:
+    device = AlarmDevice(tmp_path, Commands(alarms=True))
+    device.there = False
+    alarm_command(device, "alarm.ack", alarm="a/b")
+    assert device.outbox.ends() == [("a1", "refused")]
+    assert "monitor" in device.outbox.events[-1].body["reason"]
