@@ -9,7 +9,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 APT := command -v apt-get >/dev/null && { [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-train setup-convert setup-browser demo test check format smoke ci-faults setup-faults setup-cloud up chaos kill-test hog-test soak drain fleet proto bench model clean
+.PHONY: help setup setup-train setup-convert setup-browser demo test check format smoke ci-faults setup-faults setup-cloud up chaos kill-test hog-test soak drain lead-time fleet proto bench model pump-model clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -91,6 +91,9 @@ soak: setup ## 90 simulated days offline within 200 MB (ARGS="--days 1 --json")
 drain: setup setup-faults ## a million records queued offline, then delivered beside live ones (ARGS="--records 100000")
 	@$(BIN)/python -m tools.proofs.drain $(ARGS)
 
+lead-time: setup ## alarm lead time and false alarms over 50 seeded lives of the simulated pump (ARGS="--runs 10 --json")
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tools.proofs.lead_time $(ARGS)
+
 proto: setup ## generate sparkplug_b_pb2.py again from sparkplug_b.proto
 	@$(BIN)/python -m grpc_tools.protoc --proto_path=$(PROTO) --python_out=$(PROTO) sparkplug_b.proto
 
@@ -102,6 +105,9 @@ bench: setup setup-cloud setup-faults ## loop, infer, outbox, uplink and ingest 
 
 model: setup setup-train ## train the shipped bundle models/surface again from rendered images
 	@$(BIN)/python -m tools.pipeline.default_model $(ARGS)
+
+pump-model: setup setup-train ## make the shipped bundles models/pump again from generated lives
+	@OMP_NUM_THREADS=1 .venv-train/bin/python -m tools.pdm.pump.build $(ARGS)
 
 clean: ## remove environments and run files
 	@rm -rf $(VENV) .venv-train .venv-convert var build dist *.egg-info
