@@ -24,11 +24,13 @@ def device_key(state_dir: Path) -> Ed25519PrivateKey:
 
 
 def load_or_make(path: Path) -> Ed25519PrivateKey:
-    """The private key in `path`; made, durably, where there is none yet."""
+    """The private key in `path`; made where there is none yet. It is on the disk, whoever made it: others will be told it."""
     with disk_errors(path):
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             _write_new(path)
+        sync_folder(path.parent)
+        sync_folder(path.parent.parent)
         if path.stat().st_mode & 0o077:
             raise ResourceError(f"{path}: other users can read this private key; run: chmod 600 {path}")
         pem = path.read_bytes()
@@ -58,7 +60,6 @@ def _write_new(path: Path) -> None:
         pass
     finally:
         temporary.unlink()
-    sync_folder(path.parent)
 
 
 def public_bytes(key: Ed25519PrivateKey) -> bytes:
