@@ -120,7 +120,7 @@ class Outbox:
         self._kinds: dict[str, str] = {}  # as JSON; few
         self._newest_version: tuple[int, int] | None = None
         self._counters: tuple[str, range] = ("", range(0))
-        self._synced: dict[str, Head] = {}
+        self._synced: tuple[dict[str, Head], int] = ({}, 0)
         self._expired_s = self._db.tick_s(self._clock.monotonic_ns())
         self.measure()
         self._tell_damage()
@@ -184,7 +184,8 @@ class Outbox:
             if self._storage.budget_bytes:
                 self._shedding.trim_log()
 
-    def _store(self, requests: Sequence[_Append]) -> None:
+    def _store(self, requests: Sequence[_Append], with_it: Callable[[], None] | None = None) -> None:
+        """One transaction; `with_it` is done in it, too."""
         try:
             with self._db.transaction(any(r.durable for r in requests)) as db:
                 version = self._db.version()
@@ -201,6 +202,8 @@ class Outbox:
                     request.events = _Stored(self._device, self._db.chain, self._boot_id, request, places)
                 for stream, found in rows.items():
                     db.executemany(f"INSERT INTO event_{stream} VALUES (?, ?, ?, ?)", found)
+                if with_it:
+                    with_it()
         except BaseException:
             self._newest_version = None
             raise
@@ -325,9 +328,8 @@ class Outbox:
         if text:
             items = [(stream, kind, body, _encode(stream, body)) for stream, kind, body in json.loads(text)]
             clock = self._clock
-            self._store([_Append(0, items=items, mono_ns=clock.monotonic_ns(), wall_ns=clock.wall_ns())])
-            with self._db.transaction(durable=True):
-                self._db.put("version_1", None)
+            append = _Append(0, items=items, mono_ns=clock.monotonic_ns(), wall_ns=clock.wall_ns())
+            self._store([append], lambda: self._db.put("version_1", None))
 
     # ── read, acknowledge ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -400,17 +402,18 @@ class Outbox:
     def checkpoint(self) -> Checkpoint:
         """What this outbox says of itself now, to be signed and sent; its counter was given to no other.
 
-        What it names is on the disk by then, the records that nobody asked to be durable, too: a power cut must not take
-        back a sequence number that the cloud has seen."""
+        What it names is on the disk by then, the records that nobody asked to be durable and the ranges given up, too: a
+        power cut must not take back what the cloud has seen."""
         counter = self._next_counter()
         with self._db.reading() as db:
             newest = {stream: self._load_newest(stream) for stream in STREAMS}
             heads = {s: Head(n.seq, n.hash) for s, n in newest.items() if n.seq}
             floor = {s: self._lowest(stream=s) or newest[s].seq + 1 for s in heads}
             shed = self._shedding.unconfirmed(db)
-        if heads != self._synced:
+        told = heads, max((s.id for s in shed), default=0)
+        if told != self._synced:
             self._db.sync()
-            self._synced = heads
+            self._synced = told
         clock = self._clock
         return Checkpoint(
             self._device, self.chain, self._boot_id, counter,
