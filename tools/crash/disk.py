@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -144,6 +145,19 @@ class Disk:
             if isinstance(node, Folder):
                 self._read(Path(entry.path), node)
         into.flush()
+
+    def at(self, folder: Path) -> Disk:
+        """The same, what is not flushed yet among it, in a folder to which it was written as it is (`write_image`)."""
+        disk = copy.deepcopy(self)
+        disk._base, disk._by_inode = folder.resolve(), {}
+        disk._find(disk._base, disk.root)
+        return disk
+
+    def _find(self, path: Path, node: Node) -> None:
+        self._by_inode[os.lstat(path).st_ino] = node
+        if isinstance(node, Folder):
+            for name, within in node.names.items():
+                self._find(path / name, within)
 
     def _node(self, entry: os.DirEntry[str]) -> Node:
         if entry.is_symlink():

@@ -1,15 +1,20 @@
 """Every crash point of a recording, under every model: the image, its recovery, and what is wrong then.
 
-A point is the moment before one operation, or after the last. Points whose images are the same, byte for byte, share one
-recovery; each is checked by what had been promised until then.
+- A point is the moment before one operation, or after the last. Points whose images are the same, byte for byte, share one
+  recovery; each is checked by what had been promised until then.
+- Recovery is crashed in the same way at each of its own operations: one recovery of each shape, which is the row of its
+  operations without what they write. After a killed process (model `written`) it begins with what is not flushed yet, so
+  that a power cut after the restart is among the points.
 """
 
 from __future__ import annotations
 
 import copy
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from random import Random
 from typing import NamedTuple
 
@@ -36,13 +41,15 @@ class Point(NamedTuple):
 
 @dataclass
 class Found:
-    """Counts by model. `within`: the same for crashes during recovery; `images`: different ones that were recovered."""
+    """Counts by model. `within`: the same for crashes during recovery. `images`: different ones that were recovered;
+    `shapes`: of their recoveries."""
 
     points: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
     within: Counter[str] = field(default_factory=Counter)
     within_failed: Counter[str] = field(default_factory=Counter)
     images: int = 0
+    shapes: int = 0
     examples: list[str] = field(default_factory=list)
 
     @property
@@ -63,11 +70,11 @@ class Found:
 
 
 class Plan(NamedTuple):
-    """`every`: take each n-th image; `every_within`: of the recoveries of those, each n-th is crashed itself; 0: none."""
+    """`every`: take each n-th image. `within`: at most so many recoveries are crashed themselves, each of another shape."""
 
     models: Sequence[str] = tuple(MODELS)
     every: int = 1
-    every_within: int = 1
+    within: int = 20
     seed: int = 1
 
 
@@ -85,34 +92,49 @@ def explore(
     found, notes = Found(), notes_of(ops)
     groups = _groups(before, ops, plan)
     chosen = {key for i, key in enumerate(groups) if i % plan.every == 0}
-    seen = set()
-    for _, shown in _images(before, ops, plan):
+    seen: set[Key] = set()
+    shapes: set[Shape] = set()
+    for disk, _, shown in _images(before, ops, plan):
         key = same_key(shown)
         if key in seen or key not in chosen:
             continue
         seen.add(key)
-        deeper = bool(plan.every_within) and len(seen) % plan.every_within == 0
-        recovered = recovery.of(shown, recorded=deeper)
-        for point in groups[key]:
+        points = groups[key]
+        killed = any(MODELS[point.model].keeps_all for point in points)
+        recovered = recovery.of(shown, disk if killed else None)
+        for point in points:
             found.add(point, scenario.check(notes[: point.notes], recovered.state, MODELS[point.model]))
-        if deeper:
-            _within(scenario, recovered, notes, groups[key][-1], recovery, plan, found)
+        shape = shape_of(recovered.ops, killed)
+        if shape not in shapes and len(shapes) < plan.within:
+            _within(scenario, recovered, notes, points[-1], recovery, plan, found)
+        shapes.add(shape)
         if told:
             told(len(seen), len(chosen))
     found.images += len(seen)
+    found.shapes = len(shapes)
     return found
 
 
-def _groups(before: Disk, ops: Sequence[Op], plan: Plan) -> dict[tuple[object, ...], list[Point]]:
+Key = tuple[object, ...]
+Shape = tuple[object, ...]
+
+
+def shape_of(ops: Sequence[Op], killed: bool) -> Shape:
+    """What is done to which kind of file, without places and contents; runs of writes as one."""
+    steps = [(op.kind, PurePath(op.path).suffix, PurePath(op.other).suffix) for op in ops if op.kind is not Kind.NOTE]
+    return killed, *(step for step, _ in itertools.groupby(steps))
+
+
+def _groups(before: Disk, ops: Sequence[Op], plan: Plan) -> dict[Key, list[Point]]:
     """The points of each image, in the order in which they come."""
-    groups: dict[tuple[object, ...], list[Point]] = defaultdict(list)
-    for point, shown in _images(before, ops, plan):
+    groups: dict[Key, list[Point]] = defaultdict(list)
+    for _, point, shown in _images(before, ops, plan):
         groups[same_key(shown)].append(point)
     return groups
 
 
-def _images(before: Disk, ops: Sequence[Op], plan: Plan) -> Iterator[tuple[Point, Image]]:
-    """The image of every point under every model; to be used before the next is asked for."""
+def _images(before: Disk, ops: Sequence[Op], plan: Plan) -> Iterator[tuple[Disk, Point, Image]]:
+    """The disk at every point, and its image under every model; to be used before the next is asked for."""
     disk, notes = copy.deepcopy(before), 0
     for op in [*ops, None]:
         if op is not None and op.kind is Kind.NOTE:
@@ -122,7 +144,7 @@ def _images(before: Disk, ops: Sequence[Op], plan: Plan) -> Iterator[tuple[Point
             continue
         for name in plan.models:
             number = op.number if op else 0
-            yield Point(name, notes, op), image(disk, MODELS[name], Random(f"{plan.seed} {number}"))
+            yield disk, Point(name, notes, op), image(disk, MODELS[name], Random(f"{plan.seed} {number}"))
         if op is not None:
             disk.apply(op)
 
@@ -138,11 +160,10 @@ def _within(
 ) -> None:
     """Crash the recovery at each of its own operations, and recover again: what it told counts, too. What was never flushed
     may have gone at the first crash, whatever the model of the second."""
-    assert recovered.before is not None
     earlier, later = list(notes[: at.notes]), notes_of(recovered.ops)
     groups = _groups(recovered.before, recovered.ops, plan)
-    seen = set()
-    for _, shown in _images(recovered.before, recovered.ops, plan):
+    seen: set[Key] = set()
+    for _, _, shown in _images(recovered.before, recovered.ops, plan):
         key = same_key(shown)
         if key in seen:
             continue

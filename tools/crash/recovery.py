@@ -23,10 +23,10 @@ from tools.crash.trace import Op, read_trace
 
 @dataclass(frozen=True)
 class Recovered:
-    """`before` and `ops` are there only where they were asked for."""
+    """What was found; and the recording of it: the folder before, and what was done."""
 
     state: State
-    before: Disk | None
+    before: Disk
     ops: Sequence[Op]
 
 
@@ -60,15 +60,16 @@ class Recovery:
         self._process.wait()
         self._answers.close()
 
-    def of(self, image: Image, recorded: bool = False) -> Recovered:
+    def of(self, image: Image, was: Disk | None = None) -> Recovered:
+        """`was`: the disk of an image on which all is as written, of a killed process: the recovery begins with what is
+        not flushed yet."""
         self._count += 1
         folder = self._images / str(self._count)
         write_image(image, folder)
-        return self.at(folder, recorded)
+        return self.at(folder, was.at(folder) if was else Disk.of(folder))
 
-    def at(self, folder: Path, recorded: bool = False) -> Recovered:
+    def at(self, folder: Path, before: Disk) -> Recovered:
         """Recover this folder, and remove it."""
-        before = Disk.of(folder) if recorded else None
         self._recorder.trace.write_bytes(b"")
         assert self._process.stdin is not None
         try:
@@ -78,7 +79,7 @@ class Recovery:
         except BrokenPipeError:
             answer = b""
         if not answer:
-            raise GudgeonError(f"{self._name}: the recovery of {folder} ended the process; the folder is kept")
-        ops = read_trace(self._recorder.trace.read_bytes()) if recorded else ()
+            raise GudgeonError(f"{self._name}: the recovery of {folder} ended the process")
+        ops = read_trace(self._recorder.trace.read_bytes())
         shutil.rmtree(folder)
         return Recovered(json.loads(answer), before, ops)
