@@ -57,7 +57,8 @@ class DamagedError(Exception):
 
 
 class Database:
-    """`path` and its connection. `kept_as` is the name under which a damaged file was kept, "" where none was."""
+    """`path` and its connection. `kept_as` is the name under which a damaged file was kept, "" where none was, or
+    where it was told (`meta` has it until then)."""
 
     def __init__(self, path: Path, boot_id: str, clock: Clock) -> None:
         self.path, self._boot_id, self._clock = path, boot_id, clock
@@ -148,7 +149,7 @@ class Database:
             except sqlite3.DatabaseError as error:
                 if isinstance(error, sqlite3.OperationalError):
                     raise ResourceError(self.explain(error)) from error
-                self.kept_as = self._set_aside()
+                self._set_aside()
                 try:
                     self._connect()
                 except sqlite3.Error as again:
@@ -165,14 +166,18 @@ class Database:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def _set_aside(self) -> str:
+    def _set_aside(self) -> None:
         kept = self.path.with_name(f"{self.path.name}.damaged-{self._clock.wall_ns()}")
         self.path.rename(kept)
         for suffix in ("-wal", "-shm"):
             side = self.path.with_name(self.path.name + suffix)
             if side.exists():
                 side.rename(kept.with_name(kept.name + suffix))
-        return kept.name
+
+    def _newest_aside(self) -> str | None:
+        """The name of the file in whose place a new one is made: found, because a crash may lie in between."""
+        names = [p.name for p in self.path.parent.glob(f"{self.path.name}.damaged-*")]
+        return max((n for n in names if not n.endswith(("-wal", "-shm"))), default=None)
 
     def _connect(self) -> None:
         self.db = sqlite3.connect(
@@ -225,6 +230,7 @@ class Database:
         )
         self.put("chain", secrets.token_hex(8))
         self.put("version_1", json.dumps(old) if old else None)
+        self.put("damage", self._newest_aside())
         self.db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def _take_version_1(self) -> list[Any]:
@@ -237,7 +243,7 @@ class Database:
 
     def _begin_boot(self) -> None:
         """Running time goes on from where the last boot was seen."""
-        self.chain = self.get("chain")
+        self.chain, self.kept_as = self.get("chain"), self.get("damage") or ""
         mono_s = self._clock.monotonic_ns() // SECOND_NS
         if self.get("boot_id") != self._boot_id:
             last_s = max([self.get("tick_s") or 0, *(self._newest_tick_s(stream) for stream in STREAMS)])

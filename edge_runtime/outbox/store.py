@@ -319,7 +319,8 @@ class Outbox:
             clock = self._clock
             body = {"kept_as": kept_as, "chain": self.chain}
             item = ("fault", "outbox_damaged", body, json.dumps(body))
-            self._store([_Append(0, items=[item], mono_ns=clock.monotonic_ns(), wall_ns=clock.wall_ns())])
+            append = _Append(0, items=[item], mono_ns=clock.monotonic_ns(), wall_ns=clock.wall_ns())
+            self._store([append], lambda: self._db.put("damage", None))
 
     def _adopt_version_1(self) -> None:
         """Records of the old format get a place in the new chain; those under way at the update may come twice."""
