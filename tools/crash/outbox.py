@@ -1,7 +1,7 @@
 """The outbox taken through its life: the programs that are crashed, and the restart after it.
 
-`control` and `link` have a connection each, as on a device, here in one process. SQLite's log is copied into the file every
-few pages instead of every 512, so that a short recording holds many of these copies.
+`control` and `link` have a connection each, as on a device, here in one process. Steps
+are small here (LOG_PAGES, EVICT_ROWS, THIN_ROWS), so that a short recording holds many of them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_runtime.clock import FakeClock
-from edge_runtime.outbox import database
+from edge_runtime.outbox import database, shedding
 from edge_runtime.outbox.policy import MIB, ClassPolicy, Storage
 from edge_runtime.outbox.store import Outbox
 from edge_runtime.wire.envelope import STREAMS, Event, record_hash, record_line
@@ -27,19 +27,21 @@ from tools.crash.promises import DEVICE, NO_NUMBER
 from tools.crash.scenario import State
 
 LOG_PAGES = 48
+EVICT_ROWS = 16
+THIN_ROWS = 40
 FILE = "outbox.db"
 ALL = 1_000_000
 AFTER_CRASH = 1_000_000  # numbers of the records that a restart appends begin here
 BUDGET = Storage(budget_bytes=33 * MIB, reserve_bytes=64 * 1024, staging_bytes=0)
 KEPT_S = 3600
 AGEING = Storage(budget_bytes=0, classes={"metric": ClassPolicy(retention_s=KEPT_S)})
-ROOM_BYTES = 1_200_000  # for database pages, in the scenario that sheds
+ROOM_BYTES = 400_000  # for database pages, in the scenario that sheds
 #: what the folder's other writers may come to hold: it leaves the outbox no more than ROOM_BYTES
 FRAMES_BYTES = BUDGET.budget_bytes - 6 * MIB - 64 * 1024 - 256 * 1024 - ROOM_BYTES
 
 
 def opened(folder: Path, boot: str, clock: FakeClock, storage: Storage | None = None) -> Outbox:
-    database.WAL_PAGES = LOG_PAGES  # type: ignore[misc]
+    database.WAL_PAGES, shedding.EVICT_ROWS, shedding.THIN_ROWS = LOG_PAGES, EVICT_ROWS, THIN_ROWS
     frames_bytes = FRAMES_BYTES if storage is BUDGET else 0
     return Outbox(folder / FILE, DEVICE, boot, clock, storage, frames_bytes)
 
@@ -141,21 +143,19 @@ def run_shed(folder: Path) -> None:
     control, link = opened(folder, "boot-1", clock, BUDGET), opened(folder, "boot-1", clock, BUDGET)
     producer, cloud = Producer(control), Cloud(link)
     producer.append("alarm")
-    for i in range(26):
-        producer.append(*["telemetry"] * 100, durable=i % 5 == 0)
-        if i % 10 == 9:
-            link.maintain()
-            producer.append("decision")
-    for i in range(6):
-        producer.append(*["review"] * 60, durable=False, padding=300)
-        producer.append("alarm")
-    cloud.send(50)
-    cloud.answer()
+    for i in range(14):
+        producer.append(*["telemetry"] * 8, durable=i % 5 == 0, padding=300)
+    producer.append("decision", "telemetry")
+    cloud.send(10)
     for _ in range(4):
-        producer.append(*["review"] * 60, durable=False, padding=300)
+        producer.append(*["review"] * 8, durable=False, padding=300)
     link.maintain()
-    cloud.send(50)
-    producer.append("decision")
+    cloud.answer()
+    cloud.send(10)
+    producer.append(*["review"] * 8, durable=False, padding=300)
+    producer.append("alarm")
+    cloud.answer()
+    cloud.send(10)
     control.close()
     link.close()
 

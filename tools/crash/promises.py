@@ -102,7 +102,7 @@ def check(notes: Sequence[Note], state: State, model: Model, damage: bool = Fals
         *_sequences(state, promises, ranges, held),
         *_strangers(promises, held),
         *_taken_back(promises, ranges, held, state),
-        *_damage(promises, state, damage),
+        *_damage(state, damage),
     ]
 
 
@@ -171,10 +171,10 @@ def _taken_back(
                 yield f"the shed range {shed['stream']} {shed['first']} … {shed['last']} was signed and is taken back"
 
 
-def _damage(promises: Promises, state: State, damage: bool) -> Iterator[str]:
+def _damage(state: State, damage: bool) -> Iterator[str]:
     if not damage and state["damaged"]:
         yield f"a sound file was set aside as {state['damaged'][0]}"
     if damage and not state["evidence"]:
         yield "the damaged file is gone"
-    if damage and promises.must and not state["told_damage"]:
+    if damage and not state["told_damage"]:
         yield "the damage was never told"

@@ -1,0 +1,102 @@
+"""`python -m tools.crash`: a crash at every operation that outlives the process, of each scenario, under each model.
+
+Exit code 0: at no point was anything lost that had been promised, nothing came twice, nothing sound was called damaged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from edge_runtime.errors import GudgeonError, UsageError
+from tools.crash.explore import Plan
+from tools.crash.models import MODELS
+from tools.crash.run import Outcome, run
+from tools.crash.table import SCENARIOS
+
+MEMORY = Path("/dev/shm")  # noqa: S108  (a folder of our own is made in it)
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tools.crash", description=__doc__)
+    parser.add_argument("scenario", nargs="*", metavar="SCENARIO", help="names of --list; all of them if none is given")
+    parser.add_argument("--list", action="store_true", help="the scenarios and the models")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="only each N-th image (1: all)")
+    parser.add_argument("--within", type=int, default=6, metavar="N", help="so many recoveries are crashed themselves (6)")
+    parser.add_argument("--real", type=int, default=12, metavar="N", help="so many points are also died at for real (12)")
+    parser.add_argument("--seed", type=int, default=1, help="of the model `some`, and of the real deaths")
+    parser.add_argument("--json", action="store_true", help="print the counts as JSON")
+    args = parser.parse_args(argv)
+    if unknown := set(args.scenario) - set(SCENARIOS):
+        raise UsageError(f"unknown scenario {', '.join(sorted(unknown))}: expected {', '.join(SCENARIOS)}")
+    if args.every < 1 or args.within < 0 or args.real < 0:
+        raise UsageError("--every is 1 or more; --within and --real are 0 or more")
+    return args
+
+
+def show_list(console: Console) -> None:
+    for title, rows in (("scenario", {n: s.text for n, s in SCENARIOS.items()}), ("model", {n: m.text for n, m in MODELS.items()})):
+        table = Table(title, "what happens")
+        for name, text in rows.items():
+            table.add_row(name, text)
+        console.print(table)
+
+
+def show(outcomes: list[Outcome], console: Console) -> None:
+    table = Table("scenario", *MODELS, "in recovery", "real", "images", "failed", box=SIMPLE_HEAD, pad_edge=False)
+    for o in outcomes:
+        counts = [str(o.found.points[model]) for model in MODELS]
+        failed = o.found.all_failed + len(o.disagree)
+        colour = "[red]" if failed else "[green]"
+        within, real = str(o.found.within.total()), str(o.real)
+        table.add_row(o.scenario, *counts, within, real, str(o.found.images), f"{colour}{failed}")
+    console.print(table)
+    points = sum(o.found.total + o.real for o in outcomes)
+    failed = sum(o.found.all_failed + len(o.disagree) for o in outcomes)
+    console.print(f"{points} crash points, {failed} failed", style="red" if failed else "green")
+    for o in outcomes:
+        for line in [*o.found.examples, *o.disagree]:
+            console.print(f"{o.scenario}: {line}", style="red", highlight=False, soft_wrap=True)
+
+
+def main(argv: list[str]) -> int:
+    args = parse(argv)
+    console = Console(stderr=args.json)
+    if args.list:
+        show_list(console)
+        return 0
+    plan = Plan(every=args.every, within=args.within, seed=args.seed)
+    in_memory = MEMORY if os.access(MEMORY, os.W_OK) else None
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("images"), TimeElapsedColumn())
+    outcomes = []
+    with tempfile.TemporaryDirectory(prefix="gudgeon-crash-", dir=in_memory) as work:
+        with Progress(*columns, console=console, transient=True) as progress:
+            for name in args.scenario or SCENARIOS:
+                task = progress.add_task(name, total=None)
+
+                def told(done: int, of: int, task: Any = task) -> None:
+                    progress.update(task, completed=done, total=of)
+
+                outcomes.append(run(name, Path(work) / name, plan, args.real, told))
+    show(outcomes, console)
+    if args.json:
+        print(json.dumps({"points": sum(o.found.total + o.real for o in outcomes), "scenarios": [o.as_json() for o in outcomes]}))
+    return 0 if all(o.passed for o in outcomes) else 1
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except GudgeonError as error:
+        print(f"crash: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
