@@ -1,6 +1,7 @@
 """Ingest: MQTT to the store, and acknowledgements back.
 
-- The network thread only puts messages into a bounded queue; one worker thread reads, commits and acknowledges.
+- The network thread reads messages and puts them into a bounded queue; one worker thread commits and acknowledges: while
+  it waits for the disk, the next messages are read.
 - Messages that wait share one commit. An acknowledgement is published after the commit that it stands for, never before;
   the broker, too, gets its PUBACK only then, so that a worker that dies leaves what it had to the others.
 - What finds no room in the queue, and what cannot be committed, is not acknowledged: the device sends it again.
@@ -49,8 +50,8 @@ PAUSE_LIMIT_S = 5.0
 STORE_PAUSE_S = 0.5
 REFUSED = "the broker refuses the connection"
 
-#: packet identifier and quality of service, for the PUBACK; topic, payload
-Message = tuple[int, int, str, bytes]
+#: packet identifier and quality of service, for the PUBACK; the message, read
+Message = tuple[int, int, Item]
 
 
 class Ingest:
@@ -177,7 +178,7 @@ class Ingest:
 
     def _on_message(self, client: mqtt.Client, _: Any, message: mqtt.MQTTMessage) -> None:
         try:
-            taken = (message.mid, message.qos, message.topic, bytes(message.payload))
+            taken = (message.mid, message.qos, self._read(message.topic, bytes(message.payload)))
             self._queue.put(taken, timeout=FULL_WAIT_S)
         except queue.Full:
             self.counts["dropped"] += 1
@@ -195,14 +196,14 @@ class Ingest:
             while len(waiting) < COMMIT_MESSAGES and not self._queue.empty():
                 waiting.append(self._queue.get_nowait())
             last = None in waiting
-            items = [m if isinstance(m, Connected) else self._read(m) for m in waiting if m is not None]
+            items = [m if isinstance(m, Connected) else m[2] for m in waiting if m is not None]
             if items:
                 self._publish(self._commit(items))
             self._confirm([(m[0], m[1]) for m in waiting if isinstance(m, tuple)])
 
-    def _read(self, message: Message) -> Item:
+    def _read(self, topic: str, payload: bytes) -> Item:
         self.counts["messages"] += 1
-        item = read_message(*message[2:])
+        item = read_message(topic, payload)
         if isinstance(item, Rejection):
             self.counts["rejected"] += 1
             log.say(logging.WARNING, "a message was rejected", topic=item.topic, reason=item.reason)

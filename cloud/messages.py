@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,9 +105,8 @@ def _check_depth(value: Any, levels: int = BODY_LEVELS) -> None:
     """ValueError for a body that a reader of the store might not take apart again."""
     if levels == 0:
         raise ValueError(f"event: body is nested deeper than {BODY_LEVELS} levels")
-    inside = value.values() if isinstance(value, Mapping) else value
-    for item in inside:
-        if isinstance(item, Mapping | list):
+    for item in value.values() if type(value) is dict else value:
+        if type(item) is dict or type(item) is list:
             _check_depth(item, levels - 1)
 
 
@@ -121,6 +120,8 @@ def _status(place: Place, payload: bytes) -> Status:
 
 def plain_text(value: str) -> str:
     """Text that every store takes as UTF-8: what it cannot (half of a surrogate pair, NUL) becomes a question mark."""
+    if value.isascii() and "\0" not in value:
+        return value
     return value.encode("utf-8", "replace").decode("utf-8").replace("\0", "?")
 
 

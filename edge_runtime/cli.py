@@ -27,6 +27,7 @@ COMMANDS: dict[str, Command] = {
     "sim": Command("firmware_sim.cli:main", "sim", "the simulated plant: line, images"),
     "cloud": Command("cloud.main:main", "cloud", "the cloud companion: broker, ingest, store, page"),
     "ingest": Command("cloud.worker:main", "cloud", "one ingest worker more, for a cloud with its own broker"),
+    "up": Command("tools.up.main:main", "cloud,postgres,tools", "a larger cloud here: Mosquitto, PostgreSQL, workers"),
     "proof": Command("cloud.proof.cli:main", "cloud", "what of a device's records was delivered, signed and checkable"),
     "train": Command("tools.pipeline.launch:train", "tools", "train, quantise, pack and sign a bundle"),
     "evaluate": Command("tools.pipeline.evaluate:main", "edge,tools", "score a packed bundle on labelled images"),

@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, insert, text
 
 from cloud.store import tables as t
+from cloud.store.database import wanted
+from cloud.store.spans import Key
 from edge_runtime.wire.envelope import genesis, read_record, record_hash
-
-CHUNK = 500
 
 
 class Stored(NamedTuple):
@@ -37,25 +37,29 @@ def check_links(start: str, records: Mapping[int, Stored], fresh: Sequence[int])
             yield Broken(seq, f"names {here.prev[:16]}… as its predecessor, which is {expected[:16]}…")
 
 
-def verify(connection: Connection, where: tuple[str, str, str], fresh: Mapping[int, Stored], now_ns: int) -> int:
-    """Check what is new of (device, chain, stream) and keep what is found; how many links are broken."""
-    borders = sorted({n + step for n in fresh for step in (-1, 1)} - set(fresh))
-    records = dict(fresh) | _neighbours(connection, where, borders)
-    found = list(check_links(genesis(*where), records, list(fresh)))
-    device, chain, stream = where
-    names = {"device": device, "chain": chain, "stream": stream, "kind": "broken_link", "at_ns": now_ns}
-    if found:
-        connection.execute(insert(t.finding), [names | {"seq": b.seq, "detail": b.detail} for b in found])
-    return len(found)
+def verify(connection: Connection, fresh: Mapping[Key, Mapping[int, Stored]], now_ns: int) -> None:
+    """Check what is new of each stream and keep what is found."""
+    near = _neighbours(connection, fresh)
+    rows = []
+    for key, records in fresh.items():
+        for broken in check_links(genesis(*key), dict(records) | near[key], list(records)):
+            rows.append(key._asdict() | broken._asdict() | {"kind": "broken_link", "at_ns": now_ns})
+    if rows:
+        connection.execute(insert(t.finding), rows)
 
 
-def _neighbours(connection: Connection, where: tuple[str, str, str], seqs: Sequence[int]) -> dict[int, Stored]:
-    e = t.event.c
-    here = (e.device == where[0], e.chain == where[1], e.stream == where[2])
-    found: dict[int, Stored] = {}
-    for i in range(0, len(seqs), CHUNK):
-        query = select(e.seq, e.record).where(*here, e.seq.in_(seqs[i : i + CHUNK]))
-        for seq, record in connection.execute(query):
-            line = record.encode()
-            found[seq] = Stored(line, read_record(line).prev)
+def _neighbours(connection: Connection, fresh: Mapping[Key, Mapping[int, Stored]]) -> dict[Key, dict[int, Stored]]:
+    """The records just before and just after those that are new."""
+    borders = [(*key, n) for key, records in fresh.items() for n in _borders(records)]
+    found: dict[Key, dict[int, Stored]] = {key: {} for key in fresh}
+    w = wanted(connection, "device", "chain", "stream", seq=int)
+    query = f"""SELECT e.device, e.chain, e.stream, e.seq, e.record FROM {w.table} w JOIN event e
+        ON e.device = w.device AND e.chain = w.chain AND e.stream = w.stream AND e.seq = w.seq"""
+    for device, chain, stream, seq, record in connection.execute(text(query), w.values(borders)):
+        line = record.encode()
+        found[Key(device, chain, stream)][seq] = Stored(line, read_record(line).prev)
     return found
+
+
+def _borders(records: Mapping[int, Stored]) -> list[int]:
+    return sorted({n + step for n in records for step in (-1, 1)} - set(records))

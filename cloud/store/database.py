@@ -10,22 +10,21 @@ before the first of them (`settled`): nothing that is committed later is ever be
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Any
+import json
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Table, func, insert, select, text
+from sqlalchemy import ColumnElement, Connection, Table, func, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.util import await_only
 
 from cloud.store import tables as t
 
-EVENT_COLUMNS = tuple(column.name for column in t.event.columns)
 #: the values of one row of `event`, in the order of its columns
 EventRow = tuple[Any, ...]
 
 DEVICES = 0x67_75_64_01  # the locks of devices, and of everything
 PAGES_TAG = 0x6775 << 48  # the locks that tell from where on ids are being given out
-STAGING = "event_in"
 
 
 def is_postgresql(connection: Connection) -> bool:
@@ -35,6 +34,25 @@ def is_postgresql(connection: Connection) -> bool:
 def upsert(connection: Connection, table: Table) -> Any:
     """INSERT that takes ON CONFLICT, which SQLAlchemy has for each database apart."""
     return postgresql.insert(table) if is_postgresql(connection) else sqlite.insert(table)
+
+
+class Wanted(NamedTuple):
+    """A table made of one JSON parameter, to join with: any number of rows, and always the same statement."""
+
+    table: str
+
+    def values(self, rows: Iterable[Sequence[Any]]) -> dict[str, str]:
+        return {"wanted": json.dumps([list(row) for row in rows])}
+
+
+def wanted(connection: Connection, *texts: str, **numbers: type[int]) -> Wanted:
+    """With these columns, in this order."""
+    if is_postgresql(connection):
+        columns = [f"value->>{i} AS {name}" for i, name in enumerate(texts)]
+        columns += [f"CAST(value->>{i} AS bigint) AS {name}" for i, name in enumerate(numbers, len(texts))]
+        return Wanted(f"(SELECT {', '.join(columns)} FROM json_array_elements(CAST(:wanted AS json)))")
+    columns = [f"json_extract(value, '$[{i}]') AS {name}" for i, name in enumerate([*texts, *numbers])]
+    return Wanted(f"(SELECT {', '.join(columns)} FROM json_each(:wanted))")
 
 
 def here(table: Table, where: tuple[str, str, str]) -> tuple[ColumnElement[bool], ...]:
@@ -69,12 +87,14 @@ def settled(connection: Connection) -> int | None:
 
 
 class Added:
-    """The Events that one transaction adds: numbered at once, written together by `flush`."""
+    """The rows that one transaction adds to `event` and `decision`: numbered at once, written together by `flush`."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._last: int | None = None
-        self.rows: list[EventRow] = []
+        self.events: list[EventRow] = []
+        self.decisions: list[Sequence[Any]] = []
+        self.decision_ids: dict[tuple[str, str], Sequence[int]] = {}
 
     def ids(self, count: int) -> Sequence[int]:
         """`count` rising ids, higher than all that a reader may have seen."""
@@ -92,18 +112,22 @@ class Added:
         return [int(i) for i in self._connection.execute(query, {"count": count}).scalars()]
 
     def flush(self) -> None:
-        if self.rows and is_postgresql(self._connection):
-            self._copy()
-        elif self.rows:
-            rows = [dict(zip(EVENT_COLUMNS, row, strict=True)) for row in self.rows]
-            self._connection.execute(insert(t.event), rows)
+        write = self._copy if is_postgresql(self._connection) else self._insert
+        for table, rows in ((t.event, self.events), (t.decision, self.decisions)):
+            if rows:
+                write(table, rows)
 
-    def _copy(self) -> None:
-        make = f"CREATE TEMPORARY TABLE IF NOT EXISTS {STAGING} (LIKE event) ON COMMIT DELETE ROWS"
+    def _insert(self, table: Table, rows: Sequence[Sequence[Any]]) -> None:
+        marks = ", ".join("?" * len(table.columns))
+        self._connection.exec_driver_sql(f"INSERT INTO {table.name} VALUES ({marks})", rows)
+
+    def _copy(self, table: Table, rows: Sequence[Sequence[Any]]) -> None:
+        """Into a staging table, and from there what is not there yet."""
+        staging, names = f"{table.name}_in", ", ".join(column.name for column in table.columns)
+        make = f"CREATE TEMPORARY TABLE IF NOT EXISTS {staging} (LIKE {table.name}) ON COMMIT DELETE ROWS"
         self._connection.execute(text(make))
         raw = self._connection.connection.driver_connection
         assert raw is not None
-        await_only(raw.copy_records_to_table(STAGING, records=self.rows, columns=EVENT_COLUMNS))
-        names = ", ".join(EVENT_COLUMNS)
-        move = f"INSERT INTO event ({names}) SELECT {names} FROM {STAGING} ON CONFLICT DO NOTHING"  # noqa: S608
+        await_only(raw.copy_records_to_table(staging, records=rows, columns=[c.name for c in table.columns]))
+        move = f"INSERT INTO {table.name} ({names}) SELECT {names} FROM {staging} ON CONFLICT DO NOTHING"
         self._connection.execute(text(move))

@@ -5,10 +5,9 @@ A field that is missing or of another type is null: a device with another versio
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from cloud.messages import INT64_MAX, plain_text
@@ -16,8 +15,6 @@ from edge_runtime.wire.envelope import Event
 
 STREAM = "decision"
 INT32_MAX = 2**31 - 1
-INTEGERS = ("part_epoch", "part_seq", "serial", "lot", "recipe", "latency_us")
-TEXTS = ("label", "reason", "bundle_digest", "engine", "variant")
 #: upper edges of the latency histogram; the last bucket has none
 LATENCY_EDGES_MS = (1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100)
 
@@ -26,11 +23,13 @@ LATEST = {("metric", "control"), ("health", "health"), ("health", "model_loaded"
 
 
 def decision_row(e: Event, received_ns: int) -> dict[str, Any]:
+    """The columns of the table `decision`, in their order, without `id`."""
     row: dict[str, Any] = {"device": e.device, "chain": e.chain, "seq": e.seq, "kind": plain_text(e.kind)}
-    row |= {name: _integer(e.body.get(name)) for name in INTEGERS}
-    row["result"] = _integer(e.body.get("result"), INT32_MAX)
-    row |= {name: _text(e.body.get(name)) for name in TEXTS}
-    return row | {"score": _real(e.body.get("score")), "wall_ns": e.wall_ns, "received_ns": received_ns}
+    body = e.body
+    for name, read in FIELDS.items():
+        row[name] = read(body.get(name))
+    row["wall_ns"], row["received_ns"] = e.wall_ns, received_ns
+    return row
 
 
 def part_key(row: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -39,26 +38,36 @@ def part_key(row: Mapping[str, Any]) -> tuple[int, int] | None:
     return None if epoch is None or seq is None else (epoch, seq)
 
 
-def tallies(row: Mapping[str, Any]) -> Counter[str]:
-    """What one Decision adds to the counters."""
-    found = Counter({f"kind:{row['kind']}": 1})
+def count(row: Mapping[str, Any], counters: Counter[str]) -> None:
+    """Add one Decision to the counters."""
+    counters[f"kind:{row['kind']}"] += 1
     if row["result"] is not None:
-        found[f"result:{row['result']}"] = 1
+        counters[f"result:{row['result']}"] += 1
     if row["latency_us"] is not None:
-        found[f"latency:{bisect_left(LATENCY_EDGES_MS, row['latency_us'] / 1000)}"] = 1
-    return found
+        counters[f"latency:{bisect_left(LATENCY_EDGES_MS, row['latency_us'] / 1000)}"] += 1
 
 
-def _integer(value: Any, most: int = INT64_MAX) -> int | None:
-    is_integer = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= most
-    return value if is_integer else None
+def _integer(value: Any) -> int | None:
+    return value if type(value) is int and -INT64_MAX <= value <= INT64_MAX else None
+
+
+def _small_integer(value: Any) -> int | None:
+    return value if type(value) is int and -INT32_MAX <= value <= INT32_MAX else None
 
 
 def _real(value: Any) -> float | None:
-    if not isinstance(value, int | float) or isinstance(value, bool) or abs(value) > 1e300:
+    if type(value) not in (int, float) or not -1e300 <= value <= 1e300:  # NaN too
         return None
-    return float(value) if math.isfinite(value) else None
+    return float(value)
 
 
 def _text(value: Any) -> str | None:
     return plain_text(value) if isinstance(value, str) else None
+
+
+#: fields of the body → how each is read
+FIELDS: dict[str, Callable[[Any], Any]] = {
+    "part_epoch": _integer, "part_seq": _integer, "result": _small_integer, "score": _real, "label": _text,
+    "reason": _text, "serial": _integer, "lot": _integer, "recipe": _integer, "latency_us": _integer,
+    "bundle_digest": _text, "engine": _text, "variant": _text,
+}  # fmt: skip

@@ -15,11 +15,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, text, update
 
 from cloud.messages import Batch, plain_text
 from cloud.store import tables as t
-from cloud.store.database import upsert
+from cloud.store.database import upsert, wanted
 
 SECOND_NS = 1_000_000_000
 #: a device's clock that claims to be better than this is believed
@@ -83,43 +83,52 @@ def better(new: BootClock, old: BootClock | None) -> bool:
     return new.uncertainty_ns < old.uncertainty_ns // 2
 
 
-def told(batches: Sequence[Batch], now_ns: int) -> Iterator[tuple[str, BootClock]]:
-    """What the batches tell of the boots that they name."""
+def told(batches: Sequence[Batch], now_ns: int) -> Iterator[tuple[tuple[str, str], BootClock]]:
+    """What the batches tell of the boots, by (device, boot), that they name."""
     for batch in batches:
         c = batch.checkpoint
         if not trusted(c):
-            yield plain_text(c.boot_id), BootClock(now_ns - c.mono_ns, CONTACT_NS, "contact")
+            yield (c.device, plain_text(c.boot_id)), BootClock(now_ns - c.mono_ns, CONTACT_NS, "contact")
         stamped: list[Stamped] = [c, *batch.events[:1], *batch.events[-1:]]
         for e in stamped:
             if trusted(e):
-                yield plain_text(e.boot_id), BootClock(e.wall_ns - e.mono_ns, e.wall_uncertainty_ns or 0, "boot")
+                clock = BootClock(e.wall_ns - e.mono_ns, e.wall_uncertainty_ns or 0, "boot")
+                yield (c.device, plain_text(e.boot_id)), clock
 
 
-def learn(connection: Connection, device: str, batches: Sequence[Batch], now_ns: int) -> Clocks:
-    """Keep what the batches tell, and stamp again what it changes."""
-    b = t.boot_clock.c
+def learn(connection: Connection, batches: Sequence[Batch], now_ns: int) -> dict[str, Clocks]:
+    """Keep what the batches tell, and stamp again what it changes; what is then known, by device."""
     found = list(told(batches, now_ns))
-    names = {plain_text(e.boot_id) for batch in batches for e in batch.events} | {boot for boot, _ in found}
-    query = select(b.boot_id, b.offset_ns, b.uncertainty_ns, b.source).where(b.device == device, b.boot_id.in_(names))
-    before = {boot: BootClock(*row) for boot, *row in connection.execute(query)}
+    names = {(e.device, plain_text(e.boot_id)) for b in batches for e in b.events} | {name for name, _ in found}
+    w = wanted(connection, "device", "boot_id")
+    query = f"""SELECT b.device, b.boot_id, b.offset_ns, b.uncertainty_ns, b.source FROM {w.table} w JOIN boot_clock b
+        ON b.device = w.device AND b.boot_id = w.boot_id"""
+    rows = connection.execute(text(query), w.values(sorted(names)))
+    before = {(device, boot): BootClock(*clock) for device, boot, *clock in rows}
     boots = dict(before)
-    for boot, clock in found:
-        if better(clock, boots.get(boot)):
-            boots[boot] = clock
-    for boot, clock in boots.items():
-        if clock != before.get(boot):
-            _keep(connection, device, boot, clock, before.get(boot))
-    return Clocks(boots)
+    for name, clock in found:
+        if better(clock, boots.get(name)):
+            boots[name] = clock
+    _keep(connection, {name: clock for name, clock in boots.items() if clock != before.get(name)}, before)
+    known: dict[str, dict[str, BootClock]] = {b.checkpoint.device: {} for b in batches}
+    for (device, boot), clock in boots.items():
+        known[device][boot] = clock
+    return {device: Clocks(clocks) for device, clocks in known.items()}
 
 
-def _keep(connection: Connection, device: str, boot: str, clock: BootClock, before: BootClock | None) -> None:
-    statement = upsert(connection, t.boot_clock).values(device=device, boot_id=boot, **clock._asdict())
-    keys = ["device", "boot_id"]
-    connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=clock._asdict()))
-    if before and before.source == clock.source and abs(before.offset_ns - clock.offset_ns) < RESTAMP_NS:
+def _keep(
+    connection: Connection, changed: Mapping[tuple[str, str], BootClock], before: Mapping[tuple[str, str], BootClock]
+) -> None:
+    rows = [{"device": name[0], "boot_id": name[1], **clock._asdict()} for name, clock in changed.items()]
+    if not rows:
         return
+    added = upsert(connection, t.boot_clock)
+    values = {name: added.excluded[name] for name in BootClock._fields}
+    connection.execute(added.on_conflict_do_update(index_elements=["device", "boot_id"], set_=values), rows)
     e = t.event.c
-    values = {"time_ns": e.mono_ns + clock.offset_ns, "time_source": clock.source}
-    connection.execute(
-        update(t.event).where(e.device == device, e.boot_id == boot, e.time_source != "device").values(**values)
-    )
+    for (device, boot), clock in changed.items():
+        old = before.get((device, boot))
+        if old is None or old.source != clock.source or abs(old.offset_ns - clock.offset_ns) >= RESTAMP_NS:
+            stamp = {"time_ns": e.mono_ns + clock.offset_ns, "time_source": clock.source}
+            unsure = (e.device == device, e.boot_id == boot, e.time_source != "device")
+            connection.execute(update(t.event).where(*unsure).values(**stamp))

@@ -20,9 +20,9 @@ from sqlalchemy import Engine, create_engine
 from cloud.messages import Item
 from cloud.sockets import listen, port_of
 from cloud.store.opening import open_store, store_url
+from cloud.store.postgres_server import CARELESS, PostgresServer, programs
 from cloud.store.writer import Writer, open_writer
 from cloud.store.writing import Acks
-from cloud.up.postgres import CARELESS, PostgresServer, programs
 
 KINDS = ("sqlite", "postgresql")
 MADE = "made"  # a database with the schema, which the others are copied from

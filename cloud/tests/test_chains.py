@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, select
 
@@ -59,6 +59,7 @@ def put(engine: Engine, events: Sequence[Any], **more: Any) -> Ack:
     return commit(engine, [batch(events, **more)], 1)[0][1]
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.permutations(range(1, 9)), st.integers(1, 4))
 def test_honest_records_in_any_order_leave_no_finding(order: list[int], size: int) -> None:
     with tempfile.TemporaryDirectory() as folder:

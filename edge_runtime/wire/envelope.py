@@ -94,47 +94,58 @@ def read_record(line: bytes) -> Event:
 
 
 #: field → type that its value must have
-_TYPES: tuple[tuple[str, type], ...] = (
-    ("device", str), ("chain", str), ("stream", str), ("seq", int), ("boot_id", str), ("kind", str), ("mono_ns", int),
-    ("wall_ns", int), ("prev", str), ("body", dict),
-)  # fmt: skip
+_TYPES: dict[str, type] = {
+    "device": str, "chain": str, "stream": str, "seq": int, "boot_id": str, "kind": str, "mono_ns": int, "wall_ns": int,
+    "prev": str, "body": dict,
+}  # fmt: skip
+_EXPECTED = tuple(_TYPES.values())
 
 
 def event_from_dict(value: Any) -> Event:
     """Check and build an Event; ValueError names the field that is wrong."""
     if not isinstance(value, dict):
         raise ValueError(f"event: expected an object, found {type(value).__name__}")
-    for name, kind in _TYPES:
-        if type(value.get(name)) is not kind:
-            raise ValueError(f"event: {name} must be {kind.__name__}, found {value.get(name)!r}")
+    found: tuple[Any, ...] = tuple(map(value.get, _TYPES))
+    if tuple(map(type, found)) != _EXPECTED:
+        name, kind = next((n, k) for n, k in _TYPES.items() if type(value.get(n)) is not k)
+        raise ValueError(f"event: {name} must be {kind.__name__}, found {value.get(name)!r}")
+    device, chain, stream, seq, boot_id, kind_name, mono_ns, wall_ns, prev, body = found
     uncertainty = value.get("wall_uncertainty_ns")
     if uncertainty is not None and type(uncertainty) is not int:
         raise ValueError(f"event: wall_uncertainty_ns must be int or null, found {uncertainty!r}")
-    for name in ("seq", "mono_ns", "wall_ns", "wall_uncertainty_ns"):
-        if abs(value.get(name) or 0) > INT64_MAX:
+    for name, number in (
+        ("seq", seq),
+        ("mono_ns", mono_ns),
+        ("wall_ns", wall_ns),
+        ("wall_uncertainty_ns", uncertainty),
+    ):
+        if not -INT64_MAX <= (number or 0) <= INT64_MAX:
             raise ValueError(f"event: {name} does not fit 64 bits")
-    if value["seq"] < 1:
-        raise ValueError(f"event: seq must be >= 1, found {value['seq']}")
-    if value["stream"] not in STREAMS:
-        raise ValueError(f"event: unknown stream {value['stream']!r}, expected one of {', '.join(STREAMS)}")
-    if not CHAIN.fullmatch(value["chain"]) or not HASH.fullmatch(value["prev"]):
+    if seq < 1:
+        raise ValueError(f"event: seq must be >= 1, found {seq}")
+    if stream not in STREAMS:
+        raise ValueError(f"event: unknown stream {stream!r}, expected one of {', '.join(STREAMS)}")
+    if not CHAIN.fullmatch(chain) or not HASH.fullmatch(prev):
         raise ValueError("event: chain must be 16 and prev 64 lower-case hex digits")
-    names = ("device", "chain", "stream", "seq", "boot_id", "kind", "mono_ns", "wall_ns", "wall_uncertainty_ns", "prev")
-    values: dict[str, Any] = {name: value.get(name) for name in names}
-    return Event(**values, body=value["body"])
+    return Event(device, chain, stream, seq, boot_id, kind_name, mono_ns, wall_ns, uncertainty, prev, body)
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+_decode = json.JSONDecoder(parse_constant=_refuse).decode
 
 
 def strict_json(data: bytes, what: str) -> Any:
     """Strict JSON: no NaN or Infinity (other readers refuse them), no nesting that breaks the reader."""
-
-    def refuse(name: str) -> None:
-        raise ValueError(f"{what}: {name} is not JSON")
-
     try:
-        return json.loads(data.decode(), parse_constant=refuse)
+        return _decode(data.decode())
     except RecursionError as error:
         raise ValueError(f"{what}: nested too deeply") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{what}: not UTF-8") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"{what}: not JSON: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from error

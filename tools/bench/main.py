@@ -1,11 +1,12 @@
-"""`gudgeon bench loop|infer|outbox`: a table for people, `--json` for programs. Ratios to a floor measured in the same run:
-absolute times on a busy machine tell little."""
+"""`gudgeon bench loop|infer|outbox|ingest`: a table for people, `--json` for programs. Ratios to a floor measured in the
+same run: absolute times on a busy machine tell little."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edge_runtime.doctor import default_bundle
-from edge_runtime.errors import BundleError
+from edge_runtime.errors import BundleError, UsageError
 from edge_runtime.tasks import ENVIRONMENT
 
 
@@ -39,18 +40,37 @@ def show(result: dict[str, Any]) -> None:
         )
 
 
+def _ingest(args: argparse.Namespace) -> int:
+    from tools.bench import ingest
+
+    if args.rows < ingest.DEVICES * ingest.BATCH or args.rounds < 1:
+        raise UsageError(f"expected --rows of at least {ingest.DEVICES * ingest.BATCH} and --rounds of at least 1")
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        Path(folder).chmod(0o755)  # PostgreSQL runs as a user of its own
+        result = ingest.run(Path(folder), args.rows, args.rounds, quiet=args.json)
+    if args.json:
+        print(json.dumps(result))
+    else:
+        ingest.show(result)
+    return 0
+
+
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="gudgeon bench", description=__doc__)
-    parser.add_argument("what", choices=("loop", "infer", "outbox"))
+    parser.add_argument("what", choices=("loop", "infer", "outbox", "ingest"))
     parser.add_argument("--bundle", type=Path, default=default_bundle(), metavar="BUNDLE_DIR")
     parser.add_argument("--count", type=int, default=300, help="measurements of each kind (300)")
     parser.add_argument(
         "--engine", choices=("auto", "onnxruntime", "litert"), default="auto", help="loop: on which engine"
     )
-    parser.add_argument("--folder", type=Path, help="outbox: on which disk")
+    parser.add_argument("--folder", type=Path, help="outbox, ingest: on which disk")
+    parser.add_argument("--rows", type=int, default=40_000, help="ingest: rows of each round (40000)")
+    parser.add_argument("--rounds", type=int, default=5, help="ingest: rounds (5)")
     parser.add_argument("--no-memory", action="store_true", help="loop: leave out the comparison of memory")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
+    if args.what == "ingest":
+        return _ingest(args)
     if args.bundle is None and args.what != "outbox":
         raise BundleError("no bundle: name one with --bundle BUNDLE_DIR")
     os.environ.update(ENVIRONMENT)  # as `control` is started; it counts only before NumPy is imported

@@ -56,6 +56,11 @@ class Kept:
             self.start()
 
     @property
+    def pid(self) -> int:
+        """0 while it does not run."""
+        return self._process.pid if self._process is not None else 0
+
+    @property
     def alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 

@@ -55,7 +55,7 @@ class PostgresServer:
     def start(self) -> None:
         if not (self._data / "PG_VERSION").exists():
             self._make()
-        settings = (f"port={self._port}", "listen_addresses=127.0.0.1", f"unix_socket_directories={self._data}")
+        settings = (f"port={self._port}", "listen_addresses=127.0.0.1", "unix_socket_directories=")
         options = [word for setting in (*settings, *self._options) for word in ("-c", setting)]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -72,6 +72,11 @@ class PostgresServer:
             except subprocess.TimeoutExpired:
                 self._process.kill()
             self._process = None
+
+    @property
+    def pid(self) -> int:
+        """0 while it does not run."""
+        return self._process.pid if self._process is not None else 0
 
     @property
     def alive(self) -> bool:
