@@ -8,7 +8,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 APT := command -v apt-get >/dev/null && { [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-train setup-convert setup-browser demo test check format smoke ci-faults setup-faults chaos kill-test hog-test soak drain bench model clean
+.PHONY: help setup setup-train setup-convert setup-browser demo test check format smoke ci-faults setup-faults setup-cloud up chaos kill-test hog-test soak drain bench model clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,10 +48,18 @@ setup-faults: ## install what the network and clock faults need (Debian, root or
 	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends mosquitto nftables iproute2 gcc libc6-dev e2fsprogs >/dev/null; } || \
 	  echo "not installed: mosquitto nftables iproute2 gcc; some faults fall back to the proxy or are skipped"
 
+setup-cloud: ## install Mosquitto and PostgreSQL (Debian, root or sudo); the tests that need them are skipped elsewhere
+	@{ command -v mosquitto && ls /usr/lib/postgresql/*/bin/initdb; } >/dev/null 2>&1 || { $(APT) && $(SUDO) apt-get update -qq && \
+	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends mosquitto postgresql >/dev/null; } || \
+	  echo "not installed: mosquitto postgresql; what needs them is skipped"
+
+up: setup setup-cloud ## a larger cloud on this machine: Mosquitto, PostgreSQL, two ingest workers, the page (ARGS="--workers 4")
+	@$(GUDGEON) up $(ARGS)
+
 demo: setup ## the whole line on this machine with a live page (ARGS="--parts 500 --serve …")
 	@$(GUDGEON) demo $(ARGS)
 
-test: setup setup-browser ## the default tests, about two minutes (ARGS="-k name …")
+test: setup setup-browser setup-cloud ## the default tests, about two minutes (ARGS="-k name …")
 	@$(BIN)/python -m pytest $(ARGS)
 
 check: setup ## format, lint, types, import contracts
@@ -82,8 +90,8 @@ soak: setup ## 90 simulated days offline within 200 MB (ARGS="--days 1 --json")
 drain: setup setup-faults ## a million records queued offline, then delivered beside live ones (ARGS="--records 100000")
 	@$(BIN)/python -m tools.proofs.drain $(ARGS)
 
-bench: setup ## loop, infer and outbox against their floors
-	@$(GUDGEON) bench loop && $(GUDGEON) bench infer && $(GUDGEON) bench outbox
+bench: setup setup-cloud ## loop, infer, outbox and ingest against their floors
+	@$(GUDGEON) bench loop && $(GUDGEON) bench infer && $(GUDGEON) bench outbox && $(GUDGEON) bench ingest
 
 model: setup setup-train ## train the shipped bundle models/surface again from rendered images
 	@$(BIN)/python -m tools.pipeline.default_model $(ARGS)

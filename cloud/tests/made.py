@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import queue
 import socket
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -73,6 +74,14 @@ def decision(seq: int, part_seq: int | None = None, kind: str = "decision", **mo
     body |= {"latency_us": 2500, "serial": 1000 + seq, "lot": 7, "engine": "onnxruntime", "steps_us": {"infer": 900}}
     body |= more
     return event(seq, kind=kind, **body)
+
+
+def until(holds: Callable[[], bool], timeout_s: float = WAIT_S) -> bool:
+    """Wait for something that another thread does."""
+    deadline = time.monotonic() + timeout_s
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return holds()
 
 
 class FakeDevice:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from cloud.messages import Connected
 from cloud.sockets import listen, port_of
 from cloud.store import queries
 from cloud.tests.databases import writer_of
-from cloud.tests.made import PLACE, WAIT_S, FakeDevice, batch, decision, event
+from cloud.tests.made import PLACE, WAIT_S, FakeDevice, batch, decision, event, until
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_a_device_is_online_until_it_says_otherwise(engine: Engine, device: Fake
     assert (row["online"], row["boot_id"]) == (True, "b7")
     device.send_raw("status", b'{"online": false, "boot_id": "b7"}', retain=True)
     device.send_raw("events", b"")  # ordered behind it
-    assert _until(lambda: queries.devices(engine)[0]["online"] is False)
+    assert until(lambda: queries.devices(engine)[0]["online"] is False)
 
 
 def test_the_broker_goes_away_and_comes_back(engine: Engine) -> None:
@@ -82,7 +82,7 @@ def test_the_broker_goes_away_and_comes_back(engine: Engine) -> None:
     ingest.start()
     assert ingest.connected.wait(WAIT_S)
     first.stop()
-    assert _until(lambda: not ingest.connected.is_set())
+    assert until(lambda: not ingest.connected.is_set())
     second = EmbeddedBroker(listen("127.0.0.1", port, "broker.port"))
     second.start()
     assert ingest.connected.wait(WAIT_S)
@@ -144,15 +144,6 @@ def test_a_store_that_fails_acknowledges_nothing(engine: Engine, monkeypatch: py
     ingest = Ingest(writer, "127.0.0.1", 1)
     assert ingest._commit([batch([decision(1)]), batch([decision(2)])]) == []
     assert ingest.counts["not_committed"] == 2
-
-
-def _until(holds: Callable[[], bool], timeout_s: float = WAIT_S) -> bool:
-    import time
-
-    deadline = time.monotonic() + timeout_s
-    while not holds() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return holds()
 
 
 def _tcp_sockets() -> Iterator[socket.socket]:
