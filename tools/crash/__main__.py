@@ -22,8 +22,9 @@ from edge_runtime.errors import GudgeonError, UsageError
 from tools.crash.explore import Plan
 from tools.crash.models import MODELS
 from tools.crash.run import Outcome, run
-from tools.crash.table import SCENARIOS
+from tools.crash.table import SCENARIOS, scenario
 
+TABLE_WIDTH = 110
 MEMORY = Path("/dev/shm")  # noqa: S108  (a folder of our own is made in it)
 
 
@@ -45,7 +46,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def show_list(console: Console) -> None:
-    for title, rows in (("scenario", {n: s.text for n, s in SCENARIOS.items()}), ("model", {n: m.text for n, m in MODELS.items()})):
+    for title, rows in (("scenario", {n: scenario(n).text for n in SCENARIOS}), ("model", {n: m.text for n, m in MODELS.items()})):
         table = Table(title, "what happens")
         for name, text in rows.items():
             table.add_row(name, text)
@@ -71,7 +72,7 @@ def show(outcomes: list[Outcome], console: Console) -> None:
 
 def main(argv: list[str]) -> int:
     args = parse(argv)
-    console = Console(stderr=args.json)
+    console = Console(stderr=args.json, width=max(TABLE_WIDTH, Console().width))
     if args.list:
         show_list(console)
         return 0

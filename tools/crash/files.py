@@ -10,7 +10,7 @@ from edge_runtime.errors import ResourceError
 from edge_runtime.identity import KEY_PATH, device_key, public_text
 from tools.crash.models import Model
 from tools.crash.notes import Note, tell
-from tools.crash.scenario import State
+from tools.crash.scenario import Scenario, State
 
 VERSIONS = 4
 NAMES = ("engines.json", "state.json")
@@ -60,3 +60,6 @@ def check(notes: Sequence[Note], state: State, model: Model) -> list[str]:
         elif found is not None and found not in allowed:
             wrong.append(f"{name}: neither version {done} nor {begun}, but {len(found)} characters {found[:20]!r}")
     return wrong
+
+
+FILES = Scenario("the device's key made; small files replaced", run, recover, check)

@@ -24,7 +24,7 @@ from tools.crash import promises
 from tools.crash.models import Model
 from tools.crash.notes import Note, tell
 from tools.crash.promises import DEVICE, NO_NUMBER
-from tools.crash.scenario import State
+from tools.crash.scenario import Scenario, State
 
 LOG_PAGES = 48
 EVICT_ROWS = 16
@@ -289,3 +289,19 @@ def check_old(notes: Sequence[Note], state: State, model: Model) -> list[str]:
 
 def check_damaged(notes: Sequence[Note], state: State, model: Model) -> list[str]:
     return promises.check(notes, state, model, damage=True)
+
+
+LIFE = Scenario(
+    "made; durable, bulk, shared and large appends; sent, acknowledged, closed, opened again",
+    run_life, recover_with(None), promises.check,
+)  # fmt: skip
+SHED = Scenario(
+    "a budget that is used up: thinned, evicted, signed, confirmed", run_shed, recover_with(BUDGET), promises.check
+)
+AGE = Scenario(
+    "records past their retention are given up while nothing new comes", run_age, recover_with(AGEING), promises.check
+)
+ADOPT = Scenario("a queue of schema 1 is taken over", run_short, recover_with(None), check_old, prepare_old)
+DAMAGED = Scenario(
+    "a damaged file is set aside, a new one takes its place", run_short, recover_with(None), check_damaged, prepare_damaged
+)

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from tools.crash.scenario import Scenario
-from tools.crash.table import SCENARIOS
+from tools.crash.table import scenario as find
 
 
 def recover_all(scenario: Scenario, answers: int) -> None:
@@ -24,7 +24,7 @@ def recover_all(scenario: Scenario, answers: int) -> None:
 
 def main(argv: list[str]) -> int:
     name, step, where = argv
-    scenario = SCENARIOS[name]
+    scenario = find(name)
     if step == "recover":
         recover_all(scenario, int(where))
     else:

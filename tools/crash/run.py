@@ -19,7 +19,7 @@ from tools.crash.models import MODELS, image
 from tools.crash.recovery import Recovery
 from tools.crash.scenario import Scenario
 from tools.crash.shim import Recorder, Recording
-from tools.crash.table import SCENARIOS
+from tools.crash.table import scenario as find
 
 WRITTEN = MODELS["written"]
 
@@ -52,7 +52,7 @@ class Outcome:
 def run(name: str, work: Path, plan: Plan, real: int, told: Told | None = None) -> Outcome:
     """`work` is a folder of our own."""
     work.mkdir(parents=True)
-    scenario, recorder, folder = SCENARIOS[name], Recorder(work), work / "state"
+    scenario, recorder, folder = find(name), Recorder(work), work / "state"
     recording = record(name, recorder, folder)
     numbers = [op.number for op in recording.ops if op.number]
     disagree = _agrees(recording, folder)

@@ -1,32 +1,26 @@
-"""The crash scenarios, one table."""
+"""The crash scenarios, one table: name → where the Scenario is. Each is imported only where it is used."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 
-from tools.crash import files, outbox, promises
 from tools.crash.scenario import Scenario
 
-SCENARIOS: Mapping[str, Scenario] = {
-    "outbox-life": Scenario(
-        "made; durable, bulk, shared and large appends; sent, acknowledged, closed, opened again",
-        outbox.run_life, outbox.recover_with(None), promises.check,
-    ),
-    "outbox-shed": Scenario(
-        "a budget that is used up: thinned, evicted, signed, confirmed",
-        outbox.run_shed, outbox.recover_with(outbox.BUDGET), promises.check,
-    ),
-    "outbox-age": Scenario(
-        "records past their retention are given up while nothing new comes",
-        outbox.run_age, outbox.recover_with(outbox.AGEING), promises.check,
-    ),
-    "outbox-adopt": Scenario(
-        "a queue of schema 1 is taken over",
-        outbox.run_short, outbox.recover_with(None), outbox.check_old, outbox.prepare_old,
-    ),
-    "outbox-damaged": Scenario(
-        "a damaged file is set aside, a new one takes its place",
-        outbox.run_short, outbox.recover_with(None), outbox.check_damaged, outbox.prepare_damaged,
-    ),
-    "files": Scenario("the device's key made; small files replaced", files.run, files.recover, files.check),
-}  # fmt: skip
+SCENARIOS: Mapping[str, str] = {
+    "outbox-life": "tools.crash.outbox:LIFE",
+    "outbox-shed": "tools.crash.outbox:SHED",
+    "outbox-age": "tools.crash.outbox:AGE",
+    "outbox-adopt": "tools.crash.outbox:ADOPT",
+    "outbox-damaged": "tools.crash.outbox:DAMAGED",
+    "cloud-commit": "tools.crash.ingest:COMMIT",
+    "cloud-make": "tools.crash.ingest:MAKE",
+    "files": "tools.crash.files:FILES",
+}
+
+
+def scenario(name: str) -> Scenario:
+    module, attribute = SCENARIOS[name].split(":")
+    found = getattr(importlib.import_module(module), attribute)
+    assert isinstance(found, Scenario)
+    return found
