@@ -11,7 +11,6 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -19,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from edge_runtime.errors import GudgeonError, UsageError
-from tools.crash.explore import Plan
+from tools.crash.explore import Plan, Told
 from tools.crash.models import MODELS
 from tools.crash.run import Outcome, run
 from tools.crash.table import SCENARIOS, scenario
@@ -33,8 +32,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("scenario", nargs="*", metavar="SCENARIO", help="names of --list; all of them if none is given")
     parser.add_argument("--list", action="store_true", help="the scenarios and the models")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only each N-th image (1: all)")
-    parser.add_argument("--within", type=int, default=6, metavar="N", help="so many recoveries are crashed themselves (6)")
-    parser.add_argument("--real", type=int, default=12, metavar="N", help="so many points are also died at for real (12)")
+    parser.add_argument(
+        "--within", type=int, default=6, metavar="N", help="so many recoveries are crashed themselves (6)"
+    )
+    parser.add_argument(
+        "--real", type=int, default=12, metavar="N", help="so many points are also died at for real (12)"
+    )
     parser.add_argument("--seed", type=int, default=1, help="of the model `some`, and of the real deaths")
     parser.add_argument("--json", action="store_true", help="print the counts as JSON")
     args = parser.parse_args(argv)
@@ -46,7 +49,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def show_list(console: Console) -> None:
-    for title, rows in (("scenario", {n: scenario(n).text for n in SCENARIOS}), ("model", {n: m.text for n, m in MODELS.items()})):
+    for title, rows in (
+        ("scenario", {n: scenario(n).text for n in SCENARIOS}),
+        ("model", {n: m.text for n, m in MODELS.items()}),
+    ):
         table = Table(title, "what happens")
         for name, text in rows.items():
             table.add_row(name, text)
@@ -70,6 +76,11 @@ def show(outcomes: list[Outcome], console: Console) -> None:
             console.print(f"{o.scenario}: {line}", style="red", highlight=False, soft_wrap=True)
 
 
+def _bar(progress: Progress, name: str) -> Told:
+    task = progress.add_task(name, total=None)
+    return lambda done, of: progress.update(task, completed=done, total=of)
+
+
 def main(argv: list[str]) -> int:
     args = parse(argv)
     console = Console(stderr=args.json, width=max(TABLE_WIDTH, Console().width))
@@ -78,20 +89,27 @@ def main(argv: list[str]) -> int:
         return 0
     plan = Plan(every=args.every, within=args.within, seed=args.seed)
     in_memory = MEMORY if os.access(MEMORY, os.W_OK) else None
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("images"), TimeElapsedColumn())
-    outcomes = []
-    with tempfile.TemporaryDirectory(prefix="gudgeon-crash-", dir=in_memory) as work:
-        with Progress(*columns, console=console, transient=True) as progress:
-            for name in args.scenario or SCENARIOS:
-                task = progress.add_task(name, total=None)
-
-                def told(done: int, of: int, task: Any = task) -> None:
-                    progress.update(task, completed=done, total=of)
-
-                outcomes.append(run(name, Path(work) / name, plan, args.real, told))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("images"),
+        TimeElapsedColumn(),
+    )
+    with (
+        tempfile.TemporaryDirectory(prefix="gudgeon-crash-", dir=in_memory) as work,
+        Progress(*columns, console=console, transient=True) as progress,
+    ):
+        outcomes = [
+            run(name, Path(work) / name, plan, args.real, _bar(progress, name)) for name in args.scenario or SCENARIOS
+        ]
     show(outcomes, console)
     if args.json:
-        print(json.dumps({"points": sum(o.found.total + o.real for o in outcomes), "scenarios": [o.as_json() for o in outcomes]}))
+        print(
+            json.dumps(
+                {"points": sum(o.found.total + o.real for o in outcomes), "scenarios": [o.as_json() for o in outcomes]}
+            )
+        )
     return 0 if all(o.passed for o in outcomes) else 1
 
 

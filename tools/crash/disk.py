@@ -26,6 +26,7 @@ LEFT_OUT = "-shm"
 #: what survives of one change of a file's data, one letter each
 ALL, NONE, SIZE, FRONT, BACK = "ANSFB"
 
+
 class Change(NamedTuple):
     """Bytes written at `offset`, or, where `data` is None, a new size."""
 
@@ -173,7 +174,9 @@ class Disk:
         if op.kind in (Kind.NOTE, Kind.FAILED):
             return False
         if op.kind is Kind.UNKNOWN:
-            raise GudgeonError(f"{op.path}: a shared mapping for writing, or a name moved in or out; no image can show it")
+            raise GudgeonError(
+                f"{op.path}: a shared mapping for writing, or a name moved in or out; no image can show it"
+            )
         getattr(self, f"_{op.kind.name.lower()}")(op)
         return True
 

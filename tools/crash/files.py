@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edge_runtime.durable import replace_file
-from edge_runtime.errors import ResourceError
 from edge_runtime.identity import KEY_PATH, device_key, public_text
 from tools.crash.models import Model
 from tools.crash.notes import Note, tell
@@ -49,7 +48,11 @@ def check(notes: Sequence[Note], state: State, model: Model) -> list[str]:
     if "error" in state:
         return [f"recovery failed: {state['error']}"]
     keys = [note["key"] for note in notes if "key" in note]
-    wrong = [f"the key that was told is gone ({'another' if state['had_key'] else 'none'} was there)" for key in keys[-1:] if key != state["key"]]
+    wrong = [
+        f"the key that was told is gone ({'another' if state['had_key'] else 'none'} was there)"
+        for key in keys[-1:]
+        if key != state["key"]
+    ]
     for name in NAMES:
         done = max((n["version"] for n in notes if n.get("replaced") == name), default=0)
         begun = max((n["version"] for n in notes if n.get("begun") == name), default=0)

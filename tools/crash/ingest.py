@@ -45,7 +45,10 @@ class Sent(NamedTuple):
 
 @cache
 def device(name: str) -> Sent:
-    chain, key = hashlib.sha256(name.encode()).hexdigest()[:16], Ed25519PrivateKey.from_private_bytes(name.ljust(32).encode())
+    chain, key = (
+        hashlib.sha256(name.encode()).hexdigest()[:16],
+        Ed25519PrivateKey.from_private_bytes(name.ljust(32).encode()),
+    )
     records = [r for stream in ("decision", "telemetry") for r in _records(name, chain, stream)]
     lines = {(r.stream, r.seq): r.line for r in records}
     shed = _shed(lines) if name == DEVICES[1] else []
@@ -168,13 +171,13 @@ def _acknowledged(note: Note, lines: Mapping[tuple[str, int], bytes], found: Map
     return [f"acknowledged and lost: {note['device']} {gone[:3]}"] if gone else []
 
 
-def _consistent(found: Mapping[str, Any], whole: Mapping[tuple[str, ...], str]) -> list[str]:
-    rows = [(tuple(row[:3]), row[3]) for row in found["events"]]
+def _consistent(found: Mapping[str, Any], whole: Mapping[tuple[str, str, int], str]) -> list[str]:
+    rows = [((name, stream, seq), sha256) for name, stream, seq, sha256 in found["events"]]
     wrong = [f"{len(rows) - len({k for k, _ in rows})} records are there twice"] if len(rows) > len(dict(rows)) else []
     wrong += [f"{key} is not the record that was sent" for key, sha256 in rows if whole.get(key) != sha256]
     of_stream = {name: sum(k[0] == name and k[1] == "decision" for k, _ in rows) for name in DEVICES}
     for what in ("decisions", "counted"):
-        counts = {name: 0 for name in DEVICES} | {name: count for name, count in found[what]}
+        counts = dict.fromkeys(DEVICES, 0) | dict(found[what])
         if counts != of_stream:
             wrong.append(f"{what} are {counts}, the records say {of_stream}")
     return wrong + [f"finding: {row}" for row in found["findings"]]

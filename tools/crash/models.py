@@ -85,9 +85,7 @@ def image(disk: Disk, model: Model, dice: Random) -> Image:
     return list(_walk(disk.root, "", names, parts))
 
 
-def _walk(
-    folder: Folder, prefix: str, names: Callable[[Folder], int], parts: Callable[[File], str]
-) -> Iterator[Entry]:
+def _walk(folder: Folder, prefix: str, names: Callable[[Folder], int], parts: Callable[[File], str]) -> Iterator[Entry]:
     for name, node in sorted(folder.content(names(folder)).items()):
         path = f"{prefix}{name}"
         if isinstance(node, File):

@@ -56,12 +56,13 @@ class Producer:
         """One record in each of `streams`, in one commit."""
         items = [(stream, "crash", {"n": next(self._numbers), "pad": "x" * padding}) for stream in streams]
         tell(**{"try": [body["n"] for _, _, body in items]})
-        self.took(self._outbox.append_many(items, durable), any(STREAMS[s][1] for s in streams) if durable is None else durable)
+        self.took(
+            self._outbox.append_many(items, durable),
+            any(STREAMS[s][1] for s in streams) if durable is None else durable,
+        )
 
     def took(self, events: Sequence[Event], durable: bool) -> None:
-        rows = [
-            (e.chain, e.stream, e.seq, record_hash(record_line(e)), e.body.get("n", NO_NUMBER)) for e in events
-        ]
+        rows = [(e.chain, e.stream, e.seq, record_hash(record_line(e)), e.body.get("n", NO_NUMBER)) for e in events]
         tell(took=rows, durable=durable)
 
 
@@ -303,5 +304,9 @@ AGE = Scenario(
 )
 ADOPT = Scenario("a queue of schema 1 is taken over", run_short, recover_with(None), check_old, prepare_old)
 DAMAGED = Scenario(
-    "a damaged file is set aside, a new one takes its place", run_short, recover_with(None), check_damaged, prepare_damaged
+    "a damaged file is set aside, a new one takes its place",
+    run_short,
+    recover_with(None),
+    check_damaged,
+    prepare_damaged,
 )

@@ -122,9 +122,7 @@ def _missing(
             yield f"lost: {t.stream} {t.seq} (n {t.n})"
 
 
-def _sequences(
-    state: State, promises: Promises, ranges: Ranges, held: Mapping[str, Sequence[Held]]
-) -> Iterator[str]:
+def _sequences(state: State, promises: Promises, ranges: Ranges, held: Mapping[str, Sequence[Held]]) -> Iterator[str]:
     """No gap, no repeat, every link right."""
     for stream, found in held.items():
         seqs = [h.seq for h in found]
@@ -147,9 +145,7 @@ def _strangers(promises: Promises, held: Mapping[str, Sequence[Held]]) -> Iterat
     yield from (f"number {n} was never appended" for n in numbers if n not in promises.tried)
 
 
-def _taken_back(
-    promises: Promises, ranges: Ranges, held: Mapping[str, Sequence[Held]], state: State
-) -> Iterator[str]:
+def _taken_back(promises: Promises, ranges: Ranges, held: Mapping[str, Sequence[Held]], state: State) -> Iterator[str]:
     """What a checkpoint or a batch has told the cloud stays true."""
     now = state["checkpoint"]
     there: dict[str, dict[int, Held]] = defaultdict(dict)

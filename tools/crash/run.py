@@ -83,7 +83,9 @@ def _agrees(recording: Recording, folder: Path) -> list[str]:
     if made == there:
         return []
     names = sorted(n for n in {*made, *there} if made.get(n) != there.get(n))
-    return [f"{len(recording.ops)} records do not make {', '.join(names)} as it lies there: something wrote past the shim"]
+    return [
+        f"{len(recording.ops)} records do not make {', '.join(names)} as it lies there: something wrote past the shim"
+    ]
 
 
 def _die_at(name: str, scenario: Scenario, work: Path, number: int) -> list[str]:

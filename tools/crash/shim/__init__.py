@@ -47,15 +47,16 @@ class Recorder:
         self._page.write_bytes(struct.pack("<qq", 0, crash_at).ljust(PAGE_BYTES, b"\0"))
         self.trace.write_bytes(b"")
         names = {"ROOT": folder.resolve(), "TRACE": self.trace, "PAGE": self._page}
-        return {"LD_PRELOAD": str(self._library), **{f"GUDGEON_CRASH_{name}": str(path) for name, path in names.items()}}
+        return {
+            "LD_PRELOAD": str(self._library),
+            **{f"GUDGEON_CRASH_{name}": str(path) for name, path in names.items()},
+        }
 
     def run(self, command: Sequence[str], folder: Path, crash_at: int = 0) -> Recording:
         """GudgeonError where the command fails by itself."""
         before = Disk.of(folder)
         environment = {**os.environ, **self.environment(folder, crash_at)}
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
-        )
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
         if done.returncode not in (0, EXIT_CODE if crash_at else 0):
             last = done.stderr.strip().splitlines()[-1:] or ["it printed nothing"]
             raise GudgeonError(f"{command[-1]}: exit code {done.returncode}: {last[0]}")
