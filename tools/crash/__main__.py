@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
-import tempfile
-from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -20,11 +17,10 @@ from rich.table import Table
 from edge_runtime.errors import GudgeonError, UsageError
 from tools.crash.explore import Plan, Told
 from tools.crash.models import MODELS
-from tools.crash.run import Outcome, run
+from tools.crash.run import Outcome, in_memory, run
 from tools.crash.table import SCENARIOS, scenario
 
 TABLE_WIDTH = 110
-MEMORY = Path("/dev/shm")  # noqa: S108  (a folder of our own is made in it)
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -63,13 +59,11 @@ def show(outcomes: list[Outcome], console: Console) -> None:
     table = Table("scenario", *MODELS, "in recovery", "real", "images", "failed", box=SIMPLE_HEAD, pad_edge=False)
     for o in outcomes:
         counts = [str(o.found.points[model]) for model in MODELS]
-        failed = o.found.all_failed + len(o.disagree)
-        colour = "[red]" if failed else "[green]"
+        colour = "[red]" if o.failed else "[green]"
         within, real = str(o.found.within.total()), str(o.real)
-        table.add_row(o.scenario, *counts, within, real, str(o.found.images), f"{colour}{failed}")
+        table.add_row(o.scenario, *counts, within, real, str(o.found.images), f"{colour}{o.failed}")
     console.print(table)
-    points = sum(o.found.total + o.real for o in outcomes)
-    failed = sum(o.found.all_failed + len(o.disagree) for o in outcomes)
+    points, failed = sum(o.total for o in outcomes), sum(o.failed for o in outcomes)
     console.print(f"{points} crash points, {failed} failed", style="red" if failed else "green")
     for o in outcomes:
         for line in [*o.found.examples, *o.disagree]:
@@ -88,7 +82,6 @@ def main(argv: list[str]) -> int:
         show_list(console)
         return 0
     plan = Plan(every=args.every, within=args.within, seed=args.seed)
-    in_memory = MEMORY if os.access(MEMORY, os.W_OK) else None
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -97,19 +90,16 @@ def main(argv: list[str]) -> int:
         TimeElapsedColumn(),
     )
     with (
-        tempfile.TemporaryDirectory(prefix="gudgeon-crash-", dir=in_memory) as work,
+        in_memory() as work,
         Progress(*columns, console=console, transient=True) as progress,
     ):
         outcomes = [
-            run(name, Path(work) / name, plan, args.real, _bar(progress, name)) for name in args.scenario or SCENARIOS
+            run(name, work / name, plan, args.real, _bar(progress, name)) for name in args.scenario or SCENARIOS
         ]
     show(outcomes, console)
     if args.json:
-        print(
-            json.dumps(
-                {"points": sum(o.found.total + o.real for o in outcomes), "scenarios": [o.as_json() for o in outcomes]}
-            )
-        )
+        counts = {"points": sum(o.total for o in outcomes), "failed": sum(o.failed for o in outcomes)}
+        print(json.dumps({**counts, "scenarios": [o.as_json() for o in outcomes]}))
     return 0 if all(o.passed for o in outcomes) else 1
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -22,6 +25,16 @@ from tools.crash.shim import Recorder, Recording
 from tools.crash.table import scenario as find
 
 WRITTEN = MODELS["written"]
+MEMORY = Path("/dev/shm")  # noqa: S108  (a folder of our own is made in it)
+
+
+@contextmanager
+def in_memory() -> Iterator[Path]:
+    """A folder of our own, where there is a file system in memory on that: what is durable there is told by the trace."""
+    with tempfile.TemporaryDirectory(
+        prefix="gudgeon-crash-", dir=MEMORY if os.access(MEMORY, os.W_OK) else None
+    ) as work:
+        yield Path(work)
 
 
 @dataclass(frozen=True)
@@ -36,8 +49,16 @@ class Outcome:
     disagree: Sequence[str]
 
     @property
+    def total(self) -> int:
+        return self.found.total + self.real
+
+    @property
+    def failed(self) -> int:
+        return self.found.all_failed + len(self.disagree)
+
+    @property
     def passed(self) -> bool:
-        return not self.found.all_failed and not self.disagree
+        return not self.failed
 
     def as_json(self) -> dict[str, Any]:
         f = self.found

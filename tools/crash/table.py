@@ -20,7 +20,8 @@ SCENARIOS: Mapping[str, str] = {
 
 
 def scenario(name: str) -> Scenario:
-    module, attribute = SCENARIOS[name].split(":")
+    """By its name, or by `module:attribute` for one that is not in the table."""
+    module, attribute = SCENARIOS.get(name, name).split(":")
     found = getattr(importlib.import_module(module), attribute)
     assert isinstance(found, Scenario)
     return found
