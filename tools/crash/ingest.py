@@ -118,8 +118,7 @@ def recover(folder: Path) -> State:
     found = _found(engine)
     writer = open_writer(engine)
     for name in DEVICES:
-        for item in device(name).items:
-            _told(writer.commit([item], NOW_NS))
+        _told(writer.commit(device(name).items, NOW_NS))
     again = _found(engine)
     engine.dispose()
     return {"found": found, "again": again}
