@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from edge_runtime.errors import UsageError
 from tools.chaos.shim import compiler
 from tools.crash.__main__ import main
 from tools.crash.explore import Plan
@@ -55,9 +56,7 @@ def test_the_table() -> None:
 
 
 def test_refusals_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    from edge_runtime.errors import UsageError
-
-    for arguments in (["meteor"], ["--every", "0"]):
+    for arguments in (["meteor"], ["json:loads"], ["json:nothing"], ["no_module:X"], ["--every", "0"]):
         with pytest.raises(UsageError):
             main(arguments)
     assert main(["--list"]) == 0
