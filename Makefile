@@ -8,7 +8,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 APT := command -v apt-get >/dev/null && { [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-train setup-convert setup-browser demo test check format smoke ci-faults setup-faults setup-cloud up chaos crash-points kills kill-test hog-test soak drain bench model clean
+.PHONY: help setup setup-train setup-convert setup-browser demo test check format smoke ci-faults setup-faults setup-cloud up chaos crash-points kills kill-test hog-test soak drain fleet bench model clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -96,8 +96,11 @@ soak: setup ## 90 simulated days offline within 200 MB (ARGS="--days 1 --json")
 drain: setup setup-faults ## a million records queued offline, then delivered beside live ones (ARGS="--records 100000")
 	@$(BIN)/python -m tools.proofs.drain $(ARGS)
 
-bench: setup setup-cloud ## loop, infer, outbox and ingest against their floors
-	@$(GUDGEON) bench loop && $(GUDGEON) bench infer && $(GUDGEON) bench outbox && $(GUDGEON) bench ingest
+fleet: setup setup-faults ## 1000 emulated devices through the restart of their broker (ARGS="--devices 100 --json")
+	@$(GUDGEON) fleet $(ARGS)
+
+bench: setup setup-cloud setup-faults ## loop, infer, outbox, uplink and ingest against their floors
+	@for what in loop infer outbox uplink ingest; do $(GUDGEON) bench $$what || exit; done
 
 model: setup setup-train ## train the shipped bundle models/surface again from rendered images
 	@$(BIN)/python -m tools.pipeline.default_model $(ARGS)

@@ -32,8 +32,11 @@ COMMANDS: dict[str, Command] = {
     "train": Command("tools.pipeline.launch:train", "tools", "train, quantise, pack and sign a bundle"),
     "evaluate": Command("tools.pipeline.evaluate:main", "edge,tools", "score a packed bundle on labelled images"),
     "sign": Command("edge_runtime.update.sign:main", "edge", "sign a bundle with the local developer key"),
-    "bench": Command("tools.bench.main:main", "edge,tools", "measure against a floor: loop, infer, outbox"),
+    "bench": Command(
+        "tools.bench.main:main", "edge,tools", "measure against a floor: loop, infer, outbox, uplink, ingest"
+    ),
     "chaos": Command("tools.chaos.main:main", "edge,cloud,tools", "a device and cloud pair through named faults"),
+    "fleet": Command("tools.fleet.main:main", "edge,cloud,tools", "many emulated devices through a broker restart"),
     "doctor": Command("edge_runtime.doctor:main", "edge", "what is installed and what this board can do"),
 }
 

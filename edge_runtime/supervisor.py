@@ -2,7 +2,8 @@
 
 - A process that dies is started again: at once as a rule, with growing pauses if it dies again and again.
 - A process that ends by itself with an exit code of the error tree before it ever ran met something that no restart
-  mends (a corrupt bundle, a full disk, a wrong configuration): everything stops with that code and its one line.
+  mends (a corrupt bundle, a full disk, a wrong configuration): everything stops with that code and its one line. A disk
+  that `link` cannot use is no such thing: the line goes on without it.
 - This process imports no engine and no protocol; the installation runs in a process of its own.
 """
 
@@ -81,7 +82,8 @@ class Supervisor:
         code = child.process.poll()
         if code is None:
             return 0
-        if code in FINAL_CODES and now_s - child.started_s < SETTLED_S:
+        final = code in FINAL_CODES and (child.task.essential or code != ResourceError.exit_code)
+        if final and now_s - child.started_s < SETTLED_S:
             return code
         child.process = None
         child.restarts += 1

@@ -7,17 +7,19 @@ from typing import NamedTuple
 
 
 class Task(NamedTuple):
-    """`stop_s`: how long the process may take to end after SIGTERM."""
+    """`stop_s`: how long the process may take to end after SIGTERM. `essential`: a disk or a socket that it cannot use at its
+    start ends the device; the others are started again and again while `control` goes on."""
 
     name: str
     module: str
     stop_s: float
+    essential: bool
 
 
 #: One thread for NumPy's linear algebra: its helpers sleep between parts, and waking them costs more than they save.
 ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 TASKS: tuple[Task, ...] = (
-    Task("control", "edge_runtime.control_process", 2.0),
-    Task("link", "edge_runtime.link.process", 5.0),
+    Task("control", "edge_runtime.control_process", 2.0, essential=True),
+    Task("link", "edge_runtime.link.process", 5.0, essential=False),
 )

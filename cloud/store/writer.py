@@ -14,6 +14,8 @@ from cloud.store.opening import WRITES
 from cloud.store.partitions import Month, make_partitions, months_of
 from cloud.store.writing import Acks, commit, store
 
+CONNECT_S, COMMAND_S = 10.0, 60.0
+
 
 class Writer(Protocol):
     def commit(self, items: Sequence[Item], now_ns: int) -> Acks: ...
@@ -42,7 +44,11 @@ class PostgresWriter:
     def __init__(self, url: URL) -> None:
         self._loop = asyncio.new_event_loop()
         self._engine: AsyncEngine = create_async_engine(
-            url.set(drivername="postgresql+asyncpg"), pool_size=1, max_overflow=0, pool_pre_ping=True
+            url.set(drivername="postgresql+asyncpg"),
+            pool_size=1,
+            max_overflow=0,
+            pool_pre_ping=True,
+            connect_args={"timeout": CONNECT_S, "command_timeout": COMMAND_S},
         )
         self._months: set[Month] = set()
 

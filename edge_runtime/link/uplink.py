@@ -4,6 +4,7 @@
 - A few batches are under way at once, in two lanes (`lanes`). What is not acknowledged in time, or was under way when the
   connection broke, is sent again; the cloud drops repeats.
 - One thread: `select` over the broker's socket and the local one on which `control` tells that there is something new.
+- `reconnect_spread_s`: a fleet that lost its broker together comes back one after the other (`spread`).
 - MQTT 5 first; a broker that speaks 3.1.1 only is found out at the first connection and remembered.
 - The last will, and the first message after each connection, is the retained status of the device.
 """
@@ -29,6 +30,7 @@ from edge_runtime.backoff import Backoff
 from edge_runtime.clock import Clock, SystemClock
 from edge_runtime.identity import public_text
 from edge_runtime.link.lanes import BACKLOG_BATCHES, LIVE_BATCHES, Lane
+from edge_runtime.link.spread import spread_ns
 from edge_runtime.mqtt_access import Access
 from edge_runtime.wire.batch import Ack, Checkpoint, decode_ack, encode_batch
 from edge_runtime.wire.envelope import STREAMS, Record
@@ -79,6 +81,7 @@ class Uplink:
         clock: Clock | None = None,
         backoff: Backoff | None = None,
         access: Access | None = None,
+        reconnect_spread_s: float = 0.0,
     ) -> None:
         self._place, self._boot_id, self._host, self._port = place, boot_id, host, port
         self._outbox, self._wake, self._keepalive_s = outbox, wake, keepalive_s
@@ -87,7 +90,8 @@ class Uplink:
         self._protocol = 0
         self._protocol_proven = False
         self._client: mqtt.Client | None = None
-        self._retry_ns = self._connecting_ns = 0
+        self._retry_ns = self._connecting_ns = self._lost_ns = 0
+        self.reconnect_spread_s = reconnect_spread_s
         self._sign: Callable[[bytes], bytes] = key.sign
         self._public_key = public_text(key)
         self._acks: list[Ack] = []
@@ -101,17 +105,37 @@ class Uplink:
         self.connected = False
 
     def turn(self) -> None:
-        if self._client is None and not self._connect():
+        if self.advance() is None:
             self._sleep()
-            return
+        else:
+            self._exchange()
+
+    def advance(self) -> int | None:
+        """Dial, or send what is due; never waits for an answer. The file descriptor to be watched, None while there is no
+        connection: then nothing is due before `retry_ns`. For a loop over many: `advance`, wait, `exchange`."""
+        if self._client is None and not self._connect():
+            return None
         now_ns = self._clock.monotonic_ns()
         limit_s = CONNECT_TIMEOUT_S if self._protocol_proven or self._backoff.tries else PROBE_TIMEOUT_S
         if not self.connected and now_ns - self._connecting_ns > limit_s * 1e9:
             self._lost("no CONNACK")
-            return
-        if self.connected:
+        elif self.connected:
             self._send(now_ns)
-        self._exchange()
+        if self._client is None:
+            return None
+        sock = self._client.socket()
+        if sock is None:
+            self._lost("the broker closed the connection")
+            return None
+        return sock.fileno()
+
+    @property
+    def retry_ns(self) -> int:
+        return self._retry_ns
+
+    @property
+    def wants_write(self) -> bool:
+        return self._client is not None and self._client.want_write()
 
     def drain(self, timeout_s: float) -> bool:
         """Keep sending until the outbox is empty or the time is up; True if it is empty."""
@@ -184,8 +208,10 @@ class Uplink:
             sock = client.socket()
             if sock is not None:
                 sock.close()
-        if was_connected and self._clock.monotonic_ns() - self._up_ns >= STABLE_S * 1e9:
-            self._backoff.reset()
+        if was_connected:
+            self._lost_ns = self._clock.monotonic_ns()
+            if self._lost_ns - self._up_ns >= STABLE_S * 1e9:
+                self._backoff.reset()
         for lane in self._lanes:
             lane.reset()
         if not was_connected and not self._protocol_proven:
@@ -195,8 +221,9 @@ class Uplink:
         self._later(reason)
 
     def _later(self, reason: str) -> None:
-        wait_s = self._backoff.next_s()
-        self._retry_ns = self._clock.monotonic_ns() + round(wait_s * 1e9)
+        earliest_ns = self._clock.monotonic_ns() + round(self._backoff.next_s() * 1e9)
+        self._lost_ns = self._lost_ns or self._clock.monotonic_ns()
+        self._retry_ns = spread_ns(self._place.device, self.reconnect_spread_s, self._lost_ns, earliest_ns)
         self._say(logging.WARNING, "no connection to the broker; trying again", reason=reason)
 
     def _say(self, level: int, message: str, **fields: Any) -> None:
@@ -255,22 +282,30 @@ class Uplink:
 
     def _exchange(self, timeout_s: float = IDLE_S) -> None:
         """Wait for the broker or for a poke; read and write what is due."""
-        client = self._client
-        assert client is not None
-        sock = client.socket()
+        sock = self._client.socket() if self._client is not None else None
         if sock is None:
             self._lost("the broker closed the connection")
             return
-        wake = [self._wake] if self._wake else []
         buffered = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0  # read from the socket, not yet from TLS
-        writing = [sock] if client.want_write() else []
-        readable, writable, _ = select.select([sock, *wake], writing, [], 0.0 if buffered else timeout_s)
-        if self._wake and self._wake in readable:
+        watch = select.poll()  # not select(): this process may have more than 1024 files open
+        watch.register(sock, select.POLLIN | (select.POLLOUT if self.wants_write else 0))
+        if self._wake:
+            watch.register(self._wake, select.POLLIN)
+        ready = dict(watch.poll(0 if buffered else 1000 * timeout_s))
+        if self._wake and self._wake.fileno() in ready:
             drain_wake(self._wake)
+        state = ready.get(sock.fileno(), 0)
+        self.exchange(buffered or bool(state & ~select.POLLOUT), bool(state & select.POLLOUT))
+
+    def exchange(self, readable: bool, writable: bool) -> None:
+        """Read and write where the socket is ready for it; keep the connection alive; take what was acknowledged."""
+        client = self._client
+        if client is None:
+            return
         codes = [client.loop_misc()]
-        if sock in readable or buffered:
+        if readable:
             codes.append(client.loop_read())
-        if sock in writable:
+        if writable:
             codes.append(client.loop_write())
         failed = next((c for c in codes if c != mqtt.MQTT_ERR_SUCCESS), None)
         if failed is not None or client.socket() is None:

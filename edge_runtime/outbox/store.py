@@ -18,6 +18,7 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, overload
@@ -44,6 +45,10 @@ ACK_ROWS = 5000
 EXPIRE_EVERY_S = 60
 ALARM = "alarm"
 URGENT_FIRST = sorted(STREAMS, key=lambda s: STREAMS[s][0])
+
+
+class _UsedUpError(Exception):
+    """Another process was first."""
 
 
 class Backlog(NamedTuple):
@@ -208,6 +213,17 @@ class Outbox:
             self._newest_version = None
             raise
 
+    def _store_once(self, requests: Sequence[_Append], name: str) -> None:
+        """The records that a row of `meta` asks for; it goes in the same transaction. Of several processes one does it."""
+
+        def use_up() -> None:
+            if self._db.get(name) is None:
+                raise _UsedUpError
+            self._db.put(name, None)
+
+        with suppress(_UsedUpError):
+            self._store(requests, use_up)
+
     def _line_end(self, r: _Append) -> tuple[str, str, str]:
         """What the record lines of one append have in common, in three pieces: before the stream, the sequence number and
         the hash; together the same bytes as `wire.envelope.record_line` makes."""
@@ -320,7 +336,7 @@ class Outbox:
             body = {"kept_as": kept_as, "chain": self.chain}
             item = ("fault", "outbox_damaged", body, json.dumps(body))
             append = _Append(0, items=[item], mono_ns=clock.monotonic_ns(), wall_ns=clock.wall_ns())
-            self._store([append], lambda: self._db.put("damage", None))
+            self._store_once([append], "damage")
 
     def _adopt_version_1(self) -> None:
         """Records of the old format get a place in the new chain; those under way at the update may come twice."""
@@ -330,7 +346,7 @@ class Outbox:
             items = [(stream, kind, body, _encode(stream, body)) for stream, kind, body in json.loads(text)]
             clock = self._clock
             append = _Append(0, items=items, mono_ns=clock.monotonic_ns(), wall_ns=clock.wall_ns())
-            self._store([append], lambda: self._db.put("version_1", None))
+            self._store_once([append], "version_1")
 
     # ── read, acknowledge ───────────────────────────────────────────────────────────────────────────────────────────
 

@@ -84,3 +84,17 @@ def test_pauses_grow_only_when_it_dies_again_and_again() -> None:
 
 def test_control_is_stopped_before_link() -> None:
     assert [t.name for t in TASKS] == ["control", "link"]
+
+
+def test_a_disk_that_link_cannot_use_stops_nothing(tmp_path: Path) -> None:
+    stage = Stage(link=["raise SystemExit(6)", "raise SystemExit(6)", FOREVER])
+    supervisor = Supervisor(state_dir(tmp_path), stage.spawn)
+    codes: list[int] = []
+    thread = threading.Thread(target=lambda: codes.append(supervisor.run()))
+    thread.start()
+    while stage.started.count("link") < 3:
+        pass
+    supervisor.stopping = True
+    thread.join(10)
+    assert codes == [0]
+    assert stage.started.count("control") == 1

@@ -1,5 +1,5 @@
-"""`gudgeon bench loop|infer|outbox|ingest`: a table for people, `--json` for programs. Ratios to a floor measured in the
-same run: absolute times on a busy machine tell little."""
+"""`gudgeon bench loop|infer|outbox|uplink|ingest`: a table for people, `--json` for programs. Ratios to a floor measured in
+the same run: absolute times on a busy machine tell little."""
 
 from __future__ import annotations
 
@@ -30,8 +30,12 @@ def show(result: dict[str, Any]) -> None:
     for refused in result.get("refused", []):
         console.print(f"refused {refused['name']}: {refused['reason']}")
     if producers := result.get("producers"):
-        rates = ", ".join(f"{name} {per_s:.0f}/s" for name, per_s in producers["per_s"].items())
-        console.print(f"{producers['threads']} durable producers: {rates}; ratio {producers['ratio']}")
+        each = ", ".join(f"{name} {per_s:.0f}/s" for name, per_s in producers["per_s"].items())
+        console.print(f"{producers['threads']} durable producers: {each}; ratio {producers['ratio']}")
+    if result["bench"] == "uplink":
+        from tools.bench import uplink
+
+        console.print(*uplink.tables(result), sep="\n")
     if memory := result.get("memory"):
         mib = {k: memory[k] / 2**20 for k in ("control_rss_bytes", "floor_rss_bytes")}
         console.print(
@@ -57,13 +61,15 @@ def _ingest(args: argparse.Namespace) -> int:
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="gudgeon bench", description=__doc__)
-    parser.add_argument("what", choices=("loop", "infer", "outbox", "ingest"))
+    parser.add_argument("what", choices=("loop", "infer", "outbox", "uplink", "ingest"))
     parser.add_argument("--bundle", type=Path, default=default_bundle(), metavar="BUNDLE_DIR")
-    parser.add_argument("--count", type=int, default=300, help="measurements of each kind (300)")
+    parser.add_argument(
+        "--count", type=int, default=300, help="measurements of each kind (300); uplink: records a round ÷ 50"
+    )
     parser.add_argument(
         "--engine", choices=("auto", "onnxruntime", "litert"), default="auto", help="loop: on which engine"
     )
-    parser.add_argument("--folder", type=Path, help="outbox, ingest: on which disk")
+    parser.add_argument("--folder", type=Path, help="outbox, uplink, ingest: on which disk")
     parser.add_argument("--rows", type=int, default=40_000, help="ingest: rows of each round (40000)")
     parser.add_argument("--rounds", type=int, default=5, help="ingest: rounds (5)")
     parser.add_argument("--no-memory", action="store_true", help="loop: leave out the comparison of memory")
@@ -71,7 +77,7 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     if args.what == "ingest":
         return _ingest(args)
-    if args.bundle is None and args.what != "outbox":
+    if args.bundle is None and args.what in ("loop", "infer"):
         raise BundleError("no bundle: name one with --bundle BUNDLE_DIR")
     os.environ.update(ENVIRONMENT)  # as `control` is started; it counts only before NumPy is imported
     result: dict[str, Any]
@@ -79,6 +85,10 @@ def main(argv: list[str]) -> int:
         from tools.bench import outbox
 
         result = outbox.run(args.folder, args.count)
+    elif args.what == "uplink":
+        from tools.bench import uplink
+
+        result = uplink.run(args.folder, args.count)
     elif args.what == "infer":
         from tools.bench import infer
 

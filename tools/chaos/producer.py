@@ -69,7 +69,7 @@ class LedgerFile:
     def taken(self, events: Sequence[Any], durable: bool) -> None:
         for e in events:
             self._line(
-                stream=e.stream, chain=e.chain, seq=e.seq, n=e.body["n"], sha256=body_hash(e.body),
+                device=e.device, stream=e.stream, chain=e.chain, seq=e.seq, n=e.body["n"], sha256=body_hash(e.body),
                 durable=durable, wall_ns=e.wall_ns, mono_ns=e.mono_ns,
             )  # fmt: skip
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import select
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from edge_runtime.backoff import Backoff
 from edge_runtime.clock import FakeClock, SystemClock
 from edge_runtime.link import uplink as uplink_module
+from edge_runtime.link.spread import MARGIN, place_of
 from edge_runtime.link.uplink import Uplink, uplink_backoff
 from edge_runtime.outbox.store import Outbox
 from edge_runtime.wire.batch import ZSTD_MAGIC, Ack, decode_batch, encode_ack
@@ -248,3 +250,36 @@ def test_live_records_overtake_the_backlog(broker: int, tmp_path: Path) -> None:
     assert backlog == sorted(backlog)
     uplink.close()
     cloud.stop()
+
+
+def test_a_lost_fleet_dials_one_after_the_other(broker: int, tmp_path: Path) -> None:
+    """Driven from outside, as `gudgeon fleet` does: after the loss each waits for its own place in the window."""
+    clock = ShiftedClock()
+    waits = {}
+    for name in ("fleet-1", "fleet-2", "fleet-3"):
+        place = Place("acme", "site1", "area1", "line1", "cell1", name)
+        outbox = Outbox(tmp_path / f"{name}.db", name, "boot")
+        uplink = Uplink(place, "boot", "127.0.0.1", broker, outbox, KEY, clock=clock, reconnect_spread_s=100.0)
+        drive_until(uplink, lambda uplink=uplink: uplink.connected)  # type: ignore[misc]
+        assert uplink._client is not None
+        uplink._client.socket().shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+        drive_until(uplink, lambda uplink=uplink: not uplink.connected)  # type: ignore[misc]
+        waits[name] = (uplink.retry_ns - clock.monotonic_ns()) / 1e9
+        clock.ahead_ns += round(waits[name] * 1e9)
+        drive_until(uplink, lambda uplink=uplink: uplink.connected)  # type: ignore[misc]
+        uplink.close()
+    for name, wait_s in waits.items():
+        assert wait_s == pytest.approx(place_of(name) * MARGIN * 100.0, abs=1.0)
+
+
+def drive_until(uplink: Uplink, done: Callable[[], bool], turns: int = 400) -> None:
+    """`Uplink.turn` by hand."""
+    for _ in range(turns):
+        if done():
+            return
+        fd = uplink.advance()
+        if fd is None:
+            continue
+        readable, writable, _ = select.select([fd], [fd] if uplink.wants_write else [], [], 0.05)
+        uplink.exchange(bool(readable), bool(writable))
+    raise AssertionError("it did not come to pass")

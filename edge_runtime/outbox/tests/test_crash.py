@@ -79,6 +79,29 @@ def test_a_queue_of_schema_1_is_taken_over_whole_or_not_at_all(tmp_path: Path, m
         box.close()
 
 
+def test_of_several_processes_one_takes_a_queue_of_schema_1_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "outbox.db"
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(VERSION_1)
+        db.execute("INSERT INTO event VALUES ('alarm', 1, 0, ?)", (json.dumps({"kind": "alarm", "body": {"n": 1}}),))
+        db.commit()
+    store, opened = Outbox._store, list[Outbox]()
+
+    def after_another(self: Outbox, *arguments: Any) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Outbox, "_store", store)
+            opened.append(Outbox(path, "edge1", "boot1", FakeClock()))
+        store(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Outbox, "_store", after_another)
+        box = Outbox(path, "edge1", "boot1", FakeClock())
+    assert len(opened) == 1
+    assert bodies(box) == bodies(opened[0]) == [{"n": 1}]
+
+
 @pytest.mark.parametrize("before", ["_tell_damage", "the new file"])
 def test_damage_is_told_though_a_crash_came_before_that(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str
