@@ -34,7 +34,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="the scenarios and the models")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only each N-th image (1: all)")
     parser.add_argument(
-        "--within", type=int, default=6, metavar="N", help="so many recoveries are crashed themselves (6)"
+        "--within", type=int, default=4, metavar="N", help="so many recoveries are crashed themselves (4)"
     )
     parser.add_argument(
         "--real", type=int, default=12, metavar="N", help="so many points are also died at for real (12)"
