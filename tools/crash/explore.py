@@ -26,6 +26,7 @@ from tools.crash.scenario import Scenario
 from tools.crash.trace import Kind, Op
 
 EXAMPLES = 5
+WITHIN_IMAGES = 500  # of one recovery, evenly spread where it has more
 
 
 class Point(NamedTuple):
@@ -70,7 +71,8 @@ class Found:
 
 
 class Plan(NamedTuple):
-    """`every`: take each n-th image. `within`: at most so many recoveries are crashed themselves, each of another shape."""
+    """`every`: take each n-th image. `within`: at most so many recoveries are crashed themselves, each of another shape, at
+    most WITHIN_IMAGES images of each."""
 
     models: Sequence[str] = tuple(MODELS)
     every: int = 1
@@ -91,7 +93,7 @@ def explore(
     """`told`: images done, of how many."""
     found, notes = Found(), notes_of(ops)
     groups = _groups(before, ops, plan)
-    chosen = {key for i, key in enumerate(groups) if i % plan.every == 0}
+    chosen = set(itertools.islice(groups, 0, None, plan.every))
     seen: set[Key] = set()
     shapes: set[Shape] = set()
     for disk, _, shown in _images(before, ops, plan):
@@ -162,10 +164,12 @@ def _within(
     may have gone at the first crash, whatever the model of the second."""
     earlier, later = list(notes[: at.notes]), notes_of(recovered.ops)
     groups = _groups(recovered.before, recovered.ops, plan)
+    step = plan.every * -(-len(groups) // WITHIN_IMAGES)
+    chosen = set(itertools.islice(groups, 0, None, step))
     seen: set[Key] = set()
     for _, _, shown in _images(recovered.before, recovered.ops, plan):
         key = same_key(shown)
-        if key in seen:
+        if key in seen or key not in chosen:
             continue
         seen.add(key)
         state = recovery.of(shown).state

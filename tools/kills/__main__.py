@@ -52,8 +52,9 @@ class Result:
 
     @property
     def passed(self) -> bool:
-        l = self.ledger  # noqa: E741
-        wrong = l.lost + l.bulk_lost + l.double + l.disordered + l.findings + self.links.broken + self.links.gaps
+        told = self.ledger
+        wrong = told.lost + told.bulk_lost + told.double + told.disordered + told.findings
+        wrong += self.links.broken + self.links.gaps
         return not wrong and self.settled and all(self.kills.values())
 
     def as_json(self) -> dict[str, Any]:
@@ -108,11 +109,11 @@ def show(r: Result, console: Console) -> None:
     for name, times in r.kills.items():
         table.add_row(name, str(times))
     console.print(table)
-    l, links = r.ledger, r.links  # noqa: E741
+    told, links = r.ledger, r.links
     console.print(
-        f"{sum(r.kills.values())} kills in {r.took_s:.0f} s: {l.produced} records produced ({l.acknowledged} durable), "
-        f"{l.delivered} delivered, {l.lost} lost, {l.bulk_lost} bulk lost, {l.double} double; {links.records} links followed, "
-        f"{links.broken} broken, {links.gaps} gaps; {l.findings} findings",
+        f"{sum(r.kills.values())} kills in {r.took_s:.0f} s: {told.produced} records produced ({told.acknowledged} durable), "
+        f"{told.delivered} delivered, {told.lost} lost, {told.bulk_lost} bulk lost, {told.double} double; {links.records} links followed, "
+        f"{links.broken} broken, {links.gaps} gaps; {told.findings} findings",
         style="green" if r.passed else "red",
     )
     for name, codes in r.ends.items():
