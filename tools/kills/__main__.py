@@ -110,11 +110,13 @@ def show(r: Result, console: Console) -> None:
         table.add_row(name, str(times))
     console.print(table)
     told, links = r.ledger, r.links
+    colour = "green" if r.passed else "red"
     console.print(
         f"{sum(r.kills.values())} kills in {r.took_s:.0f} s: {told.produced} records produced ({told.acknowledged} durable), "
-        f"{told.delivered} delivered, {told.lost} lost, {told.bulk_lost} bulk lost, {told.double} double; {links.records} links followed, "
-        f"{links.broken} broken, {links.gaps} gaps; {told.findings} findings",
-        style="green" if r.passed else "red",
+        f"{told.delivered} delivered, {told.lost} lost, {told.bulk_lost} bulk lost, {told.double} double",
+        f"{links.records} links followed, {links.broken} broken, {links.gaps} gaps; {told.findings} findings",
+        sep="\n",
+        style=colour,
     )
     for name, codes in r.ends.items():
         console.print(f"{name} ended by itself {len(codes)} times, exit codes {sorted(set(codes))}", style="yellow")
