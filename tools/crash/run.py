@@ -82,7 +82,7 @@ def run(name: str, work: Path, plan: Plan, real: int, told: Told | None = None) 
         found = explore(scenario, recording.before, recording.ops, recovery, plan, told)
     deaths = sorted(Random(plan.seed).sample(numbers, min(real, len(numbers))))
     for number in deaths:
-        disagree += _die_at(name, scenario, work, number)
+        disagree += _die_at(name, scenario, recorder, work / "images", number)
     return Outcome(name, found, len(numbers), len(deaths), disagree)
 
 
@@ -109,12 +109,12 @@ def _agrees(recording: Recording, folder: Path) -> list[str]:
     ]
 
 
-def _die_at(name: str, scenario: Scenario, work: Path, number: int) -> list[str]:
+def _die_at(name: str, scenario: Scenario, recorder: Recorder, images: Path, number: int) -> list[str]:
     """A process that dies before this operation; then its restart."""
-    recorder, folder = Recorder(work), work / "images" / "real"
+    folder = images / "real"
     recording = record(name, recorder, folder, crash_at=number)
     wrong = _agrees(recording, folder)
-    with Recovery(name, recorder, work / "images") as recovery:
+    with Recovery(name, recorder, images) as recovery:
         recovered = recovery.at(folder, Disk.of(folder))
     wrong += scenario.check(notes_of(recording.ops), recovered.state, WRITTEN)
     return [f"died before operation {number}: {text}" for text in wrong]
