@@ -102,7 +102,7 @@ def explore(
             continue
         seen.add(key)
         points = groups[key]
-        killed = any(MODELS[point.model].keeps_all for point in points)
+        killed = key == same_key(image(disk, MODELS["written"], Random(0)))
         recovered = recovery.of(shown, disk if killed else None)
         for point in points:
             found.add(point, scenario.check(notes[: point.notes], recovered.state, MODELS[point.model]))
