@@ -12,12 +12,14 @@ import socket
 import sys
 import threading
 from contextlib import ExitStack
+from functools import partial
 
 import uvicorn
 from fastapi import FastAPI
 
 from cloud.app import make_app
 from cloud.broker import EmbeddedBroker
+from cloud.metrics import Read, of_broker, of_ingest
 from cloud.serving import OnReady, make_ingest, serve
 from cloud.settings import CloudSettings
 from cloud.sockets import listen, port_of
@@ -92,7 +94,11 @@ def run(settings: CloudSettings, on_ready: OnReady, stop: threading.Event) -> No
             stack.callback(ingest.stop)
             if broker and not ingest.connected.wait(READY_TIMEOUT_S):
                 raise GudgeonError("ingest could not connect to the embedded broker")
-        web = WebServer(make_app(engine, settings, ingest.connected.is_set if ingest else None), http)
+        told: list[Read] = [partial(of_ingest, ingest)] if ingest else []
+        if broker:
+            told.append(lambda: of_broker(broker.clients))
+        connected = ingest.connected.is_set if ingest else None
+        web = WebServer(make_app(engine, settings, connected, told=told), http)
         web.start()
         stack.callback(web.stop)
         gc.collect()

@@ -25,6 +25,20 @@ from edge_runtime.wire.topics import Place, parse
 INT64_MAX = 2**63 - 1
 REASON_CHARS = 300
 BODY_LEVELS = 32
+#: a word of the reason → its class; the first that fits
+REJECTION_KINDS: tuple[tuple[str, str], ...] = (
+    ("not JSON", "not_json"),
+    ("decompressed", "compression"),
+    ("signature does not fit", "signature"),
+    ("not those that the header was made for", "digest"),
+    ("topic", "topic"),
+    ("expected 1 to 64 characters", "topic"),
+    ("status:", "status"),
+    ("over the limit", "size"),
+    ("event:", "record"),
+    ("record of", "record"),
+    ("batch", "batch"),
+)
 
 
 @dataclass(frozen=True)
@@ -53,6 +67,11 @@ class Rejection:
     topic: str
     reason: str
     size_bytes: int
+
+    @property
+    def kind(self) -> str:
+        """The class of the reason."""
+        return next((kind for word, kind in REJECTION_KINDS if word in self.reason), "other")
 
 
 @dataclass(frozen=True)

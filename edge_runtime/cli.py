@@ -29,6 +29,7 @@ COMMANDS: dict[str, Command] = {
     "ingest": Command("cloud.worker:main", "cloud", "one ingest worker more, for a cloud with its own broker"),
     "up": Command("tools.up.main:main", "cloud,postgres,tools", "a larger cloud here: Mosquitto, PostgreSQL, workers"),
     "proof": Command("cloud.proof.cli:main", "cloud", "what of a device's records was delivered, signed and checkable"),
+    "export": Command("cloud.export.cli:main", "cloud", "Events of a period as a Parquet file"),
     "train": Command("tools.pipeline.launch:train", "tools", "train, quantise, pack and sign a bundle"),
     "evaluate": Command("tools.pipeline.evaluate:main", "edge,tools", "score a packed bundle on labelled images"),
     "sign": Command("edge_runtime.update.sign:main", "edge", "sign a bundle with the local developer key"),

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from edge_runtime.errors import ConfigError
-from edge_runtime.mqtt_access import BrokerAccess
+from edge_runtime.mqtt_access import LOOPBACK, BrokerAccess
 from edge_runtime.outbox.policy import Storage
 from edge_runtime.wire.topics import Place
 
@@ -140,6 +140,21 @@ class LinkSection:
 
 
 @dataclass(frozen=True)
+class MetricsSection:
+    """Where `link` serves /metrics, on this machine only; `port` 0: nowhere."""
+
+    host: str = "127.0.0.1"
+    port: int = 9464
+
+    def __post_init__(self) -> None:
+        _check_port(self.port)
+        if self.host not in LOOPBACK:
+            raise ValueError(
+                f"host is {self.host!r}, expected one of {', '.join(LOOPBACK)}: metrics stay on the device"
+            )
+
+
+@dataclass(frozen=True)
 class DeviceConfig:
     device: DeviceSection
     plc: PlcSection = field(default_factory=PlcSection)
@@ -149,6 +164,7 @@ class DeviceConfig:
     broker: BrokerSection = field(default_factory=BrokerSection)
     link: LinkSection = field(default_factory=LinkSection)
     storage: Storage = field(default_factory=Storage)
+    metrics: MetricsSection = field(default_factory=MetricsSection)
 
     def __post_init__(self) -> None:
         _ = self.place  # the names must fit a topic

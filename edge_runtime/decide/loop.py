@@ -31,6 +31,7 @@ from edge_runtime.field.handshake import Handshake
 from edge_runtime.field.tag import Quality, Sample, Tag
 from edge_runtime.infer.model import Model
 from edge_runtime.outbox.recorder import Item, Recorder
+from edge_runtime.wire import latency
 from edge_runtime.wire.envelope import Event
 from edge_runtime.wire.manifest import GuardLimits
 
@@ -125,6 +126,7 @@ class Loop:
         self._recipe: int | None = None
         self.health = health.after(Health.NOMINAL, self._conditions)
         self.counts: Counter[str] = Counter()
+        self._latency_counts, self._latency_sum_us = [0] * latency.BUCKETS, 0
 
     # ── one turn ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -258,6 +260,8 @@ class Loop:
         timed = replace(decision, latency_us=(self._clock.monotonic_ns() - trigger_ns) // 1000)
         self._record(("decision", "decision", timed.body()), *faults)
         self._recorded = PartTracker(decision.part_epoch, decision.part_seq)
+        self._latency_counts[latency.bucket(timed.latency_us)] += 1
+        self._latency_sum_us += timed.latency_us
 
     def _count(self, decision: Decision) -> None:
         self.counts["answered"] += 1
@@ -418,6 +422,8 @@ class Loop:
             "outbox_depth": self._recorder.depth(),
             "records_waiting": self._recorder.waiting,
             "records_lost": self._recorder.lost,
+            "latency_counts": list(self._latency_counts),
+            "latency_sum_us": self._latency_sum_us,
         }
 
     # ── reading ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -6,6 +6,7 @@ Started by the supervisor as ``python -m edge_runtime.link.process --config devi
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import sys
@@ -13,14 +14,21 @@ import threading
 import time
 from pathlib import Path
 
+from edge_runtime import log
 from edge_runtime.boot import boot_id
 from edge_runtime.child import child_main, stop_event
+from edge_runtime.clock import SystemClock
 from edge_runtime.config import DeviceConfig
 from edge_runtime.durable import disk_errors
+from edge_runtime.errors import ResourceError
+from edge_runtime.exposition import Page
 from edge_runtime.identity import device_key
+from edge_runtime.link.metrics import TABLE, Reader
 from edge_runtime.link.uplink import Uplink
+from edge_runtime.metrics_server import MetricsServer
 from edge_runtime.mqtt_access import Access
 from edge_runtime.outbox.opening import open_outbox
+from edge_runtime.outbox.store import Outbox
 
 NICE = 10
 DRAIN_S = 3.0
@@ -47,6 +55,21 @@ def hog() -> None:
         json.loads(json.dumps(data))
 
 
+def serve_metrics(device: DeviceConfig, outbox: Outbox, uplink: Uplink) -> MetricsServer:
+    """A port that cannot be had is told, as an Event too, and stops nothing."""
+    section, clock = device.metrics, SystemClock()
+    page = Page(TABLE, Reader(device, boot_id(), outbox, uplink, clock))
+    server = MetricsServer(section.host, (section.port,) if section.port else (), page, clock)
+    reason = server.try_start()
+    if reason:
+        log.say(logging.WARNING, "metrics are not served; set metrics.port to another port, or to 0", reason=reason)
+        try:
+            outbox.append("link", "metrics_not_served", {"reason": reason})
+        except ResourceError as error:
+            log.say(logging.WARNING, "not recorded", reason=str(error))
+    return server
+
+
 def run(device: DeviceConfig) -> None:
     os.nice(NICE)
     state_dir = device.device.state_dir
@@ -57,6 +80,7 @@ def run(device: DeviceConfig) -> None:
     uplink = Uplink(
         device.place, boot_id(), broker.host, broker.port, outbox, key, wake, broker.keepalive_s, access=access
     )
+    metrics = serve_metrics(device, outbox, uplink)
     stopping = stop_event()
     if device.link.debug_hog:
         threading.Thread(target=hog, name="hog", daemon=True).start()
@@ -65,9 +89,11 @@ def run(device: DeviceConfig) -> None:
         uplink.turn()
         if time.monotonic() >= due_s:
             outbox.maintain()
+            metrics.try_again()
             due_s = time.monotonic() + MAINTAIN_S
     uplink.drain(DRAIN_S)
     uplink.close()
+    metrics.stop()
     outbox.close()
 
 

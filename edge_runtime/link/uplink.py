@@ -16,6 +16,7 @@ import logging
 import select
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -101,8 +102,15 @@ class Uplink:
         self._lanes = (self.live, self.backlog)
         self._live_from: dict[str, int] = {}
         self._up_ns = self._quarantined_ns = 0
-        self.refusals = 0
+        #: since the start: connections, failures, batches, records, bytes, acknowledged, refusals
+        self.counts: Counter[str] = Counter()
         self.connected = False
+
+    @property
+    def retry_s(self) -> float:
+        """How long until the next try to connect; 0 while connected or trying."""
+        waits_ns = self._retry_ns - self._clock.monotonic_ns()
+        return max(0.0, waits_ns / 1e9) if self._client is None else 0.0
 
     def turn(self) -> None:
         if self.advance() is None:
@@ -193,6 +201,7 @@ class Uplink:
         if reason.is_failure:
             return  # the broker closes the connection; the next turn sees it
         self._protocol_proven = self.connected = True
+        self.counts["connections"] += 1
         self._up_ns = self._clock.monotonic_ns()
         self._live_from = {stream: self._outbox.head(stream) for stream in STREAMS}
         for lane in self._lanes:
@@ -221,6 +230,7 @@ class Uplink:
         self._later(reason)
 
     def _later(self, reason: str) -> None:
+        self.counts["failures"] += 1
         earliest_ns = self._clock.monotonic_ns() + round(self._backoff.next_s() * 1e9)
         self._lost_ns = self._lost_ns or self._clock.monotonic_ns()
         self._retry_ns = spread_ns(self._place.device, self.reconnect_spread_s, self._lost_ns, earliest_ns)
@@ -264,6 +274,7 @@ class Uplink:
         payload = packed(encode_batch(checkpoint, [r.line for r in records], self._sign))
         info = self._client.publish(self._place.topic("events"), payload, qos=1)
         lane.add(records, now_ns, info.mid)
+        self.counts.update(batches=1, records=len(records), bytes=len(payload))
         return True
 
     def _on_publish(self, client: mqtt.Client, _: Any, mid: int, reason: Any, properties: Any) -> None:
@@ -273,7 +284,7 @@ class Uplink:
         batch = next((b for lane in self._lanes if (b := lane.refused(mid)) is not None), None)
         if batch is None:
             return
-        self.refusals += 1
+        self.counts["refusals"] += 1
         if not self._quarantined_ns:
             self._quarantined_ns = self._clock.monotonic_ns()
             body = {"reason": str(reason), "records": {s: list(span) for s, span in batch.spans.items()}}
@@ -331,7 +342,7 @@ class Uplink:
         for ack in acks:
             committed |= {s: n for s, n in ack.committed.items() if n > committed.get(s, 0)}
         if committed:
-            self._outbox.ack(committed)
+            self.counts["acknowledged"] += self._outbox.ack(committed)
         if acks:
             now_ns = self._clock.monotonic_ns()
             for lane in self._lanes:

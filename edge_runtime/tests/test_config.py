@@ -60,6 +60,7 @@ WRONG = [
     (REQUIRED + "[control]\nrealtime = 1\n", "control.realtime must be bool, found 1"),
     (REQUIRED + "[control]\nreview_max_bytes = -1\n", "review_max_bytes = -1"),
     (REQUIRED + "[plc]\nprotocol = 'profinet'\n", "plc.protocol is 'profinet', expected one of modbus, opcua"),
+    (REQUIRED + "[metrics]\nhost = '0.0.0.0'\n", "metrics: host is '0.0.0.0', expected one of 127.0.0.1"),
     (REQUIRED + "[camera]\nwidth = 0\n", "camera: width = 0: expected more than 0"),
     (REQUIRED + "[bundle]\nrecipes = { 7 = 7 }\n", "bundle.recipes.7 must be Path, found 7"),
     (REQUIRED + "[bundle]\npath = 3\n", "bundle.path must be Path, found 3"),
