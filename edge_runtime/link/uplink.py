@@ -217,10 +217,10 @@ class Uplink:
             sock = client.socket()
             if sock is not None:
                 sock.close()
-        if was_connected:
-            self._lost_ns = self._clock.monotonic_ns()
-            if self._lost_ns - self._up_ns >= STABLE_S * 1e9:
-                self._backoff.reset()
+        now_ns = self._clock.monotonic_ns()
+        if was_connected and now_ns - self._up_ns >= STABLE_S * 1e9:
+            self._lost_ns = now_ns  # until then the windows go on as they were: one dial in each, also when kicked
+            self._backoff.reset()
         for lane in self._lanes:
             lane.reset()
         if not was_connected and not self._protocol_proven:
@@ -332,12 +332,12 @@ class Uplink:
         except ValueError as error:
             log.say(logging.WARNING, "an acknowledgement could not be read", reason=str(error))
             return
-        if ack.chain == self._outbox.chain:  # else it is for the outbox that was here before
-            self._acks.append(ack)
+        self._acks.append(ack)
 
     def _take_acks(self) -> None:
         """All that have come, as one."""
-        acks, self._acks = self._acks, []
+        chain = self._outbox.chain
+        acks, self._acks = [a for a in self._acks if a.chain == chain], []  # others: for what was here before
         committed: dict[str, int] = {}
         for ack in acks:
             committed |= {s: n for s, n in ack.committed.items() if n > committed.get(s, 0)}
@@ -348,7 +348,7 @@ class Uplink:
             for lane in self._lanes:
                 lane.acknowledged(committed, acks[-1].islands, now_ns)
         shed = max((ack.shed for ack in acks), default=0)
-        if shed > self._shed_told:
+        if shed > self._shed_told and self._outbox.chain == chain:
             self._outbox.confirm_shed(shed)
             self._shed_told = shed
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from edge_runtime.clock import FakeClock
+from edge_runtime.outbox import schema
 from edge_runtime.outbox.database import Database
 from edge_runtime.outbox.policy import ClassPolicy, Storage
 from edge_runtime.outbox.store import Outbox
@@ -87,16 +88,16 @@ def test_of_several_processes_one_takes_a_queue_of_schema_1_over(
         db.executescript(VERSION_1)
         db.execute("INSERT INTO event VALUES ('alarm', 1, 0, ?)", (json.dumps({"kind": "alarm", "body": {"n": 1}}),))
         db.commit()
-    store, opened = Outbox._store, list[Outbox]()
+    store, opened = Outbox._store_once, list[Outbox]()
 
     def after_another(self: Outbox, *arguments: Any) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(Outbox, "_store", store)
+            patch.setattr(Outbox, "_store_once", store)
             opened.append(Outbox(path, "edge1", "boot1", FakeClock()))
         store(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Outbox, "_store", after_another)
+        patch.setattr(Outbox, "_store_once", after_another)
         box = Outbox(path, "edge1", "boot1", FakeClock())
     assert len(opened) == 1
     assert bodies(box) == bodies(opened[0]) == [{"n": 1}]
@@ -112,7 +113,7 @@ def test_damage_is_told_though_a_crash_came_before_that(
         if before == "_tell_damage":
             patch.setattr(Outbox, before, cut)
         else:
-            patch.setattr(Database, "_make", cut)
+            patch.setattr(schema, "make", cut)
         with pytest.raises(PowerCutError):
             Outbox(path, "edge1", "boot1", FakeClock())
     box = Outbox(path, "edge1", "boot2", FakeClock())
