@@ -6,7 +6,6 @@ before anything runs. The ready file appears when all three serve. Broker and in
 
 from __future__ import annotations
 
-import gc
 import logging
 import socket
 import sys
@@ -20,7 +19,7 @@ from fastapi import FastAPI
 from cloud.app import make_app
 from cloud.broker import EmbeddedBroker
 from cloud.metrics import Read, of_broker, of_ingest
-from cloud.serving import OnReady, make_ingest, serve
+from cloud.serving import OnReady, few_collections, make_ingest, serve
 from cloud.settings import CloudSettings
 from cloud.sockets import listen, port_of
 from cloud.store.opening import open_store
@@ -101,8 +100,7 @@ def run(settings: CloudSettings, on_ready: OnReady, stop: threading.Event) -> No
         web = WebServer(make_app(engine, settings, connected, told=told), http)
         web.start()
         stack.callback(web.stop)
-        gc.collect()
-        gc.freeze()
+        few_collections()
         page = f"http://{url_host(settings.http.host)}:{port_of(http)}/"
         log.say(logging.INFO, "cloud serves", page=page, broker=f"{settings.broker.host}:{broker_port}")
         on_ready({"http_port": port_of(http), "broker_port": broker_port})
