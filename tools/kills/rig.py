@@ -111,13 +111,14 @@ class Rig:
         self.victims[name] = Victim(program, arguments, self.folder / "log" / f"{name}.log")
 
     def _cloud_toml(self) -> Path:
-        store = {"url": f"sqlite:///{self.database.name}"}
+        store, ingest = {"url": f"sqlite:///{self.database.name}"}, {"metrics_port": 0}
         broker = {"embedded": self.embedded, "port": self._port}
-        return self._write("cloud.toml", {"http": {"port": 0}, "broker": broker, "store": store})
+        return self._write("cloud.toml", {"http": {"port": 0}, "broker": broker, "store": store, "ingest": ingest})
 
     def _device_toml(self) -> Path:
         broker = {"host": LOOPBACK, "port": self._port, "keepalive_s": KEEPALIVE_S}
-        return self._write("device.toml", {"device": {"id": DEVICE, "state_dir": "state"}, "broker": broker})
+        device = {"id": DEVICE, "state_dir": "state"}
+        return self._write("device.toml", {"device": device, "broker": broker, "metrics": {"port": 0}})
 
     def _write(self, name: str, data: Mapping[str, object]) -> Path:
         path = self.folder / name
