@@ -17,7 +17,9 @@ import uvicorn
 from fastapi import FastAPI
 
 from cloud.app import make_app
+from cloud.bearer import load_or_make
 from cloud.broker import EmbeddedBroker
+from cloud.dispatch import Dispatch
 from cloud.metrics import Read, of_broker, of_ingest
 from cloud.serving import OnReady, few_collections, make_ingest, serve
 from cloud.settings import CloudSettings
@@ -96,8 +98,12 @@ def run(settings: CloudSettings, on_ready: OnReady, stop: threading.Event) -> No
         told: list[Read] = [partial(of_ingest, ingest)] if ingest else []
         if broker:
             told.append(lambda: of_broker(broker.clients))
+        load_or_make(settings.token_file)
+        dispatch = Dispatch(engine, settings.broker.host, broker_port, settings.broker)
+        dispatch.start()
+        stack.callback(dispatch.stop)
         connected = ingest.connected.is_set if ingest else None
-        web = WebServer(make_app(engine, settings, connected, told=told), http)
+        web = WebServer(make_app(engine, settings, connected, told=told, send=dispatch.send), http)
         web.start()
         stack.callback(web.stop)
         few_collections()

@@ -21,9 +21,11 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_runtime.backoff import Backoff
 from edge_runtime.clock import FakeClock, SystemClock
-from edge_runtime.link import uplink as uplink_module
+from edge_runtime.link import connection as connection_module
+from edge_runtime.link.connection import uplink_backoff
 from edge_runtime.link.spread import MARGIN, place_of
-from edge_runtime.link.uplink import Uplink, uplink_backoff
+from edge_runtime.link.uns import Newest, encoder
+from edge_runtime.link.uplink import Uplink
 from edge_runtime.outbox.store import Outbox
 from edge_runtime.wire.batch import ZSTD_MAGIC, Ack, decode_batch, encode_ack
 from edge_runtime.wire.envelope import Event
@@ -64,8 +66,8 @@ class ShiftedClock(SystemClock):
 
 @pytest.fixture(autouse=True)
 def _short_probe(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uplink_module, "PROBE_TIMEOUT_S", 0.1)
-    monkeypatch.setattr(uplink_module, "IDLE_S", 0.1)
+    monkeypatch.setattr(connection_module, "PROBE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(connection_module, "IDLE_S", 0.1)
 
 
 @pytest.fixture(scope="module")
@@ -273,6 +275,29 @@ def test_live_records_overtake_the_backlog(broker: int, tmp_path: Path) -> None:
     backlog = [e.seq for e in cloud.events if e.stream == "telemetry" and e.kind == "k"]
     assert backlog == sorted(backlog)
     uplink.close()
+    cloud.stop()
+
+
+def test_the_newest_event_of_each_kind_is_told_plainly_beside_the_batches(broker: int, tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "outbox.db", "dev1", "boot")
+    outbox.append("alarm", "hot", {"n": 1})
+    cloud = Cloud(broker)
+    plain: dict[str, Any] = {}
+    reader = mqtt.Client(CallbackAPIVersion.VERSION2, "reader", clean_session=True, protocol=mqtt.MQTTv311)
+    reader.on_connect = lambda c, *_: c.subscribe(PLACE.now("alarm", "hot").replace("alarm/hot", "#"))
+    reader.on_message = lambda c, d, m: plain.update({m.topic: json.loads(m.payload)})
+    reader.connect("127.0.0.1", broker)
+    reader.loop_start()
+    newest = Newest(PLACE, encoder("json"), outbox.last)
+    uplink = Uplink(PLACE, "boot", "127.0.0.1", broker, outbox, KEY, newest=newest)
+    turn_until(uplink, lambda: plain.get(PLACE.now("alarm", "hot"), {}).get("seq") == 1)
+    outbox.append("decision", "decision", {"part_seq": 7})
+    turn_until(uplink, lambda: PLACE.now("decision", "decision") in plain)
+    assert plain[PLACE.now("decision", "decision")]["body"] == {"part_seq": 7}
+    turn_until(uplink, lambda: outbox.depth() == 0)
+    assert {e.kind for e in cloud.events} == {"hot", "decision"}
+    uplink.close()
+    reader.loop_stop()
     cloud.stop()
 
 

@@ -11,7 +11,7 @@ import pytest
 import zstandard
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edge_runtime.link.uplink import packed
+from edge_runtime.link.sender import packed
 from edge_runtime.outbox.store import Outbox
 from edge_runtime.wire.batch import decode_ack, encode_batch
 from tools.bench import main, raw_mqtt
