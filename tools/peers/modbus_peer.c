@@ -1,7 +1,7 @@
 /* A Modbus server on libmodbus: `modbus_peer tcp` or `modbus_peer rtu DEVICE`.
  *
  * Unit 1, input and holding registers 0 to 199. Registers 0 and 1 are a uint32 that counts up every 50 ms, high word first;
- * 2 and 3 the float32 21.5 in the order CDAB; 10 and on are their own address. It prints `ready PORT` or `ready 0`.
+ * 2 to 9 are `FLOATS` as float32 in the order CDAB; 10 and on are their own address. It prints `ready PORT` or `ready 0`.
  * On standard input: `drop` cuts every connection, `mute 1` answers nothing, `mute 0` answers again, end of file ends it.
  */
 #include <arpa/inet.h>
@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 enum { REGISTERS = 200, STEP_MS = 50, UNIT = 1 };
+static const float FLOATS[] = {21.37f, 6.283f, 1450.2f, 0.137f};
 
 static int64_t now_ms(void) {
     struct timespec t;
@@ -130,8 +131,12 @@ int main(int argc, char **argv) {
         return perror("modbus_peer"), 1;
     for (int i = 10; i < REGISTERS; i++)
         map->tab_input_registers[i] = map->tab_registers[i] = (uint16_t)i;
-    map->tab_registers[2] = map->tab_input_registers[2] = 0x0000;
-    map->tab_registers[3] = map->tab_input_registers[3] = 0x41AC;
+    for (int i = 0; i < 4; i++) {
+        uint32_t bits;
+        memcpy(&bits, &FLOATS[i], sizeof bits);
+        map->tab_registers[2 + 2 * i] = map->tab_input_registers[2 + 2 * i] = (uint16_t)bits;
+        map->tab_registers[3 + 2 * i] = map->tab_input_registers[3 + 2 * i] = (uint16_t)(bits >> 16);
+    }
     setvbuf(stdin, NULL, _IONBF, 0);
     if (argc == 2 && !strcmp(argv[1], "tcp"))
         return serve_tcp(map, begin_ms);
