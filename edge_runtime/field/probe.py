@@ -29,6 +29,7 @@ ORDERS: tuple[tuple[WordOrder, float], ...] = (
 )  # how usual
 KINDS: tuple[TagType, ...] = ("float32", "int32")
 LEAST_SCORE = 0.5
+SWAPPED_SMALL = -4.0
 
 
 @dataclass(frozen=True)
@@ -78,12 +79,14 @@ def candidates(readings: Sequence[Sequence[int]], address: int) -> list[Guess]:
     """Every order and type for one pair; none where it is always zero."""
     if not any(any(words) for words in readings):
         return []
+    small = all(word < 256 for words in readings for word in words)  # two small whole numbers, not one swapped value
     out = []
     for kind in KINDS:
         for order, usual in ORDERS:
+            bonus = usual + (SWAPPED_SMALL if small and order in ("DCBA", "BADC") else 0.0)
             tag = Tag("pair", kind, word_order=order)
             values = tuple(float(decode(tag, words)) for words in readings)
-            out.append(Guess(address, kind, order, score(kind, values) + usual, values))
+            out.append(Guess(address, kind, order, score(kind, values) + bonus, values))
     return out
 
 

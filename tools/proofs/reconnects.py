@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -236,7 +236,7 @@ def _opcua(folder: Path, secure: bool = False) -> Iterator[Bench]:
         peer.close()
 
 
-BENCHES = {
+BENCHES: dict[str, Callable[[Path], AbstractContextManager[Bench]]] = {
     "modbus-tcp": _modbus_tcp,
     "modbus-rtu": _modbus_rtu,
     "opcua": _opcua,
