@@ -9,7 +9,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 APT := command -v apt-get >/dev/null && { [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-train setup-convert setup-browser demo test check format smoke ci-faults setup-faults setup-cloud up chaos crash-points kills kill-test hog-test soak drain lead-time fleet proto bench model pump-model clean
+.PHONY: help setup setup-train setup-convert setup-browser demo test check format smoke ci-faults setup-faults setup-field setup-opcua-peer setup-cloud up chaos crash-points kills kill-test hog-test soak drain lead-time reconnects fleet proto bench model pump-model clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,16 @@ setup-faults: ## install what the network and clock faults need (Debian, root or
 	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends mosquitto nftables iproute2 gcc libc6-dev e2fsprogs >/dev/null; } || \
 	  echo "not installed: mosquitto nftables iproute2 gcc; some faults fall back to the proxy or are skipped"
 
+setup-field: ## install what the independent Modbus server needs (Debian, root or sudo); its tests are skipped elsewhere
+	@{ command -v gcc && [ -e /usr/include/modbus/modbus.h ]; } >/dev/null || { $(APT) && $(SUDO) apt-get update -qq && \
+	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends gcc libc6-dev libmodbus-dev >/dev/null; } || \
+	  echo "not installed: gcc libmodbus-dev; what needs them is skipped"
+
+setup-opcua-peer: ## install node-opcua from npm into var/ (needs Node.js); its tests are skipped elsewhere
+	@[ -d var/opcua-peer/node_modules/node-opcua ] || { command -v npm >/dev/null && mkdir -p var/opcua-peer && \
+	  npm install --prefix var/opcua-peer --no-audit --no-fund --ignore-scripts --silent node-opcua@2 >/dev/null; } || \
+	  echo "not installed: node-opcua (needs npm); what needs it is skipped"
+
 setup-cloud: ## install Mosquitto and PostgreSQL (Debian, root or sudo); the tests that need them are skipped elsewhere
 	@{ command -v mosquitto && ls /usr/lib/postgresql/*/bin/initdb; } >/dev/null 2>&1 || { $(APT) && $(SUDO) apt-get update -qq && \
 	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends mosquitto postgresql >/dev/null; } || \
@@ -72,7 +82,7 @@ format: setup ## format and fix what can be fixed
 smoke: ## the bare `edge` extra in an empty environment, one simulated minute
 	@bash tools/check/smoke_edge.sh
 
-ci-faults: setup setup-train setup-faults check smoke ## quick faults and a tiny training run
+ci-faults: setup setup-train setup-faults setup-field setup-opcua-peer check smoke ## quick faults and a tiny training run
 	@.venv-train/bin/python -m pytest tools/pipeline/tests/test_recipe.py
 	@$(BIN)/python -m pytest -m slow hil_tests tools $(ARGS)
 
@@ -93,6 +103,9 @@ kills: setup setup-faults ## 2000 kill -9 of producer, link and ingest workers, 
 
 soak: setup ## 90 simulated days offline within 200 MB (ARGS="--days 1 --json")
 	@$(BIN)/python -m tools.proofs.soak $(ARGS)
+
+reconnects: setup setup-field setup-opcua-peer ## 500 forced reconnects to foreign Modbus and OPC UA servers (ARGS="--drops 20", "--hours 24")
+	@$(BIN)/python -m tools.proofs.reconnects $(ARGS)
 
 drain: setup setup-faults ## a million records queued offline, then delivered beside live ones (ARGS="--records 100000")
 	@$(BIN)/python -m tools.proofs.drain $(ARGS)

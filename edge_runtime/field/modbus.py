@@ -84,8 +84,9 @@ class ModbusDriver:
         return out
 
     def read_wave(self, tag: Tag) -> Wave:
-        """The `tag.count` values of a block, in as many requests as its size asks for. The first request is made again at the end:
-        where it differs, the device has put a new wave in its place, and the block is read once more; then it is UNCERTAIN."""
+        """The `tag.count` values of a block, in as many requests as its size asks for. The first request is made again at the
+        end: where it differs, the device has put a new wave in its place, and the block is read once more; then it is
+        UNCERTAIN."""
         wave, whole = self._read_wave(tag)
         if not whole:
             wave, whole = self._read_wave(tag)

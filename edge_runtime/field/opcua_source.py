@@ -54,6 +54,7 @@ class OpcUaSource:
         self._health = Health(f"OPC UA {endpoint.name}", False, "not tried yet")
         self._outage = Outage()
         self._last: dict[str, Sample] = {}  # what was told last, by tag
+        self._told_ns: dict[str, int] = {}  # time of the newest report, by tag: they never go back
         self._source_ns: dict[str, int] = {}  # the server's time of the newest value that came
         self._steps = {name: judge.Steps(tag) for name, tag in self._tags.items()}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -153,6 +154,9 @@ class OpcUaSource:
                 self._tell(tag, value, mono_ns - before_ns, wall_ns - before_ns)
 
     def _tell(self, tag: Tag, value: Value, mono_ns: int, wall_ns: int) -> None:
+        behind_ns = max(0, self._told_ns.get(tag.name, 0) + 1 - mono_ns)  # two notifications may come almost together
+        mono_ns, wall_ns = mono_ns + behind_ns, wall_ns + behind_ns
+        self._told_ns[tag.name] = mono_ns
         if tag.count > 1:
             report: Sample | Wave = judge.wave(tag, value.raw, mono_ns, wall_ns)
         else:
@@ -181,8 +185,9 @@ class OpcUaSource:
         for name, last in self._last.items():
             self._outage.touch(name, heard_ns, self._clock.wall_ns() - ago_ns)
             every_ns = round(self._tags[name].report_every_s * 1e9)
-            if last.quality is not Quality.BAD and heard_ns - last.mono_ns >= every_ns:
+            if last.quality is not Quality.BAD and heard_ns - last.mono_ns >= max(1, every_ns):
                 self._last[name] = replace(last, mono_ns=heard_ns, wall_ns=self._clock.wall_ns() - ago_ns)
+                self._told_ns[name] = heard_ns
                 self._sink(self._last[name])
 
     def _refuse(self, names: Sequence[str]) -> None:

@@ -9,7 +9,6 @@ nothing and are left out.
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -29,6 +28,8 @@ ORDERS: tuple[tuple[WordOrder, float], ...] = (
 )  # how usual
 KINDS: tuple[TagType, ...] = ("float32", "int32")
 LEAST_SCORE = 0.5
+SWAPPED_SMALL = -4.0
+SMALL_STEP = 5  # of whole numbers: a counter that has just begun
 
 
 @dataclass(frozen=True)
@@ -78,18 +79,20 @@ def candidates(readings: Sequence[Sequence[int]], address: int) -> list[Guess]:
     """Every order and type for one pair; none where it is always zero."""
     if not any(any(words) for words in readings):
         return []
+    small = all(word < 256 for words in readings for word in words)  # two small whole numbers, not one swapped value
     out = []
     for kind in KINDS:
         for order, usual in ORDERS:
+            bonus = usual + (SWAPPED_SMALL if small and order in ("DCBA", "BADC") else 0.0)
             tag = Tag("pair", kind, word_order=order)
             values = tuple(float(decode(tag, words)) for words in readings)
-            out.append(Guess(address, kind, order, score(kind, values) + usual, values))
+            out.append(Guess(address, kind, order, score(kind, values) + bonus, values))
     return out
 
 
 def score(kind: TagType, values: Sequence[float]) -> float:
     """How much the readings look like one measured quantity: a size that people use, and small steps between readings.
-    A float with few digits (21.5) is a strong sign: by chance its last bits are zero once in 2^12."""
+    A float of at most five digits (21.37) is a strong sign: by chance that happens once in hundreds."""
     size = sum(map(_float_size if kind == "float32" else _int_size, values)) / len(values)
     steps = [_step(a, b) for a, b in pairwise(values)]
     return size + (sum(steps) / len(steps) if steps else 0.0)
@@ -109,8 +112,8 @@ def _float_size(value: float) -> float:
     if value == 0.0:
         return 0.0
     away = abs(math.log10(abs(value)) - 1.0)  # from 10, between a ratio and a pressure in kPa
-    bits = int(struct.unpack(">I", struct.pack(">f", value))[0])
-    return max(-8.0, 2.0 - 0.4 * away) + (1.5 if bits & 0xFFF == 0 and away < 6 else 0.0)
+    digits = f"{abs(value):.6e}".split("e")[0].replace(".", "").rstrip("0")
+    return max(-8.0, 2.0 - 0.4 * away) + (1.5 if len(digits) <= 5 and away < 6 else 0.0)
 
 
 def _int_size(value: float) -> float:
@@ -120,4 +123,6 @@ def _int_size(value: float) -> float:
 def _step(a: float, b: float) -> float:
     if not (math.isfinite(a) and math.isfinite(b)):
         return -1.0
-    return 1.0 if abs(b - a) <= 0.2 * max(abs(a), abs(b)) else -1.5
+    return (
+        1.0 if abs(b - a) <= max(0.2 * max(abs(a), abs(b)), SMALL_STEP if a == int(a) and b == int(b) else 0) else -1.5
+    )

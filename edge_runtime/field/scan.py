@@ -124,8 +124,8 @@ class Bus:
     def _wait_s(self, now_ns: int) -> float:
         due = [u.next_due()[0] if u.connected else u.retry_ns for u in self.units]
         wait_s = max(0.001, (min(due) - now_ns) / 1e9)
-        if self._dead_left_ns < 0:  # a try is due, but its time is not earned yet
-            live = [u.next_due()[0] for u in self.units if u.connected]
+        live = [u.next_due()[0] for u in self.units if u.connected]
+        if live and self._dead_left_ns < 0:  # a try is due, but its time is not earned yet
             earned_s = -self._dead_left_ns / 1e9 / DEAD_SHARE
             wait_s = max(wait_s, min([earned_s, *((due_ns - now_ns) / 1e9 for due_ns in live)]))
         return min(wait_s, LONGEST_WAIT_S)
