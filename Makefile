@@ -72,7 +72,7 @@ smoke: ## the bare `edge` extra in an empty environment, one simulated minute
 	@bash tools/check/smoke_edge.sh
 
 ci-faults: setup setup-train setup-faults check smoke ## quick faults and a tiny training run
-	@.venv-train/bin/python -m pytest tools/pipeline/tests/test_recipe.py
+	@.venv-train/bin/python -m pytest tools/pipeline/tests/test_recipe.py tools/pdm/tests/test_members.py
 	@$(BIN)/python -m pytest -m slow hil_tests tools $(ARGS)
 
 kill-test: setup ## 1000 parts at 20/s with 20 kill -9 of control and link

@@ -87,7 +87,7 @@ def fit_dense(inputs: Inputs, recipe: Recipe, seed: int) -> DenseAutoencoder:
         nn.Linear(columns, wide), nn.ReLU(), nn.Linear(wide, middle), nn.Linear(middle, wide), nn.ReLU(),
         nn.Linear(wide, columns),
     )  # fmt: skip
-    _train(network, torch.from_numpy(np.ascontiguousarray(inputs[:, -1])), recipe, seed)
+    _train(network, torch.from_numpy(inputs[:, -1].copy()), recipe, seed)
     layers = [layer for layer in network if isinstance(layer, nn.Linear)]
     relu = (True, False, True, False)  # the narrow layer is linear
     return DenseAutoencoder(tuple((_array(m.weight).T, _array(m.bias), r) for m, r in zip(layers, relu, strict=True)))

@@ -54,7 +54,7 @@ def test_a_threshold_is_never_nan() -> None:
         threshold(np.ones(5), 0.01)
     with pytest.raises(DataError, match="a rate from 0 to 1"):
         threshold(np.ones(50), 0.0)
-    with pytest.raises(DataError, match="cannot tell a rate of 0.001"):
+    with pytest.raises(DataError, match=r"cannot tell a rate of 0.001"):
         threshold(np.ones(50), 0.001, "conformal")
     for scores in (np.ones(50), np.zeros(50), np.r_[np.zeros(49), 1e9], np.arange(50.0)):
         for rate in (0.3, 0.05, 1e-3, 1e-6):
