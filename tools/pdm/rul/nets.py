@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,7 @@ class Tcn(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(n, history, channels) → (n, 1)"""
         y = self.body(x.transpose(1, 2))
-        return self.head(torch.cat([y[:, :, -1], y.mean(2)], 1))  # type: ignore[no-any-return]
+        return self.head(torch.cat([y[:, :, -1], y.mean(2)], 1))
 
 
 class Lstm(nn.Module):
@@ -65,7 +66,7 @@ class Lstm(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y, _ = self.body(x)
-        return self.head(self.drop(y[:, -1]))  # type: ignore[no-any-return]
+        return self.head(self.drop(y[:, -1]))
 
 
 KINDS: dict[str, Callable[[int, NetRecipe], nn.Module]] = {"tcn": Tcn, "lstm": Lstm}
@@ -116,7 +117,7 @@ def fit_net(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.learning_rate, passes + 1)
     step = 0
     for epoch in range(recipe.epochs):
-        rows = [np.arange(a + rng.integers(STRIDE), b, STRIDE) for a, b in zip(starts[:-1], starts[1:], strict=True)]
+        rows = [np.arange(a + rng.integers(STRIDE), b, STRIDE) for a, b in pairwise(starts.tolist())]
         order = torch.from_numpy(rng.permutation(np.concatenate(rows)))
         for chosen in order.split(recipe.batch):
             if step >= passes:
@@ -124,7 +125,7 @@ def fit_net(
             batch = x[chosen]
             loss = nn.functional.mse_loss(module(batch + recipe.noise * torch.randn_like(batch))[:, 0], y[chosen])
             optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             nn.utils.clip_grad_norm_(module.parameters(), 1.0)
             optimiser.step()
             schedule.step()

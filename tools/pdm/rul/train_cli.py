@@ -32,8 +32,8 @@ from edge_runtime.infer.series_bundle import load as load_bundle
 from tools.pdm.rul import crossval, cuts, data, export, metrics, pack
 from tools.pdm.rul.crossval import Advance, Whole
 from tools.pdm.rul.data import Cut, Unit, remaining
-from tools.pdm.rul.model import MODELS, Recipe
-from tools.pdm.rul.predict import edge_cost, open_model
+from tools.pdm.rul.model import MODELS, Recipe, fit
+from tools.pdm.rul.predict import answer, edge_cost, open_model
 from tools.pipeline.crossval import with_settings
 from tools.pipeline.pack import check_place
 
@@ -67,7 +67,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     if args.cross_validate and args.validate:
         parser.error("--validate and --cross-validate do not go together")
     if not (args.cap > 0 and 0 < args.interval < 1 and args.folds >= 2 and args.seed >= 0 and args.threads >= 1):
-        parser.error("expected --cap over 0, --interval from 0 to 1, --folds of 2 or more, --seed 0 or more, --threads 1")
+        parser.error(
+            "expected --cap over 0, --interval from 0 to 1, --folds of 2 or more, --seed 0 or more, --threads 1"
+        )
     return args
 
 
@@ -99,7 +101,11 @@ def _folds(folds: int, units: Sequence[Unit]) -> int:
 
 
 def train(
-    args: argparse.Namespace, units: Sequence[Unit], recipe: Recipe, advance: Advance | None, key: Ed25519PrivateKey | None = None
+    args: argparse.Namespace,
+    units: Sequence[Unit],
+    recipe: Recipe,
+    advance: Advance | None,
+    key: Ed25519PrivateKey | None = None,
 ) -> dict[str, Any]:
     """Train and write the bundle `args.out`; returns the summary that is printed."""
     check_place(args.out)
@@ -112,7 +118,7 @@ def train(
     band = crossval.band_of(inside, answers, recipe, args.seed)
     if advance:
         advance("all training units", 0, 1)
-    whole = Whole(crossval.fit(inside, recipe, args.seed), band)
+    whole = Whole(fit(inside, recipe, args.seed), band)
     if advance:
         advance("all training units", 1, 1)
     held_out = {"held_out_rmse": round(_weighted_rmse(inside, answers, recipe.cap), 3), "held_out_units": len(inside)}
@@ -186,8 +192,6 @@ def _packed_agrees(bundle_dir: Path, whole: Whole, units: Sequence[Unit], held: 
 
 
 def _packed(model: SeriesModel, unit: Unit) -> float:
-    from tools.pdm.rul.predict import answer
-
     return answer(model, unit).remaining
 
 
