@@ -33,6 +33,7 @@ COMMANDS: dict[str, Command] = {
     "evaluate": Command(
         "tools.pipeline.launch:evaluate", "edge,tools", "score a bundle on images, or models on a benchmark"
     ),
+    "predict": Command("tools.pipeline.launch:predict", "edge,tools", "run a bundle on a file: remaining life"),
     "sign": Command("edge_runtime.update.sign:main", "edge", "sign a bundle with the local developer key"),
     "bench": Command(
         "tools.bench.main:main", "edge,tools", "measure against a floor: loop, infer, outbox, uplink, ingest"

@@ -26,18 +26,28 @@ FLOOR = 1e-12
 BLOCK_VALUES = 1 << 22  # the most values of windows at a time in a spectrum, so that long recordings fit in memory
 
 
-def columns(rows: Array, view: FeatureView) -> Array:
-    """(n − window_rows + 1, columns) of raw rows (n, tags), or n − min_rows + 1 rows; none where n is smaller."""
+def columns(rows: Array, view: FeatureView, newest: int | None = None) -> Array:
+    """(n − window_rows + 1, columns) of raw rows (n, tags), or n − min_rows + 1 rows; none where n is smaller. `newest`:
+    only so many of the last rows of it."""
     rows = np.asarray(rows, np.float64)
     if rows.ndim != 2 or rows.shape[1] != len(view.tags):
         raise ValueError(f"rows have shape {rows.shape}, expected (n, {len(view.tags)})")
     places = len(rows) - (view.min_rows or view.window_rows) + 1
+    if newest is not None:
+        places = min(places, newest)
     if places < 1:
         return np.empty((0, len(view.columns())))
     with np.errstate(invalid="ignore", over="ignore"):
-        rows = normalised(rows, view)
+        rows = signals(rows, view)
         parts = [_feature(rows, feature, view, places) for feature in view.features]
     return np.concatenate(parts, axis=1)
+
+
+def signals(rows: Array, view: FeatureView) -> Array:
+    """(n, tags and blends): what features look at, in the order of `view.signal_names`."""
+    rows = normalised(rows, view)
+    blends = [(rows @ np.array(blend.weights) + blend.offset)[:, None] for blend in view.blends]
+    return np.concatenate([rows, *blends], axis=1) if blends else rows
 
 
 def normalised(rows: Array, view: FeatureView) -> Array:
@@ -63,7 +73,7 @@ def model_input(window: Array, manifest: SeriesManifest) -> NDArray[np.float32] 
     view = manifest.view
     if len(window) < view.least_rows:
         raise ValueError(f"a window of {len(window)} rows, expected {view.least_rows}")
-    found = filled(columns(window[-view.rows :], view), view)[-view.history_rows :]
+    found = filled(columns(window[-view.rows :], view, view.history_rows), view)[-view.history_rows :]
     if not np.isfinite(found).all():
         return None
     return np.ascontiguousarray(scale(found, manifest.scaler)[None])
@@ -85,9 +95,12 @@ def sequences(scaled: NDArray[np.float32], history_rows: int) -> NDArray[np.floa
 
 def _feature(rows: Array, feature: Feature, view: FeatureView, places: int) -> Array:
     length = 1 if feature.kind == "value" else feature.rows or view.window_rows
-    tags = [view.tag_names.index(name) for name in feature.tags or view.tag_names]
+    tags = [view.signal_names.index(name) for name in feature.tags or view.tag_names]
     short = range(len(rows) - places + 1, min(length, len(rows) + 1))  # rows there are, where the window is not full
-    started = [_whole(rows[:count, tags], feature, view, count, 1) for count in short]
+    if feature.kind in GROWING and len(short) > 1:
+        started = [GROWING[feature.kind](rows[: short.stop - 1, tags], view.grid_s)[short.start - 1 :]]
+    else:
+        started = [_whole(rows[:count, tags], feature, view, count, 1) for count in short]
     if places > len(short):
         used = rows[len(rows) - (places - len(short)) - length + 1 :, tags]
         started.append(_whole(used, feature, view, length, places - len(short)))
@@ -188,6 +201,28 @@ def _envelope(x: Array, low_hz: float, high_hz: float, grid_s: float) -> Array:
     return _band(envelope_spectrum(x), low_hz, high_hz, 1 / (x.shape[-1] * grid_s))
 
 
+def _growing_mean(x: Array, _: float) -> Array:
+    """(n, tags): of the first 1, 2, … n rows; as are the two below."""
+    return np.asarray(x[0] + np.cumsum(x - x[0], 0) / np.arange(1, len(x) + 1)[:, None])
+
+
+def _growing_std(x: Array, _: float) -> Array:
+    count, shifted = np.arange(1, len(x) + 1)[:, None], x - x[0]
+    return np.sqrt(np.maximum(np.cumsum(shifted**2, 0) / count - (np.cumsum(shifted, 0) / count) ** 2, 0.0))
+
+
+def _growing_slope(x: Array, grid_s: float) -> Array:
+    count, shifted = np.arange(1, len(x) + 1)[:, None], x - x[0]
+    covariance = np.cumsum((count - 1) * shifted, 0) - (count - 1) / 2 * np.cumsum(shifted, 0)
+    return np.asarray(covariance / np.where(count < 2, 1.0, count * (count**2 - 1) / 12) / grid_s)
+
+
+# The kinds that have a formula for every length at once; the others are computed a length at a time.
+GROWING: dict[str, Callable[[Array, float], Array]] = {
+    "mean": _growing_mean,
+    "std": _growing_std,
+    "slope": _growing_slope,
+}
 SINGLE: dict[str, Callable[[Array, float], Any]] = {
     "value": lambda x, _: x[..., -1],
     "mean": lambda x, _: x.mean(-1),

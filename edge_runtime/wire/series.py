@@ -31,7 +31,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from edge_runtime.wire import manifest as wire
@@ -54,7 +54,7 @@ PER_TAG = (
 BANDED = ("log_energy", "envelope")
 PAIRED = ("corr", "ratio")
 POOLED = ("spread",)
-OPTIONAL = ("min_rows", "settings", "setting_scale", "regimes")
+OPTIONAL = ("min_rows", "settings", "setting_scale", "regimes", "blends")
 REGIMES_LIMIT = 64
 FEATURE_KINDS = (*PER_TAG, *BANDED, *PAIRED, *POOLED)
 
@@ -97,6 +97,15 @@ class Regime:
 
 
 @dataclass(frozen=True)
+class Blend:
+    """A fused signal that features may name like a tag: offset + Σ weight × tag (after the regimes), one weight a tag."""
+
+    name: str
+    weights: tuple[float, ...]
+    offset: float = 0.0
+
+
+@dataclass(frozen=True)
 class FeatureView:
     """Which tags, on which grid, become which columns. `grid_s`: time between rows. `window_rows`: the most rows that
     one feature looks at. `history_rows`: how many rows of columns are one input of the model. `step_rows`: rows between
@@ -105,7 +114,7 @@ class FeatureView:
     `min_rows`: 0 asks for the whole window; else a feature looks at the rows that are there, once there are so many
     (a machine with a short history), and a history of columns that is too short is filled with its oldest row.
     `regimes`: a row is normalised by the one whose center is nearest in the tags `settings`, each divided by its
-    `setting_scale`; none: no row is normalised."""
+    `setting_scale`; none: no row is normalised. `blends`: further signals made of the tags, for features to name."""
 
     name: str
     version: str
@@ -119,6 +128,7 @@ class FeatureView:
     settings: tuple[str, ...] = ()
     setting_scale: tuple[float, ...] = ()
     regimes: tuple[Regime, ...] = ()
+    blends: tuple[Blend, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -133,6 +143,11 @@ class FeatureView:
     @property
     def tag_names(self) -> tuple[str, ...]:
         return tuple(tag.name for tag in self.tags)
+
+    @property
+    def signal_names(self) -> tuple[str, ...]:
+        """What a feature may name: the tags, then the blends."""
+        return (*self.tag_names, *(blend.name for blend in self.blends))
 
     def columns(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
         """(name, tags it is made of) of each column, in order."""
@@ -245,22 +260,25 @@ def parse_view(data: Any) -> FeatureView:
         if not isinstance(items, (list, tuple)) or not items:
             raise ValueError(f"view: expected at least one [[view.{name}]] table")
         values[name] = tuple(wire.build(kind, item, f"view.{name}[{i}]") for i, item in enumerate(items))
-    values["regimes"] = tuple(
-        _floats(wire.build(Regime, item, f"view.regimes[{i}]"), f"view.regimes[{i}]")
-        for i, item in enumerate(data.get("regimes", ()))
-    )
+    further: tuple[tuple[str, type], ...] = (("regimes", Regime), ("blends", Blend))
+    for name, kind_of in further:
+        items = data.get(name, ())
+        if not isinstance(items, (list, tuple)):
+            raise ValueError(f"view.{name}: expected tables, found {type(items).__name__}")
+        built = (wire.build(kind_of, item, f"view.{name}[{i}]") for i, item in enumerate(items))
+        values[name] = tuple(_floats(item, f"view.{name}[{i}]") for i, item in enumerate(built))
     view: FeatureView = wire.build(FeatureView, values, "view")
     check_view(view)
     return view
 
 
-def _floats(regime: Regime, where: str) -> Regime:
-    """`regime` with every number a float, as a TOML writer may have made 0.0 into 0; ValueError where one is none."""
-    lists = {name: tuple(getattr(regime, name)) for name in ("center", "mean", "scale")}
+def _floats(item: Any, where: str) -> Any:
+    """`item` with the numbers of its lists as floats; ValueError where one is not finite."""
+    lists = {name: value for name, value in vars(item).items() if isinstance(value, tuple)}
     for name, values in lists.items():
         if not all(_finite(value) for value in values):
             raise ValueError(f"{where}: {name} must hold finite numbers alone")
-    return Regime(**{name: tuple(map(float, values)) for name, values in lists.items()})
+    return replace(item, **{name: tuple(map(float, values)) for name, values in lists.items()})
 
 
 def check_view(view: FeatureView) -> None:
@@ -282,6 +300,11 @@ def check_view(view: FeatureView) -> None:
     if not 0 <= view.min_rows <= view.window_rows:
         raise ValueError(f"view: min_rows is {view.min_rows}, expected 0 to window_rows ({view.window_rows})")
     _check_regimes(view)
+    for i, blend in enumerate(view.blends):
+        if not NAME.fullmatch(blend.name) or view.signal_names.count(blend.name) > 1:
+            raise ValueError(f"view.blends[{i}]: the name {blend.name!r} is empty or taken")
+        if len(blend.weights) != len(view.tags) or not _finite(blend.offset):
+            raise ValueError(f"view.blends[{i}]: expected {len(view.tags)} weights and a finite offset")
     for i, feature in enumerate(view.features):
         _check_feature(feature, view, f"view.features[{i}]")
     if len(view.columns()) > COLUMNS_LIMIT:
@@ -312,8 +335,8 @@ def _check_regimes(view: FeatureView) -> None:
 def _check_feature(feature: Feature, view: FeatureView, where: str) -> None:
     if feature.kind not in FEATURE_KINDS:
         raise ValueError(f"{where}: kind is {feature.kind!r}, expected one of {', '.join(FEATURE_KINDS)}")
-    if unknown := [name for name in feature.tags if name not in view.tag_names]:
-        raise ValueError(f"{where}: tag {unknown[0]!r} is not in the view; it has {', '.join(view.tag_names)}")
+    if unknown := [name for name in feature.tags if name not in view.signal_names]:
+        raise ValueError(f"{where}: tag {unknown[0]!r} is not in the view; it has {', '.join(view.signal_names)}")
     if not 0 <= feature.rows <= view.window_rows:
         raise ValueError(f"{where}: rows is {feature.rows}, expected 0 to window_rows ({view.window_rows})")
     if feature.kind in PAIRED and len(feature.tags) != 2:

@@ -1,14 +1,15 @@
-"""`gudgeon train` and `gudgeon evaluate`: hand the work to the training environment, where PyTorch and scikit-learn live
+"""`gudgeon train`, `evaluate` and `predict`: hand the work to the training environment, where PyTorch and scikit-learn live
 and the device's packages do not.
 
 `TRAIN` and `EVALUATE` are the tables: the first word → the module that runs over there as `python -m MODULE ARGS…`. What
-is not in `EVALUATE` is a bundle folder, scored on labelled images in this environment. The interpreter is
+is in neither `EVALUATE` nor `HERE` is a bundle folder, scored on labelled images in this environment. The interpreter is
 `$GUDGEON_TRAIN_PYTHON`, or `.venv-train/bin/python` beside the repository. Nothing here needs PyTorch.
 """
 
 from __future__ import annotations
 
 import difflib
+import importlib
 import os
 import subprocess
 import sys
@@ -29,11 +30,19 @@ class Task(NamedTuple):
 TRAIN = {
     "surface": Task("tools.pipeline.train_cli", "a surface inspection from labelled images"),
     "pdm": Task("tools.pdm.train_cli", "an anomaly model from recordings of sensor tags"),
+    "rul": Task("tools.pdm.rul.train_cli", "the remaining useful life, from machines that ran until they failed"),
 }
 EVALUATE = {
     "skab": Task("tools.pdm.skab", "SKAB: one model a file, F1 with false and missed alarms"),
     "nab": Task("tools.pdm.nab", "NAB: the score of the standard profile"),
     "cwru": Task("tools.pdm.cwru", "CWRU: bearing faults by features and a linear classifier"),
+}
+
+HERE = {
+    "rul": Task("tools.pdm.rul.evaluate", "predicted remaining lives against the true ones"),
+}
+PREDICT = {
+    "rul": Task("tools.pdm.rul.predict", "the remaining useful life of every machine of a file"),
 }
 
 
@@ -62,14 +71,30 @@ def train(argv: list[str]) -> int:
 def evaluate(argv: list[str]) -> int:
     """Run the benchmark that the first word names, or score a bundle folder on labelled images."""
     if not argv or argv[0] in ("-h", "--help"):
-        print(_usage("evaluate", "BUNDLE_DIR | BENCHMARK", EVALUATE))
+        print(_usage("evaluate", "BUNDLE_DIR | BENCHMARK", {**EVALUATE, **HERE}))
         print("\nBUNDLE_DIR: score a bundle on labelled images; gudgeon evaluate BUNDLE_DIR --help tells more.")
         return 0 if argv else UsageError.exit_code
     if argv[0] in EVALUATE:
         return _run(EVALUATE[argv[0]], argv[1:])
+    if argv[0] in HERE:
+        return _call(HERE[argv[0]], argv[1:])
     from tools.pipeline import evaluate as images
 
     return images.main(argv)
+
+
+def predict(argv: list[str]) -> int:
+    """Run a packed bundle on a file, in this environment."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_usage("predict", "TASK", PREDICT))
+        return 0 if argv else UsageError.exit_code
+    if argv[0] not in PREDICT:
+        raise UsageError(_unknown(argv[0], PREDICT))
+    return _call(PREDICT[argv[0]], argv[1:])
+
+
+def _call(task: Task, argv: list[str]) -> int:
+    return int(importlib.import_module(task.module).main(argv))
 
 
 def _run(task: Task, argv: list[str]) -> int:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_runtime.infer import features
-from edge_runtime.wire.series import PER_TAG, Feature, FeatureView, Scaler, TagView
+from edge_runtime.wire.series import PER_TAG, Blend, Feature, FeatureView, Regime, Scaler, TagView, parse_view
 
 RATE_HZ = 1000.0
 ALL = (
@@ -109,3 +111,80 @@ def test_too_few_rows_and_the_wrong_width() -> None:
     assert features.columns(np.ones((15, 2)), VIEW).shape == (0, len(VIEW.columns()))
     with pytest.raises(ValueError, match="expected \\(n, 2\\)"):
         features.columns(np.ones((20, 3)), VIEW)
+
+
+SHORT = FeatureView(
+    "short",
+    "1",
+    (TagView("setting"), TagView("a"), TagView("b")),
+    tuple(Feature(kind, ("a", "b", "index"), rows=rows) for kind in ("mean", "std", "slope", "max") for rows in (3, 8)),
+    window_rows=8,
+    history_rows=3,
+    min_rows=1,
+    settings=("setting",),
+    setting_scale=(1.0,),
+    regimes=(Regime((0.0,), (0.0, 5.0, 0.0), (1.0, 2.0, 1.0)), Regime((10.0,), (0.0, 50.0, 7.0), (1.0, 4.0, 3.0))),
+    blends=(Blend("index", (0.0, 1.0, -2.0), 0.5),),
+)
+
+
+def short_rows(count: int) -> np.ndarray:
+    rng = np.random.default_rng(5)
+    return np.column_stack([rng.choice([0.0, 10.0], count) + rng.normal(0, 0.1, count), rng.normal(0, 9, (count, 2))])
+
+
+def test_a_short_history_is_looked_at_as_far_as_it_goes() -> None:
+    rows = short_rows(30)
+    whole = features.columns(rows, SHORT)
+    assert whole.shape == (30, 24)
+    signals = features.signals(rows, SHORT)
+    for i in (0, 1, 2, 5, 7, 8, 29):
+        seen = signals[max(0, i - 7) : i + 1, 1:]
+        np.testing.assert_allclose(whole[i, 3:6], seen.mean(0), atol=1e-9)
+        np.testing.assert_allclose(whole[i, 9:12], seen.std(0), atol=1e-9)
+        slope = np.polyfit(np.arange(len(seen)), seen, 1)[0] if i else np.zeros(3)
+        np.testing.assert_allclose(whole[i, 15:18], slope, atol=1e-9)
+        np.testing.assert_allclose(whole[i, 21:24], seen.max(0), atol=1e-9)
+        np.testing.assert_allclose(features.columns(rows[: i + 1], SHORT, newest=1)[-1], whole[i], atol=1e-9)
+
+
+def test_regimes_and_blends_make_the_signals() -> None:
+    rows = np.array([[0.2, 7.0, 3.0], [9.0, 58.0, 10.0], [np.nan, 1.0, 1.0]])
+    found = features.signals(rows, SHORT)
+    np.testing.assert_allclose(found[:2, 1:], [[1.0, 3.0, -4.5], [2.0, 1.0, 0.5]])
+    assert np.isnan(found[2]).all()
+
+
+def test_a_history_of_columns_is_filled_with_its_oldest_row() -> None:
+    rows = short_rows(20)
+    whole = features.columns(rows, SHORT)
+    filled = features.filled(whole, SHORT)
+    assert len(filled) == 22
+    np.testing.assert_array_equal(filled[:3], np.repeat(whole[:1], 3, 0))
+    assert features.sequences(filled.astype(np.float32), 3).shape == (20, 3, 24)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"min_rows": 9}, "min_rows is 9"),
+        ({"settings": ["pressure"]}, "'pressure' is not in the view"),
+        ({"setting_scale": [0.0]}, "finite number > 0"),
+        ({"regimes": []}, "1 with settings"),
+        ({"regimes": [{"center": [0.0], "mean": [0.0], "scale": [1.0]}]}, "3 in mean"),
+        ({"regimes": [{"center": [0.0], "mean": [0.0] * 3, "scale": [1.0, 0.0, 1.0]}]}, "scales > 0"),
+        ({"regimes": [{"center": ["x"], "mean": [0.0] * 3, "scale": [1.0] * 3}]}, "list of numbers"),
+        ({"blends": [{"name": "a", "weights": [0.0] * 3}]}, "empty or taken"),
+        ({"blends": [{"name": "index", "weights": [0.0]}]}, "3 weights"),
+        ({"features": [{"kind": "envelope", "low_hz": 0.1, "high_hz": 0.5}]}, "needs its whole window"),
+    ],
+)
+def test_a_view_that_cannot_be_computed_is_refused(change: dict[str, object], told: str) -> None:
+    data = {**json.loads(SHORT.canonical()), **change}
+    with pytest.raises(ValueError, match=told):
+        parse_view(data)
+
+
+def test_a_view_read_back_is_the_same_view() -> None:
+    assert parse_view(json.loads(SHORT.canonical())) == SHORT
+    assert "min_rows" not in json.loads(VIEW.canonical())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,9 +78,14 @@ def test_an_autoencoder_gives_in_the_graph_what_it_gives_in_pytorch(name: str, m
     torch = pytest.importorskip("torch")
     from tools.pdm import networks
 
-    kept = []
+    kept: list[Any] = []
     train = networks._train
-    monkeypatch.setattr(networks, "_train", lambda net, *rest: (kept.append(net), train(net, *rest)))
+
+    def trained(net: Any, *rest: Any) -> None:
+        kept.append(net)
+        train(net, *rest)
+
+    monkeypatch.setattr(networks, "_train", trained)
     x = inputs(24 if name == "conv" else 1)
     error, by_column = errors_of(members.MEMBERS[name](x, RECIPE, 0), x)
     given = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 2, 1)[:, :, None] if name == "conv" else x[:, -1]))
