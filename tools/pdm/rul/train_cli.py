@@ -54,7 +54,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--model", choices=MODELS, default=Recipe.model, help="default: %(default)s")
     parser.add_argument("--cap", type=float, default=Recipe.cap, help="the most cycles told (default: %(default)g)")
     parser.add_argument("--interval", type=float, default=Recipe.coverage, help="share inside (default: %(default)g)")
-    parser.add_argument("--folds", type=int, default=5, help="folds of units (default: %(default)s)")
+    parser.add_argument("--folds", type=int, default=5, help="of --cross-validate, by unit (default: %(default)s)")
+    parser.add_argument(
+        "--inner-folds",
+        type=int,
+        default=crossval.INNER_FOLDS,
+        help="that the interval is learned from (default: %(default)s)",
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one recipe entry")
     parser.add_argument("--name", default="remaining-life", help="the bundle's name (default: %(default)s)")
     parser.add_argument("--bundle-version", default=__version__, help="the bundle's version (default: %(default)s)")
@@ -66,9 +72,15 @@ def parse(argv: list[str]) -> argparse.Namespace:
         parser.error("expected one of --out BUNDLE_DIR and --cross-validate")
     if args.cross_validate and args.validate:
         parser.error("--validate and --cross-validate do not go together")
-    if not (args.cap > 0 and 0 < args.interval < 1 and args.folds >= 2 and args.seed >= 0 and args.threads >= 1):
+    if not (
+        args.cap > 0
+        and 0 < args.interval < 1
+        and min(args.folds, args.inner_folds) >= 2
+        and args.seed >= 0
+        and args.threads >= 1
+    ):
         parser.error(
-            "expected --cap over 0, --interval from 0 to 1, --folds of 2 or more, --seed 0 or more, --threads 1"
+            "expected --cap over 0, --interval from 0 to 1, folds of 2 or more, --seed 0 or more, --threads 1 or more"
         )
     return args
 
@@ -86,7 +98,7 @@ def main(argv: list[str]) -> int:
         if args.cross_validate:
             start = time.monotonic()
             folds = _folds(args.folds, units)
-            summary = crossval.cross_validate(units, recipe, folds, args.seed, args.folds, advance)
+            summary = crossval.cross_validate(units, recipe, folds, args.seed, args.inner_folds, advance)
             summary |= {"seed": args.seed, "duration_s": round(time.monotonic() - start, 1)}
         else:
             summary = train(args, units, recipe, advance)
@@ -113,8 +125,7 @@ def train(
     held = data.read_cuts(args.validate, units) if args.validate else []
     names = {cut.unit for cut in held}
     inside = [unit for unit in units if unit.number not in names]
-    folds = _folds(args.folds, inside)
-    answers = crossval.unseen(inside, recipe, folds, args.seed, advance, "units held out in turn")
+    answers = crossval.unseen(inside, recipe, args.inner_folds, args.seed, advance, "units held out in turn")
     band = crossval.band_of(inside, answers, recipe, args.seed)
     if advance:
         advance("all training units", 0, 1)
