@@ -51,6 +51,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--validate", type=Path, metavar="V", help="CSV unit,cut_cycle,rul: keep these units out, test")
     parser.add_argument("--out", type=Path, metavar="BUNDLE_DIR", help="where the bundle goes")
     parser.add_argument("--cross-validate", action="store_true", help="report on unseen units, pack nothing")
+    parser.add_argument("--like", type=Path, metavar="F", help="with it: how far the cuts are from F's lengths")
     parser.add_argument("--model", choices=MODELS, default=Recipe.model, help="default: %(default)s")
     parser.add_argument("--cap", type=float, default=Recipe.cap, help="the most cycles told (default: %(default)g)")
     parser.add_argument("--interval", type=float, default=Recipe.coverage, help="share inside (default: %(default)g)")
@@ -70,8 +71,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if (args.out is None) != args.cross_validate:
         parser.error("expected one of --out BUNDLE_DIR and --cross-validate")
-    if args.cross_validate and args.validate:
-        parser.error("--validate and --cross-validate do not go together")
+    if (args.cross_validate and args.validate) or (args.like and not args.cross_validate):
+        parser.error("--validate does not go with --cross-validate, --like goes with it alone")
     if not (
         args.cap > 0
         and 0 < args.interval < 1
@@ -99,6 +100,11 @@ def main(argv: list[str]) -> int:
             start = time.monotonic()
             folds = _folds(args.folds, units)
             summary = crossval.cross_validate(units, recipe, folds, args.seed, args.inner_folds, advance)
+            if args.like:
+                lengths = [len(unit) for unit in data.read_units(args.like)]
+                summary["length_distance"] = {
+                    name: round(cuts.length_distance(units, lengths, name), 3) for name in cuts.DISTRIBUTIONS
+                }
             summary |= {"seed": args.seed, "duration_s": round(time.monotonic() - start, 1)}
         else:
             summary = train(args, units, recipe, advance)
