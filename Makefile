@@ -4,11 +4,12 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 GUDGEON := $(BIN)/gudgeon
+PROTO := edge_runtime/link/sparkplug
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 APT := command -v apt-get >/dev/null && { [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-train setup-convert setup-browser demo test check format smoke ci-faults setup-faults setup-cloud up chaos kill-test hog-test soak drain fleet bench model clean
+.PHONY: help setup setup-train setup-convert setup-browser demo test check format smoke ci-faults setup-faults setup-cloud up chaos kill-test hog-test soak drain fleet proto bench model clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,7 +21,7 @@ $(VENV)/.done: pyproject.toml
 	  { echo "make setup: python3-venv is missing; install it with: apt-get install python3-venv"; exit 1; }
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	@echo "installing Gudgeon into $(VENV) (a minute or two)"
-	@$(BIN)/pip install -q --disable-pip-version-check -e '.[edge,opcua,sparkplug,cloud,postgres,sim,tools,bench,dev]' 2>&1 | grep -v '^WARNING' || true
+	@$(BIN)/pip install -q --disable-pip-version-check -e '.[edge,opcua,sparkplug,cbor,cloud,postgres,sim,tools,bench,dev]' 2>&1 | grep -v '^WARNING' || true
 	@$(BIN)/python -c 'import onnxruntime, fastapi, asyncua, alembic, asyncpg, pytest' && touch $@
 
 setup-train: .venv-train/.done ## make .venv-train (PyTorch, CPU) that `gudgeon train` calls
@@ -72,7 +73,7 @@ smoke: ## the bare `edge` extra in an empty environment, one simulated minute
 	@bash tools/check/smoke_edge.sh
 
 ci-faults: setup setup-train setup-faults check smoke ## quick faults and a tiny training run
-	@.venv-train/bin/python -m pytest tools/pipeline/tests/test_recipe.py
+	@.venv-train/bin/python -m pytest tools/pipeline/tests/test_recipe.py tools/pdm/tests/test_members.py
 	@$(BIN)/python -m pytest -m slow hil_tests tools $(ARGS)
 
 kill-test: setup ## 1000 parts at 20/s with 20 kill -9 of control and link
@@ -89,6 +90,9 @@ soak: setup ## 90 simulated days offline within 200 MB (ARGS="--days 1 --json")
 
 drain: setup setup-faults ## a million records queued offline, then delivered beside live ones (ARGS="--records 100000")
 	@$(BIN)/python -m tools.proofs.drain $(ARGS)
+
+proto: setup ## generate sparkplug_b_pb2.py again from sparkplug_b.proto
+	@$(BIN)/python -m grpc_tools.protoc --proto_path=$(PROTO) --python_out=$(PROTO) sparkplug_b.proto
 
 fleet: setup setup-faults ## 1000 emulated devices through the restart of their broker (ARGS="--devices 100 --json")
 	@$(GUDGEON) fleet $(ARGS)

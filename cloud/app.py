@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi.responses import FileResponse
 from sqlalchemy import Engine
 
-from cloud.api import live, proofs, records
+from cloud import metrics
+from cloud.api import exports, live, proofs, records, series, twin
+from cloud.api import metrics as scrape
 from cloud.security import Security
 from cloud.settings import CloudSettings
 from cloud.simulator import Simulator
@@ -34,9 +37,12 @@ def make_app(
     settings: CloudSettings,
     broker_connected: Callable[[], bool] | None = None,
     simulator: Simulator | None = None,
+    told: Sequence[metrics.Read] = (),
+    send: Callable[[str], None] = lambda device: None,
 ) -> FastAPI:
     """`app.state.stop_streams()` ends open streams; any thread may call it. `broker_connected` None: ingest is elsewhere.
-    `simulator`: another than that of the settings."""
+    `simulator`: another than that of the settings. `told`: what /metrics tells beside the store. `send` brings a device what
+    is asked of it."""
     simulator = simulator or Simulator(settings.simulator.stats_url)
 
     @asynccontextmanager
@@ -58,10 +64,17 @@ def make_app(
     )
     app.state.engine, app.state.settings = engine, settings
     app.state.broker_connected = broker_connected
+    app.state.exports = exports.limit()
+    app.state.metrics = metrics.page("cloud", partial(metrics.of_store, engine), *told)
+    app.state.send = send
     app.add_middleware(Security)
     app.include_router(live.router, prefix=API, tags=["live"])
     app.include_router(records.router, prefix=API, tags=["records"])
+    app.include_router(series.router, prefix=API, tags=["records"])
+    app.include_router(exports.router, prefix=API, tags=["records"])
     app.include_router(proofs.router, prefix=API, tags=["proofs"])
+    app.include_router(twin.router, prefix=API, tags=["twin"])
+    app.include_router(scrape.router)
     for path in PAGES:
         app.add_api_route(path, _page(path), include_in_schema=False)
     return app

@@ -28,7 +28,7 @@ PLUGINS = {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous
 
 
 class EmbeddedBroker:
-    """Serves on a socket that already listens; `start` returns when it does."""
+    """Serves on a socket that already listens; `start` returns when it does. `clients` are connected now."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
@@ -36,6 +36,7 @@ class EmbeddedBroker:
         self._stop: asyncio.Event = asyncio.Event()
         self._started = threading.Event()
         self._error: BaseException | None = None
+        self.clients = 0
         self._thread = threading.Thread(target=self._run, name="broker", daemon=True)
 
     def start(self) -> None:
@@ -69,7 +70,7 @@ class EmbeddedBroker:
             try:
                 begun = await _begin(reader, writer)
                 if begun is not None:
-                    await broker.external_connected(begun, StreamWriterAdapter(writer), LISTENER)
+                    await self._serve_client(broker, begun, writer)
             except (OSError, EOFError, asyncio.CancelledError):
                 pass  # the client is gone, or the broker is stopping
             except Exception as error:  # whatever one client sends, the others are served
@@ -82,6 +83,13 @@ class EmbeddedBroker:
         await self._stop.wait()
         server.close()
         await self._end(broker)
+
+    async def _serve_client(self, broker: Broker, begun: BegunReader, writer: asyncio.StreamWriter) -> None:
+        self.clients += 1
+        try:
+            await broker.external_connected(begun, StreamWriterAdapter(writer), LISTENER)
+        finally:
+            self.clients -= 1
 
     async def _end(self, broker: Broker) -> None:
         try:

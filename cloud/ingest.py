@@ -29,10 +29,11 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from cloud.messages import Connected, Item, Rejection, read_message
+from cloud.messages import Batch, Connected, Item, Rejection, read_message
 from cloud.store.writer import Writer
 from cloud.store.writing import Acks
 from edge_runtime import log
+from edge_runtime.exposition import Times
 from edge_runtime.mqtt_access import Access, BrokerAccess
 from edge_runtime.wire.batch import encode_ack
 from edge_runtime.wire.topics import subscription
@@ -48,6 +49,7 @@ CONNECT_TIMEOUT_S = 5.0
 PAUSE_FIRST_S = 0.1
 PAUSE_LIMIT_S = 5.0
 STORE_PAUSE_S = 0.5
+COMMIT_EDGES_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 REFUSED = "the broker refuses the connection"
 
 #: packet identifier and quality of service, for the PUBACK; the message, read
@@ -56,7 +58,8 @@ Message = tuple[int, int, Item]
 
 class Ingest:
     """`start`, then `stop`. `embedded`: the broker is ours; it knows only MQTT 3.1.1, has no shared subscriptions and forgets
-    who is online. `counts` (messages, commits, rejected, dropped, not_committed, not_confirmed) is for tests and metrics."""
+    who is online. `counts` (connections, messages, events, commits, rejected, dropped, not_committed, not_confirmed),
+    `rejections` by class and `commit_times` are for tests and metrics."""
 
     def __init__(
         self, writer: Writer, host: str, port: int, access: BrokerAccess | None = None, embedded: bool = False
@@ -76,6 +79,17 @@ class Ingest:
         ]
         self.connected = threading.Event()
         self.counts: Counter[str] = Counter()
+        self.rejections: Counter[str] = Counter()
+        self.commit_times = Times(COMMIT_EDGES_S)
+
+    @property
+    def is_connected(self) -> bool:
+        return self.connected.is_set()
+
+    @property
+    def waiting(self) -> int:
+        """Messages in the queue."""
+        return self._queue.qsize()
 
     def start(self) -> None:
         for thread in self._threads:
@@ -170,6 +184,7 @@ class Ingest:
             self._ended.set()
             return
         self.connected.set()
+        self.counts["connections"] += 1
         protocol = "5" if self._protocols[self._protocol] is MQTTProtocolVersion.MQTTv5 else "3.1.1"
         log.say(logging.INFO, "ingest connected", broker=f"{self._host}:{self._port}", protocol=protocol)
 
@@ -185,6 +200,7 @@ class Ingest:
             client.ack(message.mid, message.qos)
         except UnicodeDecodeError:  # paho decodes the topic here
             self.counts["rejected"] += 1
+            self.rejections["topic"] += 1
             client.ack(message.mid, message.qos)
 
     # ── the worker ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -206,11 +222,13 @@ class Ingest:
         item = read_message(topic, payload)
         if isinstance(item, Rejection):
             self.counts["rejected"] += 1
+            self.rejections[item.kind] += 1
             log.say(logging.WARNING, "a message was rejected", topic=item.topic, reason=item.reason)
         return item
 
     def _commit(self, items: Sequence[Item]) -> Acks:
         """All in one transaction; if that fails each alone, so that one bad message does not hold up the others."""
+        begun_s = time.perf_counter()
         try:
             acks = self._writer.commit(items, time.time_ns())
         except Exception as error:  # whatever a message holds, the worker goes on
@@ -222,7 +240,9 @@ class Ingest:
                 self._stopping.wait(STORE_PAUSE_S)
                 return []
             return [ack for item in items for ack in self._commit([item])]
+        self.commit_times.add(time.perf_counter() - begun_s)
         self.counts["commits"] += 1
+        self.counts["events"] += sum(len(item.events) for item in items if isinstance(item, Batch))
         return acks
 
     def _publish(self, acks: Acks) -> None:

@@ -6,19 +6,22 @@ before anything runs. The ready file appears when all three serve. Broker and in
 
 from __future__ import annotations
 
-import gc
 import logging
 import socket
 import sys
 import threading
 from contextlib import ExitStack
+from functools import partial
 
 import uvicorn
 from fastapi import FastAPI
 
 from cloud.app import make_app
+from cloud.bearer import load_or_make
 from cloud.broker import EmbeddedBroker
-from cloud.serving import OnReady, make_ingest, serve
+from cloud.dispatch import Dispatch
+from cloud.metrics import Read, of_broker, of_ingest
+from cloud.serving import OnReady, few_collections, make_ingest, serve
 from cloud.settings import CloudSettings
 from cloud.sockets import listen, port_of
 from cloud.store.opening import open_store
@@ -92,11 +95,18 @@ def run(settings: CloudSettings, on_ready: OnReady, stop: threading.Event) -> No
             stack.callback(ingest.stop)
             if broker and not ingest.connected.wait(READY_TIMEOUT_S):
                 raise GudgeonError("ingest could not connect to the embedded broker")
-        web = WebServer(make_app(engine, settings, ingest.connected.is_set if ingest else None), http)
+        told: list[Read] = [partial(of_ingest, ingest)] if ingest else []
+        if broker:
+            told.append(lambda: of_broker(broker.clients))
+        load_or_make(settings.token_file)
+        dispatch = Dispatch(engine, settings.broker.host, broker_port, settings.broker)
+        dispatch.start()
+        stack.callback(dispatch.stop)
+        connected = ingest.connected.is_set if ingest else None
+        web = WebServer(make_app(engine, settings, connected, told=told, send=dispatch.send), http)
         web.start()
         stack.callback(web.stop)
-        gc.collect()
-        gc.freeze()
+        few_collections()
         page = f"http://{url_host(settings.http.host)}:{port_of(http)}/"
         log.say(logging.INFO, "cloud serves", page=page, broker=f"{settings.broker.host}:{broker_port}")
         on_ready({"http_port": port_of(http), "broker_port": broker_port})

@@ -19,6 +19,9 @@ from cloud.store.opening import store_url
 from edge_runtime.config import load
 from edge_runtime.mqtt_access import BrokerAccess, secret_file
 
+METRICS_HOST = "127.0.0.1"
+METRICS_PORTS = 16
+
 
 def check_loopback(host: str) -> None:
     """ValueError unless `host` is this machine only."""
@@ -86,9 +89,16 @@ class StoreSection:
 
 @dataclass(frozen=True)
 class IngestSection:
-    """`here`: ingest runs within `gudgeon cloud`; otherwise `gudgeon ingest` does it, as often as it is started."""
+    """`here`: ingest runs within `gudgeon cloud`; otherwise `gudgeon ingest` does it, as often as it is started.
+    `metrics_port`: each `gudgeon ingest` serves /metrics on this port or the first free one of those above it; 0: nowhere."""
 
     here: bool = True
+    metrics_port: int = 9465
+
+    def __post_init__(self) -> None:
+        check_port(self.metrics_port)
+        if self.metrics_port + METRICS_PORTS > 65536:
+            raise ValueError(f"metrics_port is {self.metrics_port}, expected 0 (off) to {65536 - METRICS_PORTS}")
 
 
 @dataclass(frozen=True)
@@ -109,6 +119,11 @@ class CloudSettings:
     store: StoreSection = field(default_factory=StoreSection)
     ingest: IngestSection = field(default_factory=IngestSection)
     simulator: SimulatorSection = field(default_factory=SimulatorSection)
+
+    @property
+    def token_file(self) -> Path:
+        """Beside the key: what a writer to the API must know."""
+        return self.store.key_file.with_suffix(".token")
 
     def __post_init__(self) -> None:
         if self.broker.embedded and not self.ingest.here:

@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from cloud.packml import RESULTS, STATES
 from cloud.simulator import Simulator
 from cloud.store import queries
-from cloud.store.projection import LATENCY_EDGES_MS
+from edge_runtime.wire import latency
 
 FRESH_S = 0.5
 
@@ -22,7 +22,7 @@ Json = dict[str, Any]
 
 def histogram(tallies: Mapping[str, int]) -> list[Json]:
     """Buckets in order; `upto_ms` is None in the last."""
-    edges: list[int | None] = [*LATENCY_EDGES_MS, None]
+    edges: list[int | None] = [*latency.EDGES_MS, None]
     return [{"upto_ms": edge, "count": tallies.get(f"latency:{i}", 0)} for i, edge in enumerate(edges)]
 
 

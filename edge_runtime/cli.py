@@ -29,15 +29,17 @@ COMMANDS: dict[str, Command] = {
     "ingest": Command("cloud.worker:main", "cloud", "one ingest worker more, for a cloud with its own broker"),
     "up": Command("tools.up.main:main", "cloud,postgres,tools", "a larger cloud here: Mosquitto, PostgreSQL, workers"),
     "proof": Command("cloud.proof.cli:main", "cloud", "what of a device's records was delivered, signed and checkable"),
+    "device": Command(
+        "cloud.device_cli:main", "cloud", "ask a device for another state, or command it, over the cloud"
+    ),
+    "export": Command("cloud.export.cli:main", "cloud", "Events of a period as a Parquet file"),
     "train": Command("tools.pipeline.launch:train", "tools", "train, quantise, pack and sign a bundle"),
     "evaluate": Command(
         "tools.pipeline.launch:evaluate", "edge,tools", "score a bundle on images, or models on a benchmark"
     ),
     "predict": Command("tools.pipeline.launch:predict", "edge,tools", "run a bundle on a file: remaining life"),
     "sign": Command("edge_runtime.update.sign:main", "edge", "sign a bundle with the local developer key"),
-    "bench": Command(
-        "tools.bench.main:main", "edge,tools", "measure against a floor: loop, infer, outbox, uplink, ingest"
-    ),
+    "bench": Command("tools.bench.main:main", "edge,tools", "measure against a floor: loop, infer, outbox, uplink, …"),
     "chaos": Command("tools.chaos.main:main", "edge,cloud,tools", "a device and cloud pair through named faults"),
     "fleet": Command("tools.fleet.main:main", "edge,cloud,tools", "many emulated devices through a broker restart"),
     "doctor": Command("edge_runtime.doctor:main", "edge", "what is installed and what this board can do"),

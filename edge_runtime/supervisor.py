@@ -28,7 +28,7 @@ from edge_runtime.child import end_with_parent
 from edge_runtime.config import DeviceConfig
 from edge_runtime.durable import disk_errors, replace_file
 from edge_runtime.errors import BundleError, ConfigError, MissingExtraError, ResourceError, UsageError
-from edge_runtime.tasks import ENVIRONMENT, TASKS, Task
+from edge_runtime.tasks import ENVIRONMENT, STATE_FILE, TASKS, Task
 
 FINAL_CODES = {e.exit_code for e in (UsageError, ConfigError, BundleError, ResourceError, MissingExtraError)}
 CHECK_S = 0.05
@@ -36,7 +36,6 @@ FREE_RESTARTS = 5
 RESTART_WINDOW_S = 10.0
 PAUSE_LIMIT_S = 5.0
 SETTLED_S = 3.0
-STATE_FILE = Path("run") / "processes.json"
 
 
 def restart_pause_s(recent: int) -> float:

@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
+
+#: name of a task → its pid and restarts, in the state folder
+STATE_FILE = Path("run") / "processes.json"
 
 
 class Task(NamedTuple):

@@ -50,11 +50,9 @@ async def _messages(state: Any) -> AsyncIterator[str]:
     last_id = 0
     yield "retry: 1000\n\n"
     while not stopping.is_set():
-        newest_id = await run_in_threadpool(queries.last_decision_id, state.engine)
-        for row in await run_in_threadpool(queries.diverted_after, state.engine, last_id, REJECTS_SHOWN):
+        found, last_id = await run_in_threadpool(queries.diverted_after, state.engine, last_id, REJECTS_SHOWN)
+        for row in found:
             yield sse("reject", named(row))
-            newest_id = max(newest_id, row["id"])
-        last_id = newest_id
         yield sse("summary", await state.summaries.get() | {"broker_connected": _connected(state)})
         try:
             await asyncio.wait_for(stopping.wait(), PERIOD_S)

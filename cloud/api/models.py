@@ -39,8 +39,12 @@ class Device(DeviceState):
 
 
 class Event(BaseModel):
+    """`time_ns`: when it happened as far as the cloud can tell, by `time_source` (`device`, `boot`, `contact`, `unknown`);
+    `wall_ns`: what the device's clock said."""
+
     id: int
     device: str
+    chain: str
     stream: str
     seq: int
     boot_id: str
@@ -49,6 +53,8 @@ class Event(BaseModel):
     wall_ns: int
     wall_uncertainty_ns: int | None
     received_ns: int
+    time_ns: int
+    time_source: str
     body: dict[str, Any]
 
 
@@ -75,6 +81,8 @@ class Decision(BaseModel):
     variant: str | None
     wall_ns: int
     received_ns: int
+    time_ns: int
+    time_source: str
 
 
 class Rejection(BaseModel):
@@ -100,6 +108,29 @@ class DecisionPage(BaseModel):
 class RejectionPage(BaseModel):
     items: list[Rejection]
     next_after: int | None
+
+
+class SeriesBucket(BaseModel):
+    """Values from `from_ns` on, up to the next bucket; where there was none, `count` is 0 and the others are null."""
+
+    from_ns: int
+    count: int
+    min: float | None
+    max: float | None
+    mean: float | None
+    first: float | None
+    last: float | None
+
+
+class Series(BaseModel):
+    device: str
+    stream: str
+    kind: str | None
+    field: str
+    from_ns: int
+    to_ns: int
+    step_s: float
+    buckets: list[SeriesBucket]
 
 
 class Bucket(BaseModel):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Annotated
 
-from fastapi import APIRouter, HTTPException, Query, Request
+from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import StreamingResponse
 
-from cloud.proof.cli import parse_time
-from cloud.proof.statement import Period, proof_lines
+from cloud.api.asked import From, To, period_of
+from cloud.proof.statement import proof_lines
 from edge_runtime.errors import UsageError
 from edge_runtime.identity import load_or_make
 
@@ -21,19 +20,19 @@ router = APIRouter()
 def proof(
     request: Request,
     device: str,
-    start: Annotated[str | None, Query(alias="from", max_length=40)] = None,
-    end: Annotated[str | None, Query(alias="to", max_length=40)] = None,
+    start: From = None,
+    end: To = None,
     records: bool = False,
 ) -> StreamingResponse:
     """The signed statement, its signature, and with `records` every record line."""
     engine = request.app.state.engine
+    period = period_of(start, end)
     try:
-        period = Period(*(None if text is None else parse_time(text) for text in (start, end)))
         key = load_or_make(request.app.state.settings.store.key_file)
         lines = proof_lines(engine, key, device, period, time.time_ns(), records)
         first = next(lines)
     except UsageError as error:
-        raise HTTPException(404 if "is no time" not in str(error) else 422, str(error)) from error
+        raise HTTPException(404, str(error)) from error
 
     def text() -> Iterator[str]:
         yield first + "\n"

@@ -7,15 +7,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 
 from cloud.api import models
+from cloud.api.asked import After, From, Limit, To, Whole, period_of
 from cloud.packml import RESULTS
 from cloud.store import queries
 from cloud.summary import device_state
 
 router = APIRouter()
-
-After = Annotated[int, Query(ge=0, le=2**63 - 1, description="`id` of the last row that you have; 0 to begin")]
-Limit = Annotated[int, Query(ge=1, le=queries.LIMIT)]
-Whole = Annotated[int | None, Query(ge=-(2**63), le=2**63 - 1)]
 
 
 @router.get("/devices", response_model=list[models.Device])
@@ -30,12 +27,15 @@ def events(
     device: str | None = None,
     stream: str | None = None,
     kind: str | None = None,
+    start: From = None,
+    end: To = None,
     after: After = 0,
     limit: Limit = 100,
 ) -> Any:
     """Events in the order of arrival."""
     equal = {"device": device, "stream": stream, "kind": kind}
-    return page(queries.events(request.app.state.engine, equal, after, limit), limit)
+    wanted = queries.Page(after, limit, period_of(start, end))
+    return page(queries.events(request.app.state.engine, equal, wanted), limit)
 
 
 @router.get("/decisions", response_model=models.DecisionPage)
@@ -48,13 +48,16 @@ def decisions(
     part_seq: Whole = None,
     serial: Whole = None,
     lot: Whole = None,
+    start: From = None,
+    end: To = None,
     after: After = 0,
     limit: Limit = 100,
 ) -> Any:
     """Decisions in the order of arrival, those that a crash left unrecorded included."""
     equal = {"device": device, "kind": kind, "result": result, "part_epoch": part_epoch, "part_seq": part_seq}
     equal |= {"serial": serial, "lot": lot}
-    found = queries.decisions(request.app.state.engine, equal, after, limit)
+    wanted = queries.Page(after, limit, period_of(start, end))
+    found = queries.decisions(request.app.state.engine, equal, wanted)
     return page([named(row) for row in found], limit)
 
 

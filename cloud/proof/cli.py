@@ -8,11 +8,11 @@ import argparse
 import json
 import time
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
-from cloud.proof.statement import Period, proof_lines
+from cloud.period import parse_period
+from cloud.proof.statement import proof_lines
 from cloud.proof.verify import Verdict, verify
 from cloud.settings import load_cloud
 from cloud.store.opening import open_store
@@ -21,16 +21,6 @@ from edge_runtime.errors import EndpointError, UsageError
 from edge_runtime.identity import load_or_make
 
 TIMEOUT_S = 60.0
-
-
-def parse_time(text: str) -> int:
-    """ISO 8601 to ns; without a zone it is UTC. UsageError otherwise."""
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise UsageError(f"{text!r} is no time; expected ISO 8601, such as 2026-11-24T08:00:00Z") from error
-    found = found if found.tzinfo else found.replace(tzinfo=UTC)
-    return round(found.timestamp() * 1_000_000) * 1000
 
 
 def main(argv: list[str]) -> int:
@@ -68,7 +58,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
 def _fetch(args: argparse.Namespace) -> Iterator[str]:
     times = {"from": args.start, "to": args.end}
     known = {name: text for name, text in times.items() if text is not None}
-    period = Period(*(None if times[name] is None else parse_time(times[name]) for name in ("from", "to")))
+    period = parse_period(args.start, args.end)
     if args.config:
         store = load_cloud(args.config).store
         engine, key = open_store(store.address), load_or_make(store.key_file)

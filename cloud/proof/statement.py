@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection, Engine, Row, func, select
 
+from cloud.period import Period
 from cloud.proof import SIGNED_PREFIX
 from cloud.store import tables as t
 from cloud.store.intervals import Given, Span
@@ -29,13 +30,6 @@ PAGE = 1000
 GAPS_LISTED = 1000
 FINDINGS_LISTED = 100
 SECOND_NS = 1_000_000_000
-
-
-class Period(NamedTuple):
-    """Wall time of the records in ns; None: open."""
-
-    start_ns: int | None = None
-    end_ns: int | None = None
 
 
 class Counted(NamedTuple):

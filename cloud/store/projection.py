@@ -5,18 +5,16 @@ A field that is missing or of another type is null: a device with another versio
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from cloud.messages import INT64_MAX, plain_text
+from edge_runtime.wire import latency
 from edge_runtime.wire.envelope import Event
 
 STREAM = "decision"
 INT32_MAX = 2**31 - 1
-#: upper edges of the latency histogram; the last bucket has none
-LATENCY_EDGES_MS = (1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100)
 
 #: (stream, kind) of which the newest Event tells how a device is now
 LATEST = {("metric", "control"), ("health", "health"), ("health", "model_loaded")}
@@ -44,7 +42,7 @@ def count(row: Mapping[str, Any], counters: Counter[str]) -> None:
     if row["result"] is not None:
         counters[f"result:{row['result']}"] += 1
     if row["latency_us"] is not None:
-        counters[f"latency:{bisect_left(LATENCY_EDGES_MS, row['latency_us'] / 1000)}"] += 1
+        counters[f"latency:{latency.bucket(row['latency_us'])}"] += 1
 
 
 def _integer(value: Any) -> int | None:

@@ -6,57 +6,115 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Engine, Select, Table, and_, func, select
+from sqlalchemy import ColumnElement, Connection, Engine, Select, Table, and_, func, literal_column, select
 
 from cloud.messages import json_text
 from cloud.packml import DIVERTED
+from cloud.period import Period
 from cloud.store import tables as t
+from cloud.store.database import is_postgresql, settled
+from cloud.store.projection import STREAM
 
 LIMIT = 1000
 Row = dict[str, Any]
+COMMON = 0.01
 SECOND_NS = 1_000_000_000
 RATE_WINDOW_NS = 30 * SECOND_NS
 #: the shortest span that a rate is taken over: an outbox that empties at once is no fast line
 RATE_SPAN_S = 5.0
 
 
-def rows(engine: Engine, table: Table, equal: Mapping[str, Any], after: int, limit: int) -> list[Row]:
-    """A page of `table`: rows with id > `after` whose columns equal what is not None in `equal`."""
-    where = [table.c[name] == value for name, value in equal.items() if value is not None]
-    query = select(table).where(table.c.id > after, *where).order_by(table.c.id).limit(min(limit, LIMIT))
-    return _fetch(engine, query)
+class Page(NamedTuple):
+    """`after`: the `id` of the last row that the caller has. `period`: of `time_ns`, the end not included."""
+
+    after: int = 0
+    limit: int = LIMIT
+    period: Period = Period()
 
 
-def events(engine: Engine, equal: Mapping[str, Any], after: int, limit: int) -> list[Row]:
-    found = rows(engine, t.event, equal, after, limit)
-    return [row | {"body": _body(row["record"])} for row in found]
+def within(period: Period) -> list[ColumnElement[bool]]:
+    start_ns, end_ns = period
+    time_ns = t.event.c.time_ns
+    bounds = [time_ns >= start_ns if start_ns is not None else None, time_ns < end_ns if end_ns is not None else None]
+    return [bound for bound in bounds if bound is not None]
 
 
-def _body(record: str) -> Any:
+def paged(connection: Connection, ids: ColumnElement[int], page: Page) -> list[ColumnElement[bool]]:
+    """The condition of a page: what is committed later never has an id within it."""
+    upto = settled(connection)
+    return [ids > page.after, *([ids <= upto] if upto is not None else []), *within(page.period)]
+
+
+def _equal(connection: Connection, table: Table, equal: Mapping[str, Any], page: Page) -> list[ColumnElement[bool]]:
+    """Columns equal what is not None in `equal`.
+
+    SQLite, which keeps no statistics, would look up a device in an index and sort all of its rows for every page; where
+    the device has many, walking along the ids finds a page sooner."""
+    given = {name: value for name, value in equal.items() if value is not None}
+    where = [table.c[name] == value for name, value in given.items() if name != "device"]
+    if "device" in given:
+        walk = not is_postgresql(connection) and page.period == Period() and _is_common(connection, table, given)
+        column: ColumnElement[str] = literal_column(f"+{table.name}.device") if walk else table.c.device
+        where.append(column == given["device"])
+    return where
+
+
+def _is_common(connection: Connection, table: Table, given: Mapping[str, Any]) -> bool:
+    s = t.span.c
+    stored = select(func.coalesce(func.sum(s.last - s.first + 1), 0))
+    stored = stored.where(s.stream == STREAM) if table is t.decision else stored
+    of_device = stored.where(s.device == given["device"])
+    if "stream" in given:
+        of_device = of_device.where(s.stream == given["stream"])
+    share = connection.execute(of_device).scalar_one() / max(1, connection.execute(stored).scalar_one())
+    return float(share) > COMMON
+
+
+def events(engine: Engine, equal: Mapping[str, Any], page: Page = Page()) -> list[Row]:  # noqa: B008
+    e = t.event
+    with engine.connect() as connection:
+        query = select(e).where(*paged(connection, e.c.id, page), *_equal(connection, e, equal, page))
+        found = _all(connection, query.order_by(e.c.id).limit(min(page.limit, LIMIT)))
+    return [row | {"body": body_of(row["record"])} for row in found]
+
+
+def body_of(record: str) -> Any:
     """The body of a record line, as JSON that every reader takes."""
     return json.loads(json_text(json.loads(record)["body"]))
 
 
-def decisions(engine: Engine, equal: Mapping[str, Any], after: int, limit: int) -> list[Row]:
-    return rows(engine, t.decision, equal, after, limit)
-
-
-def diverted_after(engine: Engine, after: int, limit: int) -> list[Row]:
-    """Diverted parts that arrived after the row `after`: the newest `limit`, oldest first."""
-    d = t.decision
-    query = select(d).where(d.c.id > after, d.c.result.in_(DIVERTED)).order_by(d.c.id.desc()).limit(limit)
-    return _fetch(engine, query)[::-1]
-
-
-def last_decision_id(engine: Engine) -> int:
+def decisions(engine: Engine, equal: Mapping[str, Any], page: Page = Page()) -> list[Row]:  # noqa: B008
+    """With the time of their Events."""
+    d, e = t.decision, t.event
+    same = and_(e.c.id == d.c.id, e.c.wall_ns == d.c.wall_ns)  # wall_ns names the partition
     with engine.connect() as connection:
-        return int(connection.execute(select(func.max(t.decision.c.id))).scalar() or 0)
+        query = select(d, e.c.time_ns, e.c.time_source).join(e, same)
+        query = query.where(*paged(connection, d.c.id, page), *_equal(connection, d, equal, page))
+        return _all(connection, query.order_by(d.c.id).limit(min(page.limit, LIMIT)))
+
+
+def diverted_after(engine: Engine, after: int, limit: int) -> tuple[list[Row], int]:
+    """Diverted parts that arrived after the row `after`: the newest `limit`, oldest first; and the row to go on from."""
+    d = t.decision
+    with engine.connect() as connection:
+        upto = settled(connection)
+        if upto is None:
+            upto = int(connection.execute(select(func.max(d.c.id))).scalar() or 0)
+        query = select(d).where(d.c.id > after, d.c.id <= upto, d.c.result.in_(DIVERTED))
+        found = _all(connection, query.order_by(d.c.id.desc()).limit(limit))
+    return found[::-1], max(after, upto)
 
 
 def rejections(engine: Engine, after: int, limit: int) -> list[Row]:
-    return rows(engine, t.rejection, {}, after, limit)
+    r = t.rejection
+    return _fetch(engine, select(r).where(r.c.id > after).order_by(r.c.id).limit(min(limit, LIMIT)))
+
+
+def has_device(engine: Engine, device: str) -> bool:
+    with engine.connect() as connection:
+        return connection.execute(select(t.device.c.device).where(t.device.c.device == device)).first() is not None
 
 
 def devices(engine: Engine) -> list[Row]:

@@ -6,22 +6,28 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 
 from cloud.app import make_app
+from cloud.export.parquet import Wanted, pages
 from cloud.messages import Item, Rejection, Status
 from cloud.security import HEADERS, host_name
 from cloud.settings import CloudSettings
 from cloud.simulator import Simulator
+from cloud.store import queries
+from cloud.store import tables as t
+from cloud.store.database import Added
 from cloud.summary import summarise
 from cloud.tests.databases import commit
 from cloud.tests.made import PLACE, batch, decision, event
 
+HOUR_NS = 3_600_000_000_000
 STATS = {"recall": 0.97, "overkill": 0.02, "trigger_to_answer_ms": {"p50": 2.1}}
 
 
@@ -109,6 +115,79 @@ def test_a_decision_has_every_field(filled: Engine) -> None:
         "latency_us": 25000,
     }
     assert {name: found[name] for name in shown} == shown
+
+
+def test_a_period_of_the_time_that_the_cloud_stamped(engine: Engine) -> None:
+    known = [replace(decision(n), wall_ns=n * HOUR_NS, wall_uncertainty_ns=1000) for n in range(1, 6)]
+    unset = [replace(event(n, "alarm", "hot"), mono_ns=n) for n in range(1, 3)]  # its clock says 2023
+    commit(engine, [batch([*known, *unset])], 100 * HOUR_NS)
+    period = {"from": "1970-01-01T02:00:00Z", "to": "1970-01-01T04:00:00"}
+    found = get(engine, "/api/v1/events", **period).json()["items"]
+    assert [(e["seq"], e["time_ns"], e["time_source"]) for e in found] == [
+        (2, 2 * HOUR_NS, "device"),
+        (3, 3 * HOUR_NS, "device"),
+    ]
+    assert [d["seq"] for d in get(engine, "/api/v1/decisions", **period).json()["items"]] == [2, 3]
+    (first, *_) = get(engine, "/api/v1/decisions", **{"from": "1970-01-01T05:00:00Z"}).json()["items"]
+    assert (first["time_ns"], first["time_source"]) == (5 * HOUR_NS, "device")
+    tied, _ = get(engine, "/api/v1/events", stream="alarm", to="1970-01-02").json()["items"]
+    assert (tied["time_source"], tied["wall_ns"] > 365 * 24 * HOUR_NS) == ("boot", True)
+    assert tied["time_ns"] < 6 * HOUR_NS
+    for query in ("from=x", "to=0001-01-01", "from=2024-01-02&to=2024-01-01"):
+        assert get(engine, f"/api/v1/decisions?{query}").status_code == 422
+
+
+@pytest.mark.parametrize("common", [0.0, 2.0])
+def test_a_page_is_the_same_whichever_way_it_was_found(
+    engine: Engine, common: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "COMMON", common)
+    other = replace(PLACE, device="dev2")
+    mine = [decision(n) for n in range(1, 40)]
+    commit(engine, [batch(mine), batch([replace(e, device="dev2") for e in mine], place=other)], 1)
+    for path in ("events", "decisions"):
+        seqs, after = [], 0
+        while after is not None:
+            page = get(engine, f"/api/v1/{path}", device="dev2", after=after, limit=7).json()
+            assert {item["device"] for item in page["items"]} <= {"dev2"}
+            seqs += [item["seq"] for item in page["items"]]
+            after = page["next_after"]
+        assert seqs == list(range(1, 40))
+
+
+def test_sqlite_walks_along_the_ids_where_a_device_is_common(sqlite: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit(sqlite, [batch([decision(n) for n in range(1, 20)])], 1)
+    with sqlite.connect() as connection:
+        for common in (0.01, 1.0):
+            monkeypatch.setattr(queries, "COMMON", common)
+            where = queries._equal(connection, t.event, {"device": "dev1"}, queries.Page())
+            query = select(t.event).where(t.event.c.id > 5, *where).order_by(t.event.c.id).limit(5)
+            text = str(query.compile(sqlite, compile_kwargs={"literal_binds": True}))
+            plan = " ".join(str(row) for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}"))
+            assert ("USING INTEGER PRIMARY KEY" in plan) == (common == 0.01), plan
+            assert ("TEMP B-TREE" in plan) == (common == 1.0), plan
+
+
+def test_what_commits_late_is_never_behind_a_reader(engine: Engine) -> None:
+    """On PostgreSQL another writer may hold lower ids than those that are committed already."""
+    if engine.dialect.name != "postgresql":
+        pytest.skip("one writer")
+    commit(engine, [batch([decision(1, result=2)])], 1)
+    with engine.connect() as slow:
+        held = Added(slow).ids(3)  # by a worker that has not committed yet
+        commit(engine, [batch([decision(2, result=2)])], 1)
+        assert [e["seq"] for e in get(engine, "/api/v1/events").json()["items"]] == [1]
+        assert [d["seq"] for d in get(engine, "/api/v1/decisions").json()["items"]] == [1]
+        rows, upto = queries.diverted_after(engine, 0, 10)
+        assert [row["seq"] for row in rows] == [1]
+        assert upto < min(held)
+        assert [len(page) for page in pages(engine, Wanted())] == [1]
+        slow.commit()
+    after = get(engine, "/api/v1/events").json()["items"][0]["id"]
+    assert [e["seq"] for e in get(engine, "/api/v1/events", after=after).json()["items"]] == [2]
+    rows, upto = queries.diverted_after(engine, upto, 10)
+    assert [row["seq"] for row in rows] == [2]
+    assert upto > max(held)
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=1001", "after=-1", "limit=x", f"after={2**63}", f"serial={2**64}"])
@@ -223,5 +302,7 @@ def test_another_host_name_is_refused(engine: Engine) -> None:
 
 def test_openapi_names_every_route(engine: Engine) -> None:
     found = get(engine, "/api/v1/openapi.json").json()["paths"]
-    names = ("health", "summary", "stream", "devices", "events", "decisions", "rejections", "devices/{device}/proof")
+    names = ["health", "summary", "stream", "devices", "events", "decisions", "rejections", "devices/{device}/proof"]
+    names += ["key", "devices/{device}/desired", "devices/{device}/commands", "devices/{device}/commands/{number}"]
+    names += ["series", "export.parquet"]
     assert set(found) == {f"/api/v1/{name}" for name in names}

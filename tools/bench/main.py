@@ -1,4 +1,4 @@
-"""`gudgeon bench loop|infer|outbox|uplink|ingest`: a table for people, `--json` for programs. Ratios to a floor measured in
+"""`gudgeon bench loop|infer|outbox|uplink|ingest|pdm`: a table for people, `--json` for programs. Ratios to a floor measured in
 the same run: absolute times on a busy machine tell little."""
 
 from __future__ import annotations
@@ -59,9 +59,19 @@ def _ingest(args: argparse.Namespace) -> int:
     return 0
 
 
+def _pdm(args: argparse.Namespace) -> int:
+    os.environ.update(ENVIRONMENT)
+    from tools.bench import pdm
+
+    with tempfile.TemporaryDirectory() as folder:
+        result = pdm.run(Path(folder), args.count)
+    print(json.dumps(result) if args.json else pdm.table(result))
+    return 0
+
+
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="gudgeon bench", description=__doc__)
-    parser.add_argument("what", choices=("loop", "infer", "outbox", "uplink", "ingest"))
+    parser.add_argument("what", choices=("loop", "infer", "outbox", "uplink", "ingest", "pdm"))
     parser.add_argument("--bundle", type=Path, default=default_bundle(), metavar="BUNDLE_DIR")
     parser.add_argument(
         "--count", type=int, default=300, help="measurements of each kind (300); uplink: records a round ÷ 50"
@@ -70,13 +80,20 @@ def main(argv: list[str]) -> int:
         "--engine", choices=("auto", "onnxruntime", "litert"), default="auto", help="loop: on which engine"
     )
     parser.add_argument("--folder", type=Path, help="outbox, uplink, ingest: on which disk")
+    parser.add_argument(
+        "--flush-ms", type=float, default=0.0, help="outbox: as on a disk whose every flush takes so much longer (0)"
+    )
     parser.add_argument("--rows", type=int, default=40_000, help="ingest: rows of each round (40000)")
     parser.add_argument("--rounds", type=int, default=5, help="ingest: rounds (5)")
     parser.add_argument("--no-memory", action="store_true", help="loop: leave out the comparison of memory")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
+    if not 0 <= args.flush_ms <= 1000:
+        parser.error(f"argument --flush-ms: {args.flush_ms:g} is not within 0 and 1000")
     if args.what == "ingest":
         return _ingest(args)
+    if args.what == "pdm":
+        return _pdm(args)
     if args.bundle is None and args.what in ("loop", "infer"):
         raise BundleError("no bundle: name one with --bundle BUNDLE_DIR")
     os.environ.update(ENVIRONMENT)  # as `control` is started; it counts only before NumPy is imported
@@ -84,7 +101,10 @@ def main(argv: list[str]) -> int:
     if args.what == "outbox":
         from tools.bench import outbox
 
-        result = outbox.run(args.folder, args.count)
+        slower = args.flush_ms > 0
+        result = (
+            outbox.run_slower(args.folder, args.count, args.flush_ms) if slower else outbox.run(args.folder, args.count)
+        )
     elif args.what == "uplink":
         from tools.bench import uplink
 

@@ -37,7 +37,9 @@ def view() -> FeatureView:
     bands = [Feature("log_energy", low_hz=low, high_hz=low + BAND_HZ) for low in range(0, int(RATE_HZ / 2), BAND_HZ)]
     knocks = [Feature("envelope", low_hz=low, high_hz=low + ENVELOPE_HZ) for low in range(0, BAND_HZ, ENVELOPE_HZ)]
     kinds = [Feature(kind) for kind in SHAPE]
-    return FeatureView("bearing", "1", (TagView("vibration", hold_s=0.0),), (*kinds, *bands, *knocks), 1 / RATE_HZ, WINDOW)
+    return FeatureView(
+        "bearing", "1", (TagView("vibration", hold_s=0.0),), (*kinds, *bands, *knocks), 1 / RATE_HZ, WINDOW
+    )
 
 
 def read(folder: Path) -> dict[str, Floats]:

@@ -35,7 +35,7 @@ class Settings:
     the training rows counts as normal (`scaler`). `rate`: the stated share of normal rows above the threshold.
     `levels`: one rate each for low, medium, high, critical, none above `rate`."""
 
-    members: tuple[str, ...] = ("distance", "pca", "dense", "conv")
+    members: tuple[str, ...] = ("distance", "dense", "conv")
     drift: float = 1.0
     folds: int = 4
     rate: float = 1e-3
@@ -92,8 +92,8 @@ def fit(runs: Sequence[Floats], view: FeatureView, settings: Settings, report: R
 def check(settings: Settings) -> None:
     if unknown := [name for name in settings.members if name not in MEMBERS]:
         raise DataError(f"no model {unknown[0]!r}; there are {', '.join(MEMBERS)}")
-    if not settings.members or settings.members == ("forest",):
-        raise DataError("expected at least one model beside forest, which does not say which tag it is")
+    if not settings.members:
+        raise DataError(f"no model named; there are {', '.join(MEMBERS)}")
     if any(level > settings.rate for level in settings.levels):
         raise DataError(f"the rates of severities must not be above the false-alarm rate {settings.rate}")
 
@@ -242,7 +242,7 @@ def _parts(inputs: Inputs, size: int) -> list[Inputs]:
 
 def _usable(columns: Floats, history: int) -> NDArray[np.bool_]:
     """Where a whole history of columns without a hole ends."""
-    good = np.isfinite(columns).all(1)
+    good = np.asarray(np.isfinite(columns).all(1))
     if len(good) < history:
         return np.zeros(0, bool)
-    return np.lib.stride_tricks.sliding_window_view(good, history).all(-1)
+    return np.asarray(np.lib.stride_tricks.sliding_window_view(good, history).all(-1))

@@ -1,7 +1,7 @@
 """An anomaly model's ONNX graph, written operator by operator: members side by side, one score, one share a tag.
 
     input x (n, history, columns), scaled
-    member m  →  error (n, 1) and, where it has one, error by column (n, columns)
+    member m  →  error (n, 1) and error by column (n, columns)
     score     =  mean over members of error / unit        unit: the member's own median on held-out normal rows
     share     =  each member's errors by column over their sum, mean over members, added up by tag
 
@@ -22,6 +22,7 @@ OPSET = 17
 ML_OPSET = 3
 IR_VERSION = 9
 FLOOR = 1e-6
+DENSE, CONV = "dense", "conv"  # prefixes of the nodes that are worth quantising
 
 
 class Builder:
@@ -85,15 +86,14 @@ class Builder:
 
 
 def finish(
-    b: Builder, members: Sequence[tuple[str, str | None]], units: Sequence[float], tags_of_columns: NDArray[np.float32]
+    b: Builder, members: Sequence[tuple[str, str]], units: Sequence[float], tags_of_columns: NDArray[np.float32]
 ) -> str:
     """[score, shares] of members' (error, error by column); `tags_of_columns` (columns, tags), each row's sum 1."""
     scores, shares = [], []
     for (error, by_column), unit in zip(members, units, strict=True):
         scores.append(b.add("Mul", [error, b.constant([[1.0 / max(unit, FLOOR)]])]))
-        if by_column is not None:
-            whole = b.add("Add", [b.row_sum(by_column), b.constant([[FLOOR]])])
-            shares.append(b.add("Div", [by_column, whole]))
+        whole = b.add("Add", [b.row_sum(by_column), b.constant([[FLOOR]])])
+        shares.append(b.add("Div", [by_column, whole]))
     by_tag = b.add("MatMul", [_mean(b, shares), b.constant(tags_of_columns)])
     total = b.add("Add", [b.row_sum(by_tag), b.constant([[FLOOR]])])
     return b.add("Concat", [_mean(b, scores), b.add("Div", [by_tag, total])], axis=1)

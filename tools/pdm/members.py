@@ -4,7 +4,8 @@
                what normal does by itself.
     pca        T² and Q of the newest columns (principal components of `PCA_VARIANCE` of the variance), the root of the
                larger of both in units of their own median: the honest baseline
-    forest     isolation forest (Liu et al. 2008) of scikit-learn on the newest columns, as a tree ensemble; only here
+    forest     isolation forest (Liu et al. 2008) of scikit-learn on the newest columns, as a tree ensemble. A forest does
+               not say which column it is: the squares of the scaled columns stand in for that.
     dense      autoencoder of the newest columns (`networks.Dense`)
     conv       1-D convolutional autoencoder of the whole history (`networks.Conv`)
 
@@ -31,7 +32,7 @@ TREES, TREE_SAMPLES = 64, 128
 class Recipe:
     """What the networks are trained with; the other members have nothing to choose."""
 
-    epochs: int = 200
+    epochs: int = 60
     learning_rate: float = 3e-3
     batch: int = 128
     noise: float = 0.1
@@ -40,15 +41,15 @@ class Recipe:
 
 
 class Member(Protocol):
-    def write(self, b: Builder, x: str, newest: str) -> tuple[str, str | None]:
-        """(error (n, 1), error by column (n, columns) or None) for the inputs `x` and their newest rows."""
+    def write(self, b: Builder, x: str, newest: str) -> tuple[str, str]:
+        """(error (n, 1), error by column (n, columns)) for the inputs `x` and their newest rows."""
 
 
 @dataclass(frozen=True)
 class Distance:
     columns: int
 
-    def write(self, b: Builder, x: str, newest: str) -> tuple[str, str | None]:
+    def write(self, b: Builder, x: str, newest: str) -> tuple[str, str]:
         squares = b.square(newest)
         return b.root_of_mean(squares, self.columns), squares
 
@@ -65,7 +66,7 @@ class Pca:
     t2_unit: float
     q_unit: float
 
-    def write(self, b: Builder, x: str, newest: str) -> tuple[str, str | None]:
+    def write(self, b: Builder, x: str, newest: str) -> tuple[str, str]:
         centred = b.add("Sub", [newest, b.constant(self.mean)])
         scores = b.add("MatMul", [centred, b.constant(self.axes)])
         t2 = b.row_sum(b.add("Mul", [b.square(scores), b.constant(1.0 / (self.variance * self.t2_unit))]))
@@ -98,13 +99,13 @@ class Forest:
     trees: tuple[dict[str, NDArray[Any]], ...]
     normal_depth: float
 
-    def write(self, b: Builder, x: str, newest: str) -> tuple[str, str | None]:
+    def write(self, b: Builder, x: str, newest: str) -> tuple[str, str]:
         attributes: dict[str, list[Any]] = {f"nodes_{k}": [] for k in NODE_FIELDS}
         targets: dict[str, list[Any]] = {f"target_{k}": [] for k in ("treeids", "nodeids", "ids", "weights")}
         for number, tree in enumerate(self.trees):
             leaf = tree["feature"] < 0
             count = len(leaf)
-            values = {
+            columns = {
                 "treeids": [number] * count,
                 "nodeids": list(range(count)),
                 "featureids": np.where(leaf, 0, tree["feature"]).tolist(),
@@ -114,17 +115,15 @@ class Forest:
                 "falsenodeids": np.where(leaf, 0, tree["right"]).tolist(),
             }
             for key in NODE_FIELDS:
-                attributes[f"nodes_{key}"] += values[key]
+                attributes[f"nodes_{key}"] += columns[key]
             leaves = np.flatnonzero(leaf).tolist()
             targets["target_treeids"] += [number] * len(leaves)
             targets["target_nodeids"] += leaves
             targets["target_ids"] += [0] * len(leaves)
             targets["target_weights"] += (-tree["path"][leaves] / len(self.trees) / self.normal_depth).tolist()
-        depth = b.add(
-            "TreeEnsembleRegressor", [newest], domain="ai.onnx.ml", n_targets=1, aggregate_function="SUM",
-            **attributes, **targets,
-        )  # fmt: skip
-        return b.add("Exp", [b.add("Mul", [depth, b.constant([[np.log(2.0)]])])]), None
+        values: dict[str, Any] = {**attributes, **targets, "n_targets": 1, "aggregate_function": "SUM"}
+        depth = b.add("TreeEnsembleRegressor", [newest], domain="ai.onnx.ml", **values)
+        return b.add("Exp", [b.add("Mul", [depth, b.constant([[np.log(2.0)]])])]), b.square(newest)
 
 
 NODE_FIELDS = ("treeids", "nodeids", "featureids", "values", "modes", "truenodeids", "falsenodeids")

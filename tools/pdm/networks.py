@@ -15,13 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from tools.pdm.graph import Builder
+from tools.pdm.graph import CONV, DENSE, Builder
 
 if TYPE_CHECKING:
     from tools.pdm.members import Inputs, Recipe
 
 INPUT_LIMIT = 6.0
-DENSE, CONV = "dense", "conv"  # prefixes of the nodes that are worth quantising
 Array = NDArray[np.float32]
 
 
@@ -30,7 +29,7 @@ class DenseAutoencoder:
     layers: tuple[tuple[Array, Array, bool], ...]
     """(weight (inputs, outputs), bias, followed by a ReLU) of each layer."""
 
-    def write(self, b: Builder, x: str, newest: str) -> tuple[str, str | None]:
+    def write(self, b: Builder, x: str, newest: str) -> tuple[str, str]:
         hidden = newest
         for weight, bias, relu in self.layers:
             hidden = b.dense(hidden, weight, bias, DENSE)
@@ -49,7 +48,7 @@ class ConvAutoencoder:
     history: int
     columns: int
 
-    def write(self, b: Builder, x: str, newest: str) -> tuple[str, str | None]:
+    def write(self, b: Builder, x: str, newest: str) -> tuple[str, str]:
         length = self.history
         turned = b.add("Transpose", [x], perm=[0, 2, 1])
         hidden = b.reshape(turned, (-1, self.columns, 1, length))
@@ -74,6 +73,10 @@ class ConvAutoencoder:
         return b.root_of_mean(by_column, self.columns), by_column
 
 
+def limit_threads(count: int) -> None:
+    torch.set_num_threads(count)
+
+
 def fit_dense(inputs: Inputs, recipe: Recipe, seed: int) -> DenseAutoencoder:
     columns = inputs.shape[2]
     middle = recipe.bottleneck or max(2, columns // 3)
@@ -84,7 +87,7 @@ def fit_dense(inputs: Inputs, recipe: Recipe, seed: int) -> DenseAutoencoder:
         nn.Linear(columns, wide), nn.ReLU(), nn.Linear(wide, middle), nn.Linear(middle, wide), nn.ReLU(),
         nn.Linear(wide, columns),
     )  # fmt: skip
-    _train(network, torch.from_numpy(np.ascontiguousarray(inputs[:, -1])), recipe, seed)
+    _train(network, torch.from_numpy(inputs[:, -1].copy()), recipe, seed)
     layers = [layer for layer in network if isinstance(layer, nn.Linear)]
     relu = (True, False, True, False)  # the narrow layer is linear
     return DenseAutoencoder(tuple((_array(m.weight).T, _array(m.bias), r) for m, r in zip(layers, relu, strict=True)))

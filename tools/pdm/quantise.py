@@ -13,12 +13,12 @@ import onnx
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-from tools.pdm.networks import CONV, DENSE
+from tools.pdm.graph import CONV, DENSE
 
 CALIBRATION_INPUTS = 256
 
 
-class _Inputs(CalibrationDataReader):  # type: ignore[misc]
+class _Inputs(CalibrationDataReader):
     def __init__(self, inputs: NDArray[np.float32]) -> None:
         self._left: Iterator[NDArray[np.float32]] = iter(inputs)
 

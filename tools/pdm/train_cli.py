@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 from rich.console import Console
@@ -32,6 +31,7 @@ from tools.pdm.calibrate import METHODS
 from tools.pdm.fit import Fitted, Report, Settings
 from tools.pdm.members import MEMBERS, Recipe
 from tools.pdm.table import Recording, read_all
+from tools.pipeline.pack import check_place
 
 Floats = NDArray[np.float64]
 FP32, INT8 = "model.fp32.onnx", "model.int8.onnx"
@@ -77,6 +77,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     add("--smooth-rows", type=int, default=1, help="median of the last N scores (default: %(default)s)")
     add("--epochs", type=int, default=Recipe().epochs, help="passes over the rows (default: %(default)s)")
+    add("--int8", choices=("auto", "always", "never"), default="auto", help="auto: where its file is smaller (default)")
     add("--seed", type=int, default=0, help="default: %(default)s")
     add("--threads", type=int, default=1, help="processor threads (default: %(default)s)")
     add("--json", action="store_true", help="print the summary as JSON")
@@ -93,8 +94,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def main(argv: list[str]) -> int:
+    from tools.pdm import networks
+
     args = parse(argv)
-    torch.set_num_threads(args.threads)
+    networks.limit_threads(args.threads)
     with shown_progress(Console(stderr=True)) as report:
         summary = train(args, time.time(), report)
     if args.json:
@@ -108,7 +111,7 @@ def train(
     args: argparse.Namespace, now_s: float, report: Report, key: Ed25519PrivateKey | None = None
 ) -> dict[str, Any]:
     """Read, fit, quantise, pack; the summary that `--json` prints."""
-    pack.check_place(args.out)
+    check_place(args.out)
     started = time.perf_counter()
     recordings = read_all(args.data, args.time, args.ignore, now_s)
     if args.normal_rows:
@@ -129,14 +132,7 @@ def train(
         recipe=replace(Recipe(), epochs=args.epochs),
     )
     fitted = fit.fit(runs, view, settings, report)
-    int8 = quantise.quantised(fitted.onnx, fitted.inputs)
-    models = [pack.Model(FP32, "fp32", fitted.onnx)]
-    models += [pack.Model(INT8, "int8", int8)] if int8 is not None else []
-    error = (
-        float(np.abs(fit.run(int8, fitted.inputs)[:, 0] - fit.run(fitted.onnx, fitted.inputs)[:, 0]).max())
-        if int8
-        else 0
-    )
+    models, int8_figures = variants_of(fitted, args.int8)
     training = {
         "files": [r.name for r in recordings][:100],
         "rows": int(sum(len(run) for run in runs)),
@@ -145,11 +141,28 @@ def train(
         "duration_s": round(time.perf_counter() - started, 1),
         "settings": json.loads(json.dumps(asdict(settings))),
     }
-    draft = manifest_of(args, fitted, settings, training, {"int8_score_error": round(error, 5)})
+    draft = manifest_of(args, fitted, settings, training, int8_figures)
     windows = pack.golden_windows(runs, fitted.view.rows, 12, np.random.default_rng(args.seed))
     reference = pack.quantiles(fitted.inputs, np.concatenate(fitted.held_out))
     manifest = pack.pack(args.out, draft, models, windows, reference, key)
     return summary_of(args.out, manifest)
+
+
+def variants_of(fitted: Fitted, wanted: str) -> tuple[list[pack.Model], dict[str, float]]:
+    """FP32, and INT8 where it is wanted or pays; what it costs is measured on the training inputs in any case."""
+    models = [pack.Model(FP32, "fp32", fitted.onnx)]
+    int8 = None if wanted == "never" else quantise.quantised(fitted.onnx, fitted.inputs)
+    if int8 is None:
+        return models, {}
+    single, small = (fit.run(graph, fitted.inputs)[:, 0] for graph in (fitted.onnx, int8))
+    if wanted == "always" or len(int8) < len(fitted.onnx):
+        models.append(pack.Model(INT8, "int8", int8))
+    return models, {
+        "int8_score_error": round(float(np.abs(small - single).max()), 5),
+        "fp32_score_max": round(float(single.max()), 5),
+        "fp32_bytes": len(fitted.onnx),
+        "int8_bytes": len(int8),
+    }
 
 
 def usable_tags(recordings: list[Recording], view: FeatureView | None) -> tuple[list[Recording], tuple[str, ...]]:
@@ -232,7 +245,7 @@ def summary_of(out: Path, manifest: SeriesManifest) -> dict[str, Any]:
         "view_sha256": manifest.view_sha256,
         "calibration": asdict(manifest.calibration),
         "variants": {v.name: (out / v.file).stat().st_size for v in manifest.variants},
-        "int8_score_error": manifest.metrics["int8_score_error"],
+        "quantised": dict(manifest.metrics),
         "duration_s": manifest.training["duration_s"],
     }
 

@@ -86,6 +86,11 @@ def _until_empty(outbox: Outbox) -> None:
         time.sleep(0.05)
 
 
+def _until_draining(outbox: Outbox, records: int) -> None:
+    while (waits := outbox.backlog().get("telemetry")) and waits.records >= records:
+        time.sleep(0.005)
+
+
 def latencies_ms(cloud: sqlite3.Connection, after: int, upto: int) -> list[float]:
     """Append to ingest, by the two wall times, which are of one clock here."""
     rows = cloud.execute(
@@ -121,6 +126,7 @@ def run(records: int, folder: Path, quiet: bool = False) -> dict[str, Any]:
                 progress.update(task, completed=records - (waits.records if waits else 0))
                 return waits is None
 
+            _until_draining(outbox, records)  # link starts, and dials: what is appended meanwhile is no live record
             during = live(outbox, poke, drained)
             took_s = time.monotonic() - begin_s
             _until_empty(outbox)

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
-from cloud.proof.cli import main, parse_time
-from cloud.proof.statement import Period, count, proof_lines
+from cloud.period import Period, parse_time
+from cloud.proof.cli import main
+from cloud.proof.statement import count, proof_lines
 from cloud.proof.verify import Verdict, verify
 from cloud.store.intervals import Given, Span, runs
 from cloud.tests.databases import KINDS, commit, empty_store

@@ -1,0 +1,1 @@
+"""Events as Parquet files: `gudgeon export` and `/export.parquet`."""
