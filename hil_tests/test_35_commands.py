@@ -95,6 +95,7 @@ def test_a_command_moves_the_line_and_the_guard_keeps_it(tmp_path: Path) -> None
         assert [c["ended"] for c in told] == ["done", "done", "refused", "refused", "refused"]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_without_the_clouds_key_nothing_is_taken(tmp_path: Path) -> None:
     with (

@@ -68,20 +68,21 @@ class Checkpoints:
     def __init__(self, database: Database, heads: Heads, shedding: Shedding, clock: Clock) -> None:
         self._database, self._heads, self._shedding, self._clock = database, heads, shedding, clock
         self._counters: tuple[str, range] = ("", range(0))  # of which chain
-        self._synced: dict[str, Head] = {}
+        self._synced: tuple[dict[str, Head], int] = ({}, 0)
 
     def make(self, device: str, boot_id: str) -> Checkpoint:
-        """What it names is on the disk by then, the records that nobody asked to be durable, too: a power cut must not take
-        back a sequence number that the cloud has seen."""
+        """What it names is on the disk by then, the records that nobody asked to be durable and the ranges given up, too: a
+        power cut must not take back what the cloud has seen."""
         counter = self._next_counter()
         with self._database.reading() as db:
             newest = {stream: self._heads.load(stream) for stream in STREAMS}
             heads = {s: Head(n.seq, n.hash) for s, n in newest.items() if n.seq}
             floor = {s: lowest(self._database, s) or newest[s].seq + 1 for s in heads}
             shed = self._shedding.unconfirmed(db)
-        if heads != self._synced:
+        told = heads, max((s.id for s in shed), default=0)
+        if told != self._synced:
             self._database.sync()
-            self._synced = heads
+            self._synced = told
         clock = self._clock
         return Checkpoint(
             device, self._database.chain, boot_id, counter,

@@ -31,7 +31,8 @@ SECOND_NS = 1_000_000_000
 
 
 class Database:
-    """`path` and its connection. `kept_as` is the name under which a damaged file was kept, "" where none was."""
+    """`path` and its connection. `kept_as` is the name under which a damaged file was kept, "" where none was, or
+    where it was told (`meta` has it until then)."""
 
     def __init__(self, path: Path, boot_id: str, clock: Clock) -> None:
         self.path, self._boot_id, self._clock = path, boot_id, clock
@@ -110,7 +111,7 @@ class Database:
             except sqlite3.DatabaseError as error:
                 if isinstance(error, sqlite3.OperationalError):
                     raise ResourceError(trouble.explain(self.path, error)) from error
-                self.kept_as = trouble.set_aside(self.path, self._clock.wall_ns())
+                trouble.set_aside(self.path, self._clock.wall_ns())
                 try:
                     self._connect()
                 except sqlite3.Error as again:
@@ -148,7 +149,7 @@ class Database:
         self.db.execute("BEGIN IMMEDIATE")
         try:
             if version < schema.VERSION:
-                schema.make(self.db, version)
+                schema.make(self.db, version, trouble.newest_aside(self.path))
             self._begin_boot()
             self.db.execute("COMMIT")
         except BaseException:
@@ -159,7 +160,7 @@ class Database:
 
     def _begin_boot(self) -> None:
         """Running time goes on from where the last boot was seen."""
-        self.chain = self.get("chain")
+        self.chain, self.kept_as = self.get("chain"), self.get("damage") or ""
         mono_s = self._clock.monotonic_ns() // SECOND_NS
         if self.get("boot_id") != self._boot_id:
             last_s = max([self.get("tick_s") or 0, *(self._newest_tick_s(stream) for stream in STREAMS)])

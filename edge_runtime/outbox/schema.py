@@ -30,15 +30,16 @@ _EVENTS = (
 )
 
 
-def make(db: sqlite3.Connection, version: int) -> None:
-    """The tables, within a transaction; what a file of `version` 1 held is kept under ``version_1`` in `meta`."""
+def make(db: sqlite3.Connection, version: int, damaged: str | None) -> None:
+    """The tables, within a transaction; what a file of `version` 1 held is kept under ``version_1`` in `meta`, and the name
+    of the `damaged` file in whose place this one comes under ``damage``, both until they were told."""
     old = _take_version_1(db) if version == 1 else []
     for statement in _SCHEMA.split(";"):
         db.execute(statement)
     for stream in STREAMS:
         db.execute(_EVENTS.format(stream))
     db.executemany("INSERT INTO stream VALUES (?, 0, '', 0, 0, 0, 0, 0, NULL)", [(stream,) for stream in STREAMS])
-    first = [("chain", secrets.token_hex(8)), ("version_1", json.dumps(old) if old else None)]
+    first = [("chain", secrets.token_hex(8)), ("version_1", json.dumps(old) if old else None), ("damage", damaged)]
     db.executemany("INSERT INTO meta VALUES (?, ?)", first)
     db.execute(f"PRAGMA user_version = {VERSION}")
 

@@ -148,6 +148,19 @@ class Outbox:
             raise
         return True
 
+    def _store_once(self, append: Append, name: str) -> None:
+        """The records that a row of `meta` asks for; it goes in the same transaction. Of several processes one does it."""
+        try:
+            with self._db.transaction(durable=True):
+                if self._db.get(name) is None:
+                    return
+                self._heads.changed()
+                self._rows.store([append], self._tick_s())
+                self._db.put(name, None)
+        except BaseException:
+            self._heads.forget()
+            raise
+
     # ── the file ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def measure(self) -> None:
@@ -178,16 +191,14 @@ class Outbox:
         if kept_as:
             self.measure()
             body = {"kept_as": kept_as, "chain": self.chain}
-            self._store([self._request([("fault", "outbox_damaged", body)], durable=True)], room_made=True)
+            self._store_once(self._request([("fault", "outbox_damaged", body)], durable=True), "damage")
 
     def _adopt_version_1(self) -> None:
         """Records of the old format get a place in the new chain; those under way at the update may come twice."""
         with self._db.reading():
             text = self._db.get("version_1")
         if text:
-            self._store([self._request(json.loads(text), durable=True)], room_made=True)
-            with self._db.transaction(durable=True):
-                self._db.put("version_1", None)
+            self._store_once(self._request(json.loads(text), durable=True), "version_1")
 
     # ── read, acknowledge ───────────────────────────────────────────────────────────────────────────────────────────
 

@@ -34,15 +34,20 @@ def alone(path: Path) -> Iterator[None]:
         yield
 
 
-def set_aside(path: Path, wall_ns: int) -> str:
-    """Never deleted; the name under which it is kept."""
+def set_aside(path: Path, wall_ns: int) -> None:
+    """Never deleted."""
     kept = path.with_name(f"{path.name}.damaged-{wall_ns}")
     path.rename(kept)
     for suffix in ("-wal", "-shm"):
         side = path.with_name(path.name + suffix)
         if side.exists():
             side.rename(kept.with_name(kept.name + suffix))
-    return kept.name
+
+
+def newest_aside(path: Path) -> str | None:
+    """The name of the file in whose place a new one is made: found, because a crash may lie in between."""
+    names = [p.name for p in path.parent.glob(f"{path.name}.damaged-*")]
+    return max((n for n in names if not n.endswith(("-wal", "-shm"))), default=None)
 
 
 def explain(path: Path, error: BaseException) -> str:

@@ -94,15 +94,14 @@ def _add_curves(whole: Whole, nodes: list[Any], tensors: dict[str, NDArray[Any]]
 
 
 class _Scaled(nn.Module):
-    """The network on the columns that it looks at, in cycles."""
+    """The network's answer in cycles."""
 
     def __init__(self, net: Net) -> None:
         super().__init__()
         self.module, self.cap = net.module, net.cap
-        self.register_buffer("channels", torch.tensor(net.channels))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.module(x.index_select(2, self.channels)) * self.cap
+        return self.module(x) * self.cap
 
 
 def _net_nodes(net: Net, history: int, columns: int, name: str) -> tuple[list[Any], dict[str, NDArray[Any]]]:

@@ -19,6 +19,7 @@ from edge_runtime.tests.series_bundles import make_series_bundle
 from edge_runtime.wire.series import Feature, FeatureView, Interval, Scaler, SeriesManifest, TagView
 from tools.pdm import pack
 from tools.pdm.rul import simulate
+from tools.pdm.rul.data import Unit
 from tools.pdm.rul.simulate import Fleet
 
 KEY = Ed25519PrivateKey.generate()
@@ -65,7 +66,7 @@ def life_bundle(path: Path) -> Path:
 
 def test_a_row_a_unit_in_the_order_of_the_file_at_its_last_cycle(tmp_path: Path) -> None:
     units, _ = simulate.cut_units(simulate.make_units(Fleet(6, shortest=40, longest=160), 2), 3)
-    units = units[::-1]
+    units = [*units[::-1], Unit(99, units[0].rows[:5])]
     (tmp_path / "test.txt.gz").write_bytes(gzip.compress(simulate.text(units).encode()))
     bundle, out = life_bundle(tmp_path / "b"), tmp_path / "p.csv"
     assert run("predict", ["rul", str(bundle), "--test", str(tmp_path / "test.txt.gz"), "--out", str(out)]) == 0

@@ -105,7 +105,7 @@ def test_train_packs_a_bundle_that_agrees_with_what_was_trained(tmp_path: Path) 
     units = simulate.make_units(SMALL, 0)
     (tmp_path / "train.txt").write_text(simulate.text(units))
     (tmp_path / "val.csv").write_text("unit,cut_cycle,rul\n2,40,9\n5,31,60\n")
-    more = ["--train", str(tmp_path / "train.txt"), "--validate", str(tmp_path / "val.csv"), "--folds", "3"]
+    more = ["--train", str(tmp_path / "train.txt"), "--validate", str(tmp_path / "val.csv"), "--inner-folds", "3"]
     args = train_cli.parse([*more, "--out", str(tmp_path / "b"), "--model", "blend"])
     summary = train_cli.train(args, units, replace(QUICK, model="blend"), None, KEY)
     assert summary["units"] == 12
