@@ -7,6 +7,7 @@ installs. The operators follow the ONNX operator specification (opset 13 and lat
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +202,7 @@ OPERATORS: dict[str, Callable[[list[Any], Attributes], Array]] = {
     "GlobalMaxPool": lambda i, _: i[0].max(axis=(2, 3), keepdims=True),
     "Identity": lambda i, _: i[0],
     "MatMul": lambda i, _: i[0] @ i[1],
-    "Max": lambda i, _: np.maximum.reduce(i),
+    "Max": lambda i, _: reduce(np.maximum, i),
     "MaxPool": _max_pool,
     "Mul": lambda i, _: i[0] * i[1],
     "QuantizeLinear": _quantize,

@@ -260,11 +260,12 @@ def parse_view(data: Any) -> FeatureView:
         if not isinstance(items, (list, tuple)) or not items:
             raise ValueError(f"view: expected at least one [[view.{name}]] table")
         values[name] = tuple(wire.build(kind, item, f"view.{name}[{i}]") for i, item in enumerate(items))
-    for name, numbers in (("regimes", Regime), ("blends", Blend)):
+    further: tuple[tuple[str, type], ...] = (("regimes", Regime), ("blends", Blend))
+    for name, kind_of in further:
         items = data.get(name, ())
         if not isinstance(items, (list, tuple)):
             raise ValueError(f"view.{name}: expected tables, found {type(items).__name__}")
-        built = (wire.build(numbers, item, f"view.{name}[{i}]") for i, item in enumerate(items))
+        built = (wire.build(kind_of, item, f"view.{name}[{i}]") for i, item in enumerate(items))
         values[name] = tuple(_floats(item, f"view.{name}[{i}]") for i, item in enumerate(built))
     view: FeatureView = wire.build(FeatureView, values, "view")
     check_view(view)

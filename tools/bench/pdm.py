@@ -1,7 +1,8 @@
-"""`gudgeon bench pdm`: what each anomaly model costs on this board: a window from raw rows to an answer, against a bare engine
-call on the same input in the same run; memory, file size, and what INT8 changes.
+"""`gudgeon bench pdm`: what each anomaly and remaining-life model costs on this board: a window from raw rows to an answer,
+against a bare engine call on the same input in the same run; memory, file size, and what INT8 changes.
 
-The bundles are trained at the start on a generated recording of eight tags (seconds each), by `gudgeon train pdm`.
+The bundles are trained at the start on a generated recording of eight tags (seconds each), by `gudgeon train pdm`, and
+on a made-up fleet of machines by `gudgeon train rul`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from edge_runtime.infer.series import SeriesModel
 from edge_runtime.infer.series_bundle import SeriesBundle
 from tools.bench.figures import row
 from tools.bench.loop import WARM, timed
+from tools.pdm.rul import simulate
+from tools.pdm.rul.simulate import Fleet
 from tools.pipeline import launch
 
 KINDS = {
@@ -31,7 +34,9 @@ KINDS = {
     "conv": "conv",
     "all": "distance,dense,conv",
 }
+LIVES = {f"life {model}": model for model in ("trees", "tcn", "lstm", "blend")}
 TAGS, ROWS = 8, 1500
+FLEET_UNITS = 20
 
 RSS = """
 import sys
@@ -78,6 +83,17 @@ def train(folder: Path, kind: str, data: Path) -> Path:
         "--int8",
         "always",
     ]
+    return launched(kind, args, out)
+
+
+def train_life(folder: Path, kind: str, fleet: Path) -> Path:
+    """The cost of a model does not depend on how well it learned: few passes, two folds."""
+    out = folder / kind
+    model = ["--model", LIVES[kind], "--inner-folds", "2", "--set", "net.epochs=2"]
+    return launched(kind, ["rul", "--train", str(fleet), "--out", str(out), *model], out)
+
+
+def launched(kind: str, args: list[str], out: Path) -> Path:
     command = [sys.executable, "-m", "tools.pipeline.launch", *args, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=launch.REPOSITORY)
     if done.returncode:
@@ -85,10 +101,13 @@ def train(folder: Path, kind: str, data: Path) -> Path:
     return out
 
 
-def run(folder: Path, count: int, kinds: tuple[str, ...] = tuple(KINDS)) -> dict[str, Any]:
+def run(folder: Path, count: int, kinds: tuple[str, ...] = (*KINDS, *LIVES)) -> dict[str, Any]:
     launch.train_python()
     data = make_recording(folder / "tags.csv", np.random.default_rng(0))
-    measured = [measure(kind, train(folder, kind, data), count) for kind in kinds]
+    fleet = folder / "fleet.txt"
+    fleet.write_text(simulate.text(simulate.make_units(Fleet(FLEET_UNITS), 0)))
+    bundles = {k: train_life(folder, k, fleet) if k in LIVES else train(folder, k, data) for k in kinds}
+    measured = [measure(kind, bundle_dir, count) for kind, bundle_dir in bundles.items()]
     return {"bench": "pdm", "floor": "bare engine call, each model's own", "count": count, "rows": measured}
 
 
@@ -122,12 +141,15 @@ def measure(kind: str, bundle_dir: Path, count: int) -> dict[str, Any]:
 
 
 def score_error(bundle: SeriesBundle, inputs: list[Any]) -> float:
-    """Largest difference of the score over the golden windows, in units of the threshold."""
-    assert bundle.manifest.calibration is not None
+    """Largest difference over the golden windows: of the score in units of the threshold, of a life in units of the cap."""
+    manifest = bundle.manifest
+    unit = (
+        manifest.calibration.threshold if manifest.calibration else manifest.interval.cap if manifest.interval else 1.0
+    )
     int8 = next(v for v in bundle.variants if v.precision == "int8")
     engine = open_engine(bundle, int8)
     scores = np.array([engine.infer(x)[0] for x in inputs])
-    return round(float(np.abs(scores - bundle.golden.outputs[:, 0]).max()) / bundle.manifest.calibration.threshold, 4)
+    return round(float(np.abs(scores - bundle.golden.outputs[:, 0]).max()) / unit, 4)
 
 
 def memory(bundle_dir: Path) -> tuple[int, int]:
@@ -168,6 +190,7 @@ def table(result: dict[str, Any]) -> str:
         console.print(shown)
         runtime = max(r["rss"]["runtime_bytes"] for r in result["rows"]) / 2**20
         console.print(
-            f"INT8 error: of the score, in units of the threshold. NumPy and ONNX Runtime alone: {runtime:.1f} MiB"
+            f"INT8 error: of the score in units of the threshold, of a life in units of the cap. NumPy and ONNX Runtime "
+            f"alone: {runtime:.1f} MiB"
         )
     return capture.get()

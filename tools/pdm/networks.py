@@ -87,7 +87,7 @@ def fit_dense(inputs: Inputs, recipe: Recipe, seed: int) -> DenseAutoencoder:
         nn.Linear(columns, wide), nn.ReLU(), nn.Linear(wide, middle), nn.Linear(middle, wide), nn.ReLU(),
         nn.Linear(wide, columns),
     )  # fmt: skip
-    _train(network, torch.from_numpy(np.ascontiguousarray(inputs[:, -1])), recipe, seed)
+    _train(network, torch.from_numpy(inputs[:, -1].copy()), recipe, seed)
     layers = [layer for layer in network if isinstance(layer, nn.Linear)]
     relu = (True, False, True, False)  # the narrow layer is linear
     return DenseAutoencoder(tuple((_array(m.weight).T, _array(m.bias), r) for m, r in zip(layers, relu, strict=True)))
@@ -139,12 +139,13 @@ def _train(network: Any, data: Any, recipe: Recipe, seed: int) -> None:
     random = torch.Generator().manual_seed(seed)
     batch = min(recipe.batch, len(data))
     steps = max(1, len(data) // batch)
+    epochs = max(1, min(recipe.epochs, recipe.steps_max // steps))
     optimiser = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate, weight_decay=1e-5)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, max_lr=recipe.learning_rate, total_steps=recipe.epochs * steps, pct_start=0.2
+        optimiser, max_lr=recipe.learning_rate, total_steps=epochs * steps, pct_start=0.2
     )
     network.train()
-    for _ in range(recipe.epochs):
+    for _ in range(epochs):
         order = torch.randperm(len(data), generator=random)
         for i in range(steps):
             clean = data[order[i * batch : (i + 1) * batch]]

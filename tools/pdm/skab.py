@@ -115,9 +115,9 @@ def view_of(experiment: Experiment, window_rows: int = WINDOW_ROWS) -> FeatureVi
     return FeatureView("skab", "1", tags, (Feature("mean"),), 1.0, window_rows)
 
 
-def alarms_of(experiment: Experiment, settings: Settings) -> Flags:
+def alarms_of(experiment: Experiment, settings: Settings, window_rows: int = WINDOW_ROWS) -> Flags:
     """Alarms of the rows after the training rows."""
-    view = view_of(experiment)
+    view = view_of(experiment, window_rows)
     rows = experiment.values[:, [experiment.sensors.index(tag) for tag in view.tag_names]]
     fitted = fit.fit([rows[:TRAIN_ROWS]], view, settings)
     return np.asarray(fit.scores_at(fitted, rows)[TRAIN_ROWS:] > fitted.calibration.threshold)
@@ -130,22 +130,28 @@ def _baseline(alarms: Callable[[Floats, Floats], Flags]) -> Detector:
     return lambda experiment: alarms(experiment.values[:TRAIN_ROWS], experiment.values[TRAIN_ROWS:])
 
 
-def detectors(settings: Settings, every: bool) -> dict[str, Detector]:
+def detectors(settings: Settings, every: bool, window_rows: int) -> dict[str, Detector]:
     """What is compared, by name; `every`: also each model by itself, with the same view and calibration."""
-    found: dict[str, Detector] = {OURS: lambda e: alarms_of(e, settings)}
+    found: dict[str, Detector] = {OURS: lambda e: alarms_of(e, settings, window_rows)}
     found |= {name: _baseline(alarms) for name, alarms in baselines.BASELINES.items()}
     if every:
         for name in SINGLE:
             alone = replace(settings, members=(name,))
-            found[f"{name} alone"] = lambda e, alone=alone: alarms_of(e, alone)  # type: ignore[misc]
+            found[f"{name} alone"] = lambda e, alone=alone: alarms_of(e, alone, window_rows)  # type: ignore[misc]
     return found
 
 
-def evaluate(folder: Path, settings: Settings = SETTINGS, every: bool = False, quiet: bool = True) -> dict[str, Any]:
+def evaluate(
+    folder: Path,
+    settings: Settings = SETTINGS,
+    every: bool = False,
+    window_rows: int = WINDOW_ROWS,
+    quiet: bool = True,
+) -> dict[str, Any]:
     """The report that `--json` prints: the pooled figures of our model, each file's, and the table of all detectors."""
     started = time.perf_counter()
     experiments = read_folder(folder)
-    compared = detectors(settings, every)
+    compared = detectors(settings, every, window_rows)
     counts: dict[str, list[Counts]] = {name: [] for name in compared}
     for experiment in track(experiments, "one model a file", console=Console(stderr=True), disable=quiet):
         for name, detector in compared.items():
@@ -158,7 +164,7 @@ def evaluate(folder: Path, settings: Settings = SETTINGS, every: bool = False, q
         "even_files": pooled(counts[OURS][::2]),
         "odd_files": pooled(counts[OURS][1::2]),
         "models": list(settings.members),
-        "window_rows": WINDOW_ROWS,
+        "window_rows": window_rows,
         "drift": settings.drift,
         "rate": settings.rate,
         "seed": settings.seed,
@@ -198,16 +204,17 @@ def main(argv: list[str]) -> int:
     add(
         "--drift", type=float, default=SETTINGS.drift, help="how much wandering counts as normal (default: %(default)s)"
     )
+    add("--window-rows", type=int, default=WINDOW_ROWS, help="rows that a mean looks at (default: %(default)s)")
     add("--seed", type=int, default=0, help="default: %(default)s")
     add("--every", action="store_true", help="also each model by itself")
     add("--json", action="store_true", help="print one JSON object and nothing else")
     args = parser.parse_args(argv)
-    if not 0 < args.rate < 0.5 or args.drift < 0 or args.seed < 0:
-        parser.error("expected --rate between 0 and 0.5, --drift and --seed of 0 or more")
+    if not 0 < args.rate < 0.5 or args.drift < 0 or args.seed < 0 or not 1 <= args.window_rows <= 60:
+        parser.error("expected --rate between 0 and 0.5, --drift, --seed of 0 or more, --window-rows from 1 to 60")
     networks.limit_threads(1)
     members = tuple(name.strip() for name in args.models.split(",") if name.strip())
     settings = replace(SETTINGS, members=members, rate=args.rate, drift=args.drift, seed=args.seed)
-    result = evaluate(args.data, settings, args.every, quiet=args.json)
+    result = evaluate(args.data, settings, args.every, args.window_rows, quiet=args.json)
     print(json.dumps(result, indent=2)) if args.json else show(result)
     return 0
 

@@ -58,7 +58,7 @@ def fit_band(units: Sequence[Scored], coverage: float, cap: float, seed: int = 0
     for k in range(min(FOLDS, len(units))):
         inside = [unit for unit, f in zip(units, fold, strict=True) if f != k] or list(units)
         lower, upper = fit_curves(inside, knots, coverage, cap)
-        for i in np.flatnonzero(fold == k):
+        for i in np.flatnonzero(fold == k).tolist():
             scores[i] = misses(units[i], Band(knots, lower, upper, 0.0, coverage, cap))
     lower, upper = fit_curves(units, knots, coverage, cap)
     offset = conformal_offset(scores, [unit.weight for unit in units], coverage)
@@ -67,7 +67,9 @@ def fit_band(units: Sequence[Scored], coverage: float, cap: float, seed: int = 0
 
 def fit_curves(units: Sequence[Scored], knots: Floats, coverage: float, cap: float) -> tuple[Floats, Floats]:
     """Quantiles of the truth around each knot, weighted by nearness; never decreasing, and around the knot itself."""
-    predicted, truth, weight = (np.concatenate([getattr(u, n) for u in units]) for n in ("predicted", "truth", "weight"))
+    predicted, truth, weight = (
+        np.concatenate([getattr(u, n) for u in units]) for n in ("predicted", "truth", "weight")
+    )
     used = weight > 0
     predicted, truth, weight = predicted[used], truth[used], weight[used]
     order = np.argsort(truth - predicted, kind="stable")

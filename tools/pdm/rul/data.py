@@ -14,6 +14,7 @@ import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,7 @@ def read_units(path: Path) -> list[Unit]:
         raise DataError(f"{path}: holds no rows; expected lines of {len(COLUMNS)} numbers (a C-MAPSS file)")
     table, units = np.array(rows), np.array(numbers)
     starts = [0, *(np.flatnonzero(np.diff(units)) + 1).tolist(), len(units)]
-    parts = [Unit(int(units[a]), table[a:b]) for a, b in zip(starts[:-1], starts[1:], strict=True)]
+    parts = [Unit(int(units[a]), table[a:b]) for a, b in pairwise(starts)]
     _check_contiguous(parts, path)
     return parts
 
@@ -138,7 +139,7 @@ def digest(path: Path) -> str:
 
 def remaining(unit: Unit, cap: float) -> Floats:
     """The capped life that remains at each row of a unit that ran until it failed."""
-    return np.minimum(np.arange(len(unit) - 1, -1, -1.0), cap)
+    return np.asarray(np.minimum(np.arange(len(unit) - 1, -1, -1.0), cap))
 
 
 def _text(path: Path) -> str:

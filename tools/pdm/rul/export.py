@@ -7,6 +7,7 @@ and matrices alone: trees compare numbers, there is nothing in them to multiply.
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 from collections.abc import Iterator
@@ -52,11 +53,11 @@ def export_fp32(whole: Whole, path: Path) -> None:
         parts.append(f"{name}_life")
     if len(parts) == 2:
         share = fitted.recipe.net_share
-        tensors |= {"share_0": np.float32([1.0 - share]), "share_1": np.float32([share])}
+        tensors |= {"share_0": np.array([1.0 - share], np.float32), "share_1": np.array([share], np.float32)}
         nodes += [helper.make_node("Mul", [part, f"share_{i}"], [f"shared_{i}"]) for i, part in enumerate(parts)]
         nodes.append(helper.make_node("Add", ["shared_0", "shared_1"], ["mixed"]))
         parts = ["mixed"]
-    tensors |= {"least": np.float32(0.0), "most": np.float32(cap)}
+    tensors |= {"least": np.array(0.0, np.float32), "most": np.array(cap, np.float32)}
     nodes.append(helper.make_node("Clip", [parts[0], "least", "most"], ["point"]))
     _add_curves(whole, nodes, tensors)
     nodes.append(helper.make_node("Concat", ["point", "ends"], [OUTPUT], axis=1))
@@ -93,21 +94,18 @@ def _add_curves(whole: Whole, nodes: list[Any], tensors: dict[str, NDArray[Any]]
 
 
 class _Scaled(nn.Module):
-    """The network on the columns that it looks at, in cycles."""
+    """The network's answer in cycles."""
 
     def __init__(self, net: Net) -> None:
         super().__init__()
         self.module, self.cap = net.module, net.cap
-        self.register_buffer("channels", torch.tensor(net.channels))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.module(x.index_select(2, self.channels)) * self.cap  # type: ignore[no-any-return, arg-type]
+        return self.module(x) * self.cap
 
 
 def _net_nodes(net: Net, history: int, columns: int, name: str) -> tuple[list[Any], dict[str, NDArray[Any]]]:
     """The network's nodes and constants, every name with `name_` before it; its answer is `name_life`."""
-    import io
-
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -132,7 +130,7 @@ def _net_nodes(net: Net, history: int, columns: int, name: str) -> tuple[list[An
 def quantise_int8(fp32: Path, int8: Path, inputs: NDArray[np.float32]) -> None:
     """Static QDQ, uint8 activations and per-channel int8 weights; ranges from `inputs` (n, history, columns)."""
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
+    class Reader(CalibrationDataReader):
         def __init__(self) -> None:
             self.rows: Iterator[NDArray[np.float32]] = iter(inputs)
 

@@ -28,11 +28,12 @@ class Answers:
     unit: NDArray[np.int64]
 
     def capped(self, cap: float) -> Answers:
-        values = (np.clip(x, 0.0, cap) for x in (self.predicted, self.lower, self.upper, self.truth))
-        return Answers(*values, self.unit)
+        predicted, lower, upper, truth = (np.clip(x, 0.0, cap) for x in self.columns)
+        return Answers(predicted, lower, upper, truth, self.unit)
 
-    def take(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> Answers:
-        return Answers(*(x[chosen] for x in (self.predicted, self.lower, self.upper, self.truth)), self.unit[chosen])
+    @property
+    def columns(self) -> tuple[Floats, Floats, Floats, Floats]:
+        return self.predicted, self.lower, self.upper, self.truth
 
     @property
     def inside(self) -> NDArray[np.bool_]:

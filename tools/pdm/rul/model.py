@@ -23,7 +23,7 @@ from tools.pdm.rul.trees import TreeRecipe
 
 Floats = NDArray[np.float64]
 MODELS = ("trees", "tcn", "lstm", "blend")
-UNITS_LEAST = 4
+UNITS_LEAST = 3
 STEP = 4  # every how many rows of a unit is learned from: neighbours say nearly the same
 
 
@@ -71,7 +71,8 @@ class Fitted:
         if self.nets:
             parts.append(np.mean([net.predict(inputs) for net in self.nets], 0))
         shares = (1.0 - self.recipe.net_share, self.recipe.net_share) if len(parts) == 2 else (1.0,)
-        return np.clip(sum(share * part for share, part in zip(shares, parts, strict=True)), 0.0, self.recipe.cap)
+        mixed = np.sum([share * part for share, part in zip(shares, parts, strict=True)], 0)
+        return np.asarray(np.clip(mixed, 0.0, self.recipe.cap))
 
 
 def fit(units: Sequence[Unit], recipe: Recipe, seed: int, note: Callable[[str], None] | None = None) -> Fitted:
@@ -87,7 +88,8 @@ def fit(units: Sequence[Unit], recipe: Recipe, seed: int, note: Callable[[str], 
     forests: tuple[Any, ...] = ()
     nets: tuple[Net, ...] = ()
     if recipe.model in ("trees", "blend"):
-        x, y = (np.concatenate(parts) for parts in ([part[::STEP, -1] for part in inputs], [t[::STEP] for t in truth]))
+        x = np.concatenate([part[::STEP, -1] for part in inputs])
+        y = np.concatenate([part[::STEP] for part in truth])
         forests = tuple(trees.fit(x, y, recipe.trees, seed + i) for i in range(recipe.tree_members))
     if recipe.model != "trees":
         kind = "lstm" if recipe.model == "lstm" else "tcn"

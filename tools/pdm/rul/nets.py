@@ -1,4 +1,5 @@
-"""TCN and LSTM over the recent rows: small PyTorch networks on the short means of each sensor, the cycle beside them.
+"""TCN and LSTM over the recent rows: small PyTorch networks on the short means of each sensor, beside them every column of
+the newest row through one hidden layer.
 
 Both see `history_rows` rows up to the newest, never later ones. They learn the capped life divided by the cap, by squared
 error, from the rows of whole units drawn anew in each pass.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -34,7 +36,7 @@ class NetRecipe:
 
 
 class Tcn(nn.Module):
-    """Causal convolutions with dilations 1, 2, 4, 8; the newest row's answer."""
+    """Causal convolutions with dilations 1, 2, 4, 8: (n, history, channels) → (n, 2 width), newest and mean."""
 
     def __init__(self, channels: int, recipe: NetRecipe) -> None:
         super().__init__()
@@ -48,24 +50,38 @@ class Tcn(nn.Module):
                 nn.Dropout(recipe.dropout),
             ]
         self.body = nn.Sequential(*layers)
-        self.head = nn.Linear(2 * recipe.width, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(n, history, channels) → (n, 1)"""
         y = self.body(x.transpose(1, 2))
-        return self.head(torch.cat([y[:, :, -1], y.mean(2)], 1))  # type: ignore[no-any-return]
+        return torch.cat([y[:, :, -1], y.mean(2)], 1)
 
 
 class Lstm(nn.Module):
+    """(n, history, channels) → (n, 2 width): the state after the newest row."""
+
     def __init__(self, channels: int, recipe: NetRecipe) -> None:
         super().__init__()
-        self.body = nn.LSTM(channels, recipe.width, batch_first=True)
+        self.body = nn.LSTM(channels, 2 * recipe.width, batch_first=True)
         self.drop = nn.Dropout(recipe.dropout)
-        self.head = nn.Linear(recipe.width, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y, _ = self.body(x)
-        return self.head(self.drop(y[:, -1]))  # type: ignore[no-any-return]
+        return self.drop(y[:, -1])
+
+
+class Both(nn.Module):
+    """(n, history, columns) → (n, 1): what the body makes of `channels` over time, and all columns of the newest row."""
+
+    def __init__(self, body: nn.Module, channels: tuple[int, ...], columns: int, recipe: NetRecipe) -> None:
+        super().__init__()
+        self.body = body
+        self.register_buffer("channels", torch.tensor(channels))
+        self.wide = nn.Sequential(nn.Linear(columns, 2 * recipe.width), nn.ReLU(), nn.Dropout(recipe.dropout))
+        self.head = nn.Sequential(nn.Linear(4 * recipe.width, recipe.width), nn.ReLU(), nn.Linear(recipe.width, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        over_time = self.body(x.index_select(2, self.channels))
+        return self.head(torch.cat([over_time, self.wide(x[:, -1])], 1))
 
 
 KINDS: dict[str, Callable[[int, NetRecipe], nn.Module]] = {"tcn": Tcn, "lstm": Lstm}
@@ -73,16 +89,13 @@ KINDS: dict[str, Callable[[int, NetRecipe], nn.Module]] = {"tcn": Tcn, "lstm": L
 
 @dataclass(frozen=True, eq=False)
 class Net:
-    """`channels`: the columns of the view that the network looks at."""
-
     kind: str
     module: Any
-    channels: tuple[int, ...]
     cap: float
 
     def predict(self, inputs: NDArray[np.float32]) -> Floats:
         with torch.no_grad():
-            x = torch.from_numpy(np.ascontiguousarray(inputs[:, :, list(self.channels)]))
+            x = torch.from_numpy(np.ascontiguousarray(inputs))
             return np.asarray(self.module(x)[:, 0].double().numpy() * self.cap)
 
 
@@ -107,24 +120,28 @@ def fit_net(
     channels = channels_of(view)
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    x = torch.from_numpy(np.concatenate([part[:, :, list(channels)] for part in inputs]))
+    columns = len(view.columns())
+    tables = [np.concatenate([part[0, :-1], part[:, -1]]) for part in inputs]  # each row once; a history is a slice
+    x = torch.from_numpy(np.concatenate(tables))
+    first = np.concatenate([np.arange(len(t)) + at for t, at in zip(truth, _starts(tables), strict=True)])
+    history = torch.arange(view.history_rows)
     y = torch.from_numpy(np.concatenate(truth) / cap).float()
     starts = np.cumsum([0, *map(len, truth)])
-    module = KINDS[kind](len(channels), recipe)
+    module = Both(KINDS[kind](len(channels), recipe), channels, columns, recipe)
     passes = recipe.epochs * (sum(len(t) // STRIDE + 1 for t in truth) // recipe.batch + 1)
     optimiser = torch.optim.AdamW(module.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.learning_rate, passes + 1)
     step = 0
     for epoch in range(recipe.epochs):
-        rows = [np.arange(a + rng.integers(STRIDE), b, STRIDE) for a, b in zip(starts[:-1], starts[1:], strict=True)]
+        rows = [np.arange(a + rng.integers(STRIDE), b, STRIDE) for a, b in pairwise(starts.tolist())]
         order = torch.from_numpy(rng.permutation(np.concatenate(rows)))
         for chosen in order.split(recipe.batch):
             if step >= passes:
                 break
-            batch = x[chosen]
+            batch = x[torch.from_numpy(first)[chosen][:, None] + history]
             loss = nn.functional.mse_loss(module(batch + recipe.noise * torch.randn_like(batch))[:, 0], y[chosen])
             optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             nn.utils.clip_grad_norm_(module.parameters(), 1.0)
             optimiser.step()
             schedule.step()
@@ -132,4 +149,8 @@ def fit_net(
         if note:
             note(f"{kind}: pass {epoch + 1} of {recipe.epochs}, loss {float(loss.detach()):.4f}")
     module.eval()
-    return Net(kind, module, channels, cap)
+    return Net(kind, module, cap)
+
+
+def _starts(tables: Sequence[NDArray[np.float32]]) -> list[int]:
+    return [0, *np.cumsum([len(table) for table in tables]).tolist()][:-1]

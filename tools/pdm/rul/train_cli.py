@@ -32,8 +32,8 @@ from edge_runtime.infer.series_bundle import load as load_bundle
 from tools.pdm.rul import crossval, cuts, data, export, metrics, pack
 from tools.pdm.rul.crossval import Advance, Whole
 from tools.pdm.rul.data import Cut, Unit, remaining
-from tools.pdm.rul.model import MODELS, Recipe
-from tools.pdm.rul.predict import edge_cost, open_model
+from tools.pdm.rul.model import MODELS, Recipe, fit
+from tools.pdm.rul.predict import answer, edge_cost, open_model
 from tools.pipeline.crossval import with_settings
 from tools.pipeline.pack import check_place
 
@@ -51,10 +51,17 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--validate", type=Path, metavar="V", help="CSV unit,cut_cycle,rul: keep these units out, test")
     parser.add_argument("--out", type=Path, metavar="BUNDLE_DIR", help="where the bundle goes")
     parser.add_argument("--cross-validate", action="store_true", help="report on unseen units, pack nothing")
+    parser.add_argument("--like", type=Path, metavar="F", help="with it: how far the cuts are from F's lengths")
     parser.add_argument("--model", choices=MODELS, default=Recipe.model, help="default: %(default)s")
     parser.add_argument("--cap", type=float, default=Recipe.cap, help="the most cycles told (default: %(default)g)")
     parser.add_argument("--interval", type=float, default=Recipe.coverage, help="share inside (default: %(default)g)")
-    parser.add_argument("--folds", type=int, default=5, help="folds of units (default: %(default)s)")
+    parser.add_argument("--folds", type=int, default=5, help="of --cross-validate, by unit (default: %(default)s)")
+    parser.add_argument(
+        "--inner-folds",
+        type=int,
+        default=crossval.INNER_FOLDS,
+        help="that the interval is learned from (default: %(default)s)",
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one recipe entry")
     parser.add_argument("--name", default="remaining-life", help="the bundle's name (default: %(default)s)")
     parser.add_argument("--bundle-version", default=__version__, help="the bundle's version (default: %(default)s)")
@@ -64,10 +71,18 @@ def parse(argv: list[str]) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if (args.out is None) != args.cross_validate:
         parser.error("expected one of --out BUNDLE_DIR and --cross-validate")
-    if args.cross_validate and args.validate:
-        parser.error("--validate and --cross-validate do not go together")
-    if not (args.cap > 0 and 0 < args.interval < 1 and args.folds >= 2 and args.seed >= 0 and args.threads >= 1):
-        parser.error("expected --cap over 0, --interval from 0 to 1, --folds of 2 or more, --seed 0 or more, --threads 1")
+    if (args.cross_validate and args.validate) or (args.like and not args.cross_validate):
+        parser.error("--validate does not go with --cross-validate, --like goes with it alone")
+    if not (
+        args.cap > 0
+        and 0 < args.interval < 1
+        and min(args.folds, args.inner_folds) >= 2
+        and args.seed >= 0
+        and args.threads >= 1
+    ):
+        parser.error(
+            "expected --cap over 0, --interval from 0 to 1, folds of 2 or more, --seed 0 or more, --threads 1 or more"
+        )
     return args
 
 
@@ -84,7 +99,12 @@ def main(argv: list[str]) -> int:
         if args.cross_validate:
             start = time.monotonic()
             folds = _folds(args.folds, units)
-            summary = crossval.cross_validate(units, recipe, folds, args.seed, args.folds, advance)
+            summary = crossval.cross_validate(units, recipe, folds, args.seed, args.inner_folds, advance)
+            if args.like:
+                lengths = [len(unit) for unit in data.read_units(args.like)]
+                summary["length_distance"] = {
+                    name: round(cuts.length_distance(units, lengths, name), 3) for name in cuts.DISTRIBUTIONS
+                }
             summary |= {"seed": args.seed, "duration_s": round(time.monotonic() - start, 1)}
         else:
             summary = train(args, units, recipe, advance)
@@ -99,7 +119,11 @@ def _folds(folds: int, units: Sequence[Unit]) -> int:
 
 
 def train(
-    args: argparse.Namespace, units: Sequence[Unit], recipe: Recipe, advance: Advance | None, key: Ed25519PrivateKey | None = None
+    args: argparse.Namespace,
+    units: Sequence[Unit],
+    recipe: Recipe,
+    advance: Advance | None,
+    key: Ed25519PrivateKey | None = None,
 ) -> dict[str, Any]:
     """Train and write the bundle `args.out`; returns the summary that is printed."""
     check_place(args.out)
@@ -107,12 +131,11 @@ def train(
     held = data.read_cuts(args.validate, units) if args.validate else []
     names = {cut.unit for cut in held}
     inside = [unit for unit in units if unit.number not in names]
-    folds = _folds(args.folds, inside)
-    answers = crossval.unseen(inside, recipe, folds, args.seed, advance, "units held out in turn")
+    answers = crossval.unseen(inside, recipe, args.inner_folds, args.seed, advance, "units held out in turn")
     band = crossval.band_of(inside, answers, recipe, args.seed)
     if advance:
         advance("all training units", 0, 1)
-    whole = Whole(crossval.fit(inside, recipe, args.seed), band)
+    whole = Whole(fit(inside, recipe, args.seed), band)
     if advance:
         advance("all training units", 1, 1)
     held_out = {"held_out_rmse": round(_weighted_rmse(inside, answers, recipe.cap), 3), "held_out_units": len(inside)}
@@ -186,8 +209,6 @@ def _packed_agrees(bundle_dir: Path, whole: Whole, units: Sequence[Unit], held: 
 
 
 def _packed(model: SeriesModel, unit: Unit) -> float:
-    from tools.pdm.rul.predict import answer
-
     return answer(model, unit).remaining
 
 

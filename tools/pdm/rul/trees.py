@@ -50,7 +50,9 @@ def round_down(thresholds: Floats) -> NDArray[np.float32]:
 
 def attributes(models: list[HistGradientBoostingRegressor], share: float) -> dict[str, Any]:
     """The attributes of ONNX's TreeEnsembleRegressor: the sum over `models`, each leaf times `share`."""
-    out: dict[str, list[Any]] = {name: [] for name in (*NODE_FIELDS, "target_treeids", "target_nodeids", "target_weights")}
+    out: dict[str, list[Any]] = {
+        name: [] for name in (*NODE_FIELDS, "target_treeids", "target_nodeids", "target_weights")
+    }
     tree = 0
     for model in models:
         for (predictor,) in model._predictors:

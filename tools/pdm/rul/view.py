@@ -32,8 +32,9 @@ HEALTH_SPREAD_ROWS = 20
 RIDGE = 1.0
 REGIMES_MOST = 12
 SPREAD_LEFT = 1e-3
-ROWS_FOR_REGIMES = 5000
-RESTARTS = 5
+ROWS_FOR_REGIMES = 2000
+RESTARTS = 4
+ROUNDS = 20
 FLAT = 1e-9  # of the mean: less standard deviation than this is rounding
 CLIP = 1e6  # the cycle is a column like any other
 
@@ -168,7 +169,7 @@ def _cluster(x: Floats, k: int, rng: np.random.Generator) -> tuple[Floats, float
         if distance.sum() == 0:  # fewer different settings than groups
             break
         centers = np.vstack([centers, x[rng.choice(len(x), p=distance / distance.sum())]])
-    for _ in range(50):
+    for _ in range(ROUNDS):
         of = _nearest(x, centers)
         moved = np.array([x[of == g].mean(0) if (of == g).any() else centers[g] for g in range(len(centers))])
         if np.allclose(moved, centers):

@@ -11,14 +11,19 @@ from tools.pdm.calibrate import cross_rate, interval, threshold
 RUNS = 200
 
 
+def drawn(kind: str, rng: np.random.Generator, count: int) -> np.ndarray:
+    if kind == "uniform":
+        return rng.uniform(size=count)
+    return rng.normal(size=count) if kind == "normal" else rng.exponential(size=count)
+
+
 def rates(method: str, rate: float, count: int, draw: str) -> np.ndarray:
     """The share of 20 000 fresh scores above the threshold, for each of `RUNS` calibrations of `count` scores."""
     found = []
     for seed in range(RUNS):
         rng = np.random.default_rng(seed)
-        make = {"normal": rng.normal, "exponential": rng.exponential, "uniform": rng.uniform}[draw]
-        value = threshold(make(size=count), rate, method).value
-        found.append((make(size=20_000) > value).mean())
+        value = threshold(drawn(draw, rng, count), rate, method).value
+        found.append((drawn(draw, rng, 20_000) > value).mean())
     return np.array(found)
 
 
@@ -54,7 +59,7 @@ def test_a_threshold_is_never_nan() -> None:
         threshold(np.ones(5), 0.01)
     with pytest.raises(DataError, match="a rate from 0 to 1"):
         threshold(np.ones(50), 0.0)
-    with pytest.raises(DataError, match="cannot tell a rate of 0.001"):
+    with pytest.raises(DataError, match=r"cannot tell a rate of 0.001"):
         threshold(np.ones(50), 0.001, "conformal")
     for scores in (np.ones(50), np.zeros(50), np.r_[np.zeros(49), 1e9], np.arange(50.0)):
         for rate in (0.3, 0.05, 1e-3, 1e-6):

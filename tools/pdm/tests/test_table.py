@@ -69,12 +69,12 @@ def test_a_folder_gives_a_recording_a_file_with_the_same_tags(tmp_path: Path) ->
     write(tmp_path / "b.csv", "time,x,y\n0,1,2\n1,2,3\n")
     assert [r.name for r in read_all(tmp_path, None, ["y"], NOW_S)] == ["a.csv", "b.csv"]
     write(tmp_path / "c.csv", "time,x,z\n0,1,2\n1,2,3\n")
-    with pytest.raises(DataError, match="its tags differ from those of a.csv: y, z"):
+    with pytest.raises(DataError, match=r"its tags differ from those of a.csv: y, z"):
         read_all(tmp_path, None, [], NOW_S)
     with pytest.raises(DataError, match="no such file or folder"):
         read_all(tmp_path / "nowhere", None, [], NOW_S)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="no .csv file"):
+    with pytest.raises(DataError, match=r"no .csv file"):
         read_all(tmp_path / "empty", None, [], NOW_S)
 
 

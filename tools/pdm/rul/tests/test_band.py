@@ -82,7 +82,7 @@ def test_the_offset_counts_units_not_rows() -> None:
 def test_nasa_score_and_figures() -> None:
     assert metrics.nasa_score(np.array([-13.0, 10.0, 0.0])) == pytest.approx(2 * (np.e - 1))
     truth = np.array([10.0, 20.0, 200.0])
-    answers = Answers(truth + [3, -4, 0], truth - 1, truth + 1, truth, np.array([1, 2, 3])).capped(CAP)
+    answers = Answers(truth + np.array([3.0, -4.0, 0.0]), truth - 1, truth + 1, truth, np.array([1, 2, 3])).capped(CAP)
     found = metrics.figures(answers)
     assert found["rmse"] == pytest.approx(np.sqrt(25 / 3))
     assert found["mae"] == pytest.approx(7 / 3)

@@ -6,10 +6,12 @@ import csv
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from numpy.typing import NDArray
 
 from edge_runtime.cli import run
 from edge_runtime.infer.tests import tiny_onnx
@@ -17,6 +19,7 @@ from edge_runtime.tests.series_bundles import make_series_bundle
 from edge_runtime.wire.series import Feature, FeatureView, Interval, Scaler, SeriesManifest, TagView
 from tools.pdm import pack
 from tools.pdm.rul import simulate
+from tools.pdm.rul.data import Unit
 from tools.pdm.rul.simulate import Fleet
 
 KEY = Ed25519PrivateKey.generate()
@@ -33,7 +36,7 @@ VIEW = FeatureView(
 def life_bundle(path: Path) -> Path:
     """remaining = 150 − cycle, ten less and ten more."""
     node = tiny_onnx.node
-    tensors = {
+    tensors: dict[str, NDArray[Any]] = {
         "weights": np.tile(np.array([[-1.0], [0.0]], np.float32), (1, 1, 3)),
         "start": np.array([150, 140, 160], np.float32),
         "shape": np.array([1, 3], np.int64),
@@ -62,8 +65,8 @@ def life_bundle(path: Path) -> Path:
 
 
 def test_a_row_a_unit_in_the_order_of_the_file_at_its_last_cycle(tmp_path: Path) -> None:
-    units, left = simulate.cut_units(simulate.make_units(Fleet(6, shortest=40, longest=160), 2), 3)
-    units = units[::-1]
+    units, _ = simulate.cut_units(simulate.make_units(Fleet(6, shortest=40, longest=160), 2), 3)
+    units = [*units[::-1], Unit(99, units[0].rows[:5])]
     (tmp_path / "test.txt.gz").write_bytes(gzip.compress(simulate.text(units).encode()))
     bundle, out = life_bundle(tmp_path / "b"), tmp_path / "p.csv"
     assert run("predict", ["rul", str(bundle), "--test", str(tmp_path / "test.txt.gz"), "--out", str(out)]) == 0
