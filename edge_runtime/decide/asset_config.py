@@ -9,7 +9,6 @@ from typing import Literal
 
 from edge_runtime.decide.alarm_book import Place
 from edge_runtime.decide.alarms import AlarmSettings
-from edge_runtime.decide.drift import DriftSettings
 from edge_runtime.decide.tag_rules import Rule, SeverityName, check_rules
 
 NAME = re.compile(r"[a-z0-9-]{1,18}")
@@ -65,6 +64,23 @@ class RemainingLevels:
             if hours < limit * (1.0 + hysteresis if severity <= held else 1.0):
                 return severity
         return 0
+
+
+@dataclass(frozen=True)
+class DriftSettings:
+    """`samples` are one block, and one test; `rate`: the share of tests that may find drift where there is none.
+    `stride_rows` 0: the longer of the model's window and the smoothing. `least_hours`: between two Events of one model."""
+
+    samples: int = 200
+    rate: float = 0.01
+    stride_rows: int = 0
+    least_hours: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 30 <= self.samples <= 5000 or not 1e-6 <= self.rate <= 0.5:
+            raise ValueError("drift: expected samples from 30 to 5000 and rate from 0.000001 to 0.5")
+        if self.stride_rows < 0 or self.least_hours < 0:
+            raise ValueError("drift: stride_rows and least_hours must be 0 or more")
 
 
 @dataclass(frozen=True)

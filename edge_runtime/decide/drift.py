@@ -27,29 +27,13 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_runtime.decide.asset_config import DriftSettings
 from edge_runtime.infer.series_bundle import Reference
 
 Floats = NDArray[np.float64]
 SIMULATIONS = 20_000
 BINS = 10
 TAIL = 0.005  # share of the simulations beyond which the tail is continued
-
-
-@dataclass(frozen=True)
-class DriftSettings:
-    """`samples` are one block, and one test; `rate`: the share of tests that may find drift where there is none.
-    `stride_rows` 0: the longer of the model's window and the smoothing. `least_hours`: between two Events of one model."""
-
-    samples: int = 200
-    rate: float = 0.01
-    stride_rows: int = 0
-    least_hours: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 30 <= self.samples <= 5000 or not 1e-6 <= self.rate <= 0.5:
-            raise ValueError("drift: expected samples from 30 to 5000 and rate from 0.000001 to 0.5")
-        if self.stride_rows < 0 or self.least_hours < 0:
-            raise ValueError("drift: stride_rows and least_hours must be 0 or more")
 
 
 def places(values: Floats, quantiles: Floats, levels: Floats, rng: np.random.Generator) -> Floats:

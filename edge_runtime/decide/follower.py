@@ -3,10 +3,10 @@ stale, and the machine ran all the time; else the row has a stated quality and r
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from edge_runtime.decide.drift import BlockTest, Drift, DriftSettings
+from edge_runtime.decide.asset_config import DriftSettings
+from edge_runtime.decide.drift import BlockTest, Drift
 from edge_runtime.field.tag import Quality, Sample
 from edge_runtime.field.window import Aligner, Refused
 from edge_runtime.infer.series import Anomaly, Answer, Remaining, SeriesModel
@@ -29,11 +29,10 @@ class Scored:
 class Follower:
     """`add` samples, `advance` to now for the rows scored since. Raises `errors.BundleError` where the engine fails."""
 
-    def __init__(self, model: SeriesModel, drift: DriftSettings, timer: Callable[[], int] | None = None) -> None:
+    def __init__(self, model: SeriesModel, drift: DriftSettings) -> None:
         self.model = model
         view, calibration = model.manifest.view, model.manifest.calibration
         self._aligner = Aligner(view)
-        self._timer = timer
         self._newest_ns: int | None = None
         self._ran_rows = 0  # without a pause
         stride = max(view.window_rows, calibration.smooth_rows if calibration else 1)
@@ -79,13 +78,11 @@ class Follower:
 
     def _score(self, row_ns: int, stale: tuple[str, ...]) -> Scored:
         model = self.model
-        reason = f"stale: {', '.join(stale)}" if stale else self._pause()
-        if reason:
-            answer = Answer(None, None, Quality.UNCERTAIN, reason, {})
-        elif self._timer is not None:
-            answer = model.answer(self._aligner.window(), self._timer)
+        pause = self._pause()
+        if pause:
+            answer = Answer(None, None, Quality.UNCERTAIN, pause, {})
         else:
-            answer = model.answer(self._aligner.window())
+            answer = model.answer(self._aligner.window(), stale)
         scored = Scored(row_ns, answer.quality, answer.reason, took_us=sum(answer.steps_us.values()))
         if model.manifest.kind == "anomaly":
             scored = replace(scored, anomaly=model.judge(answer))

@@ -20,8 +20,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from edge_runtime.field.tag import Quality, Sample
 
 Kind = Literal["above", "below", "rise", "fall", "stale", "vote"]
@@ -111,10 +109,11 @@ class _History:
         inside = [(t, v) for t, v in self.samples if t >= start_ns]
         if len(inside) < SLOPE_SAMPLES or (inside[-1][0] - inside[0][0]) * 2 < window_s * 1e9:
             return None
-        t = np.array([(at - inside[0][0]) / 1e9 for at, _ in inside])
-        v = np.array([value for _, value in inside])
-        t -= t.mean()
-        return float(t @ (v - v.mean()) / (t @ t))
+        times = [(at - inside[0][0]) / 1e9 for at, _ in inside]
+        middle = math.fsum(times) / len(times)
+        mean = math.fsum(value for _, value in inside) / len(inside)
+        spread = math.fsum((t - middle) ** 2 for t in times)
+        return math.fsum((t - middle) * (v - mean) for t, (_, v) in zip(times, inside, strict=True)) / spread
 
 
 class TagRules:

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 
 DRIFT = -1.0
 AT_CAP = 0.98  # of the cap: answers above it tell no number
+# Standard deviations as shares of the cap: as accurate as the answers alone, with a third of their jitter
+# (docs/explain/remaining-useful-life.md).
+LIFE_SHARE, ANSWER_SHARE = 0.025, 0.08
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,11 @@ class Noise:
 
     life_variance: float
     answer_variance: float
+
+
+def noise_of(cap: float) -> Noise:
+    """What suits a model whose answers end at `cap`."""
+    return Noise((LIFE_SHARE * cap) ** 2, (ANSWER_SHARE * cap) ** 2)
 
 
 @dataclass(frozen=True)

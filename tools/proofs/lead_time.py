@@ -32,8 +32,7 @@ from rich.progress import track
 from edge_runtime.decide.alarm_book import AlarmBook
 from edge_runtime.decide.alarms import AlarmSettings
 from edge_runtime.decide.asset import Asset
-from edge_runtime.decide.asset_config import AssetSection, RemainingLevels
-from edge_runtime.decide.drift import DriftSettings
+from edge_runtime.decide.asset_config import AssetSection, DriftSettings, RemainingLevels
 from edge_runtime.errors import GudgeonError
 from edge_runtime.field.tag import Quality, Sample
 from edge_runtime.infer.series import SeriesModel, load_series_model

@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from edge_runtime.decide import drift
-from edge_runtime.decide.drift import BlockTest, Drift, DriftSettings
+from edge_runtime.decide.asset_config import DriftSettings
+from edge_runtime.decide.drift import BlockTest, Drift
 from edge_runtime.infer.series_bundle import Reference
 
 Floats = NDArray[np.float64]

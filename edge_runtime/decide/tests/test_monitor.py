@@ -188,7 +188,7 @@ def test_lost_samples_hold_every_alarm_and_raise_one_of_their_own(bench: Bench) 
     assert bench.told() == [*before, ("raised", "samples", "medium")]
     assert bench.events()[-1]["tags"] == ["vibration"]  # it was the first to be stale
     assert bench.state()["anomaly"] == {
-        "quality": "uncertain", "reason": "stale: temperature, vibration", "bundle_digest": bench.digests["anomaly"],
+        "quality": "uncertain", "reason": "nothing new from temperature, vibration", "bundle_digest": bench.digests["anomaly"],
         "view_sha256": load(bench.paths["anomaly"]).manifest.view_sha256,
     }  # fmt: skip
     hours = bench.state()["operating_h"]
@@ -256,7 +256,7 @@ def test_samples_that_must_not_count_make_the_window_uncertain_and_no_alarm(benc
         bench.monitor.take([bench.sample("temperature", 60.0), *NEVER[name](bench)])
         bench.monitor.turn()
     anomaly = bench.state()["anomaly"]
-    assert (anomaly["quality"], anomaly["reason"]) == ("uncertain", "stale: vibration")
+    assert (anomaly["quality"], anomaly["reason"]) == ("uncertain", "nothing new from vibration")
     assert "score" not in anomaly
     assert bench.told() == [("raised", "samples", "medium")]
     bench.run(30)

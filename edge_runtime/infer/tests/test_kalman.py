@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge_runtime.infer.kalman import Noise, State, smooth, step
+from edge_runtime.infer.kalman import Noise, State, noise_of, smooth, step
 
 NOISE = Noise(0.05, 100.0)
 
@@ -18,6 +18,13 @@ def test_it_scatters_less_than_the_answers_and_has_no_lag() -> None:
     error = smoothed[30:] - truth[30:]
     assert np.sqrt((error**2).mean()) < 0.5 * np.sqrt(((answers - truth)[30:] ** 2).mean())
     assert abs(error.mean()) < 2.0
+
+
+def test_the_noise_of_a_cap_steadies_the_steps() -> None:
+    rng = np.random.default_rng(1)
+    answers = np.arange(100.0, 0.0, -1.0) + rng.normal(0, 2, 100)
+    smoothed = np.array(smooth(answers.tolist(), noise_of(125.0), 125.0), float)
+    assert np.diff(smoothed).std() < 0.5 * np.diff(answers).std()
 
 
 def test_at_the_cap_it_does_not_drift() -> None:

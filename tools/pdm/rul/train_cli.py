@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -24,6 +23,7 @@ import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from threadpoolctl import threadpool_limits
 
 from edge_runtime import __version__
 from edge_runtime.errors import DataError, GudgeonError
@@ -95,7 +95,7 @@ def main(argv: list[str]) -> int:
     torch.set_num_threads(args.threads)
     recipe = recipe_of(args)
     units = data.read_units(args.train)
-    with shown_progress(Console(stderr=True)) as advance:
+    with shown_progress(Console(stderr=True)) as advance, threadpool_limits(args.threads):
         if args.cross_validate:
             start = time.monotonic()
             folds = _folds(args.folds, units)
@@ -234,16 +234,11 @@ def shown_progress(console: Console) -> Iterator[Advance]:
         yield bar
 
 
-def run(argv: list[str], entry: Callable[[list[str]], int] = main) -> int:
+if __name__ == "__main__":
     try:
-        return entry(argv)
+        sys.exit(main(sys.argv[1:]))
     except GudgeonError as error:
         print(f"gudgeon train rul: {error}", file=sys.stderr)
-        return error.exit_code
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        return 130
-
-
-if __name__ == "__main__":
-    os.environ.setdefault("OMP_NUM_THREADS", "2")
-    sys.exit(run(sys.argv[1:]))
+        sys.exit(130)
