@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -129,7 +130,14 @@ def test_the_page_of_assets_shows_score_life_alarms_and_drift(tmp_path: Path) ->
         device = FakeDevice(broker_port)
         now_ns = time.time_ns()
         told = [asset_event(n, now_ns - (60 - n) * 20 * SECOND_NS, n) for n in range(1, 61)]
-        drifted = {"asset": "pump-1", "model": "anomaly", "drifting": True, "count": 1, "samples": 200, "rate": 0.01}
+        drifted: dict[str, Any] = {
+            "asset": "pump-1",
+            "model": "anomaly",
+            "drifting": True,
+            "count": 1,
+            "samples": 200,
+            "rate": 0.01,
+        }
         drifted["columns"] = [{"column": "mean(vib_rms)", "psi": 0.41, "ks": 0.2, "p": 1e-9}]
         drift = replace(event(1, "health", "drift", **drifted), wall_ns=now_ns, wall_uncertainty_ns=1)
         alarms = [
@@ -156,7 +164,7 @@ def test_the_page_of_assets_shows_score_life_alarms_and_drift(tmp_path: Path) ->
 
 def asset_event(seq: int, wall_ns: int, n: int) -> Event:
     left = 100.0 - n
-    body = {
+    body: dict[str, Any] = {
         "asset": "pump-1", "operating_h": 12.5,
         "anomaly": {
             "score": 0.5 + n * 2.5 / 60, "threshold": 1.5, "anomalous": n > 24, "quality": "good", "reason": "",
@@ -168,7 +176,7 @@ def asset_event(seq: int, wall_ns: int, n: int) -> Event:
 
 
 def alarm_event(seq: int, wall_ns: int, source: str, severity: str, reason: str) -> Event:
-    body = {
+    body: dict[str, Any] = {
         "change": seq, "alarm": f"pump-1/{source}", "asset": "pump-1", "source": source, "state": "unacknowledged",
         "active": True, "severity": severity, "reason": reason, "raised_wall_ns": wall_ns, "shares": [["vib_rms", 0.7]],
     }  # fmt: skip

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 from edge_runtime.decide.alarm_book import Place
 from edge_runtime.decide.alarms import AlarmSettings
@@ -99,7 +98,6 @@ class AssetSection:
     report_s: float = 10.0
     report_share: float = 0.1
     lag_s: float = 0.2
-    engine: Literal["auto", "onnxruntime", "litert", "reference"] = "auto"
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):

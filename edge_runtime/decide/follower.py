@@ -73,16 +73,14 @@ class Follower:
         if self._ran_rows >= self.model.manifest.view.least_rows:
             return ""
         if not self._ran_rows:
-            return "the machine does not run"
+            return "the machine does not run, as far as is known"
         return f"{self._ran_rows} of {self.model.manifest.view.least_rows} rows so far"
 
     def _score(self, row_ns: int, stale: tuple[str, ...]) -> Scored:
         model = self.model
-        pause = self._pause()
-        if pause:
-            answer = Answer(None, None, Quality.UNCERTAIN, pause, {})
-        else:
-            answer = model.answer(self._aligner.window(), stale)
+        pause = "" if stale else self._pause()
+        nothing = Answer(None, None, Quality.UNCERTAIN, pause, {})
+        answer = nothing if pause else model.answer(self._aligner.window(), stale)
         scored = Scored(row_ns, answer.quality, answer.reason, took_us=sum(answer.steps_us.values()))
         if model.manifest.kind == "anomaly":
             scored = replace(scored, anomaly=model.judge(answer))
