@@ -40,8 +40,9 @@ TURN_S = 0.1
 
 
 def every_reading(section: TagSection) -> TagSection:
-    """Windows need every reading, whatever the deadband; `Monitor` tells the cloud by exception."""
-    return replace(section, deadband=0.0, report_every_s=1e-6)
+    """Windows need every reading, whatever the deadband, and a value that stands still again in each period; `Monitor` tells
+    the cloud by exception."""
+    return replace(section, deadband=0.0, report_every_s=section.period_s / 2)
 
 
 def slot_of(state_dir: Path, engine: str) -> Callable[[str], Loaded]:
