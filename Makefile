@@ -4,11 +4,12 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 GUDGEON := $(BIN)/gudgeon
+PROTO := edge_runtime/link/sparkplug
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 APT := command -v apt-get >/dev/null && { [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-train setup-convert setup-browser demo test check format smoke ci-faults setup-faults setup-field setup-opcua-peer setup-cloud up chaos kill-test hog-test soak drain reconnects fleet bench model clean
+.PHONY: help setup setup-train setup-convert setup-browser demo test check format smoke ci-faults setup-faults setup-field setup-opcua-peer setup-cloud up chaos crash-points kills kill-test hog-test soak drain reconnects fleet proto bench model clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,7 +21,7 @@ $(VENV)/.done: pyproject.toml
 	  { echo "make setup: python3-venv is missing; install it with: apt-get install python3-venv"; exit 1; }
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	@echo "installing Gudgeon into $(VENV) (a minute or two)"
-	@$(BIN)/pip install -q --disable-pip-version-check -e '.[edge,opcua,sparkplug,cloud,postgres,sim,tools,bench,dev]' 2>&1 | grep -v '^WARNING' || true
+	@$(BIN)/pip install -q --disable-pip-version-check -e '.[edge,opcua,sparkplug,cbor,cloud,postgres,sim,tools,bench,dev]' 2>&1 | grep -v '^WARNING' || true
 	@$(BIN)/python -c 'import onnxruntime, fastapi, asyncua, alembic, asyncpg, pytest' && touch $@
 
 setup-train: .venv-train/.done ## make .venv-train (PyTorch, CPU) that `gudgeon train` calls
@@ -94,6 +95,12 @@ hog-test: setup ## the same line twice, without and with a busy loop in link
 chaos: setup setup-faults ## a device and cloud pair through every named fault (ARGS="packet-loss --json")
 	@$(GUDGEON) chaos $(if $(ARGS),$(ARGS),all)
 
+crash-points: setup setup-faults ## a crash at every durable operation of outbox, store and files (ARGS="outbox-life --json")
+	@$(BIN)/python -m tools.crash $(ARGS)
+
+kills: setup setup-faults ## 2000 kill -9 of producer, link and ingest workers, and the ledger (ARGS="--kills 100")
+	@$(BIN)/python -m tools.kills $(ARGS)
+
 soak: setup ## 90 simulated days offline within 200 MB (ARGS="--days 1 --json")
 	@$(BIN)/python -m tools.proofs.soak $(ARGS)
 
@@ -102,6 +109,9 @@ reconnects: setup setup-field setup-opcua-peer ## 500 forced reconnects to forei
 
 drain: setup setup-faults ## a million records queued offline, then delivered beside live ones (ARGS="--records 100000")
 	@$(BIN)/python -m tools.proofs.drain $(ARGS)
+
+proto: setup ## generate sparkplug_b_pb2.py again from sparkplug_b.proto
+	@$(BIN)/python -m grpc_tools.protoc --proto_path=$(PROTO) --python_out=$(PROTO) sparkplug_b.proto
 
 fleet: setup setup-faults ## 1000 emulated devices through the restart of their broker (ARGS="--devices 100 --json")
 	@$(GUDGEON) fleet $(ARGS)

@@ -13,7 +13,7 @@ from fastapi.responses import FileResponse
 from sqlalchemy import Engine
 
 from cloud import metrics
-from cloud.api import exports, live, proofs, records, series
+from cloud.api import exports, live, proofs, records, series, twin
 from cloud.api import metrics as scrape
 from cloud.security import Security
 from cloud.settings import CloudSettings
@@ -38,9 +38,11 @@ def make_app(
     broker_connected: Callable[[], bool] | None = None,
     simulator: Simulator | None = None,
     told: Sequence[metrics.Read] = (),
+    send: Callable[[str], None] = lambda device: None,
 ) -> FastAPI:
     """`app.state.stop_streams()` ends open streams; any thread may call it. `broker_connected` None: ingest is elsewhere.
-    `simulator`: another than that of the settings. `told`: what /metrics tells beside the store."""
+    `simulator`: another than that of the settings. `told`: what /metrics tells beside the store. `send` brings a device what
+    is asked of it."""
     simulator = simulator or Simulator(settings.simulator.stats_url)
 
     @asynccontextmanager
@@ -64,12 +66,14 @@ def make_app(
     app.state.broker_connected = broker_connected
     app.state.exports = exports.limit()
     app.state.metrics = metrics.page("cloud", partial(metrics.of_store, engine), *told)
+    app.state.send = send
     app.add_middleware(Security)
     app.include_router(live.router, prefix=API, tags=["live"])
     app.include_router(records.router, prefix=API, tags=["records"])
     app.include_router(series.router, prefix=API, tags=["records"])
     app.include_router(exports.router, prefix=API, tags=["records"])
     app.include_router(proofs.router, prefix=API, tags=["proofs"])
+    app.include_router(twin.router, prefix=API, tags=["twin"])
     app.include_router(scrape.router)
     for path in PAGES:
         app.add_api_route(path, _page(path), include_in_schema=False)

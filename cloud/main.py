@@ -6,7 +6,6 @@ before anything runs. The ready file appears when all three serve. Broker and in
 
 from __future__ import annotations
 
-import gc
 import logging
 import socket
 import sys
@@ -18,9 +17,11 @@ import uvicorn
 from fastapi import FastAPI
 
 from cloud.app import make_app
+from cloud.bearer import load_or_make
 from cloud.broker import EmbeddedBroker
+from cloud.dispatch import Dispatch
 from cloud.metrics import Read, of_broker, of_ingest
-from cloud.serving import OnReady, make_ingest, serve
+from cloud.serving import OnReady, few_collections, make_ingest, serve
 from cloud.settings import CloudSettings
 from cloud.sockets import listen, port_of
 from cloud.store.opening import open_store
@@ -97,12 +98,15 @@ def run(settings: CloudSettings, on_ready: OnReady, stop: threading.Event) -> No
         told: list[Read] = [partial(of_ingest, ingest)] if ingest else []
         if broker:
             told.append(lambda: of_broker(broker.clients))
+        load_or_make(settings.token_file)
+        dispatch = Dispatch(engine, settings.broker.host, broker_port, settings.broker)
+        dispatch.start()
+        stack.callback(dispatch.stop)
         connected = ingest.connected.is_set if ingest else None
-        web = WebServer(make_app(engine, settings, connected, told=told), http)
+        web = WebServer(make_app(engine, settings, connected, told=told, send=dispatch.send), http)
         web.start()
         stack.callback(web.stop)
-        gc.collect()
-        gc.freeze()
+        few_collections()
         page = f"http://{url_host(settings.http.host)}:{port_of(http)}/"
         log.say(logging.INFO, "cloud serves", page=page, broker=f"{settings.broker.host}:{broker_port}")
         on_ready({"http_port": port_of(http), "broker_port": broker_port})

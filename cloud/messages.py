@@ -14,12 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
 import zstandard
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from edge_runtime.wire.batch import PAYLOAD_LIMIT_BYTES, ZSTD_MAGIC, Checkpoint, decode_batch, signed_bytes
-from edge_runtime.wire.envelope import Event
+from edge_runtime.wire.envelope import LINE_LIMIT_BYTES, Event, event_from_dict, read_record
 from edge_runtime.wire.topics import Place, parse
 
 INT64_MAX = 2**63 - 1
@@ -93,7 +94,7 @@ def read_message(topic: str, payload: bytes) -> Item:
 
 
 def _batch(place: Place, payload: bytes) -> Batch:
-    batch = decode_batch(_unpacked(payload))
+    batch = decode_batch(_unpacked(payload), _read)
     if batch.checkpoint.device != place.device:
         raise ValueError(f"batch of device {batch.checkpoint.device!r} on the topic of device {place.device!r}")
     try:
@@ -105,6 +106,14 @@ def _batch(place: Place, payload: bytes) -> Batch:
         _check_depth(e.body)
     signature = base64.b64encode(batch.signature).decode()
     return Batch(place, batch.checkpoint, batch.header.decode(), signature, batch.events, batch.lines)
+
+
+def _read(line: bytes) -> Event:
+    """As `read_record`, quicker: what is not plain, the standard library decides."""
+    try:
+        return event_from_dict(orjson.loads(line)) if len(line) <= LINE_LIMIT_BYTES else read_record(line)
+    except ValueError:
+        return read_record(line)
 
 
 def _unpacked(payload: bytes) -> bytes:

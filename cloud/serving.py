@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import signal
@@ -47,6 +48,14 @@ def serve(name: str, description: str, ready_help: str, run: Run, argv: list[str
         for number, handler in before.items():
             signal.signal(number, handler)
     return 0
+
+
+def few_collections() -> None:
+    """What is loaded is never looked at again, and a commit makes no cycles: less often than Python's default, which takes a
+    sixth of a worker's time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(200_000, 10, 10)
 
 
 def write_ready(path: Path, told: dict[str, int]) -> None:

@@ -120,6 +120,11 @@ class CloudSettings:
     ingest: IngestSection = field(default_factory=IngestSection)
     simulator: SimulatorSection = field(default_factory=SimulatorSection)
 
+    @property
+    def token_file(self) -> Path:
+        """Beside the key: what a writer to the API must know."""
+        return self.store.key_file.with_suffix(".token")
+
     def __post_init__(self) -> None:
         if self.broker.embedded and not self.ingest.here:
             raise ValueError("the embedded broker serves ingest in this process only; set broker.embedded = false")

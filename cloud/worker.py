@@ -3,7 +3,6 @@ broker (`$share`), and any may be killed at any instruction, because the broker 
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import sys
@@ -12,7 +11,7 @@ from contextlib import ExitStack
 from functools import partial
 
 from cloud.metrics import of_ingest, page
-from cloud.serving import OnReady, make_ingest, serve
+from cloud.serving import OnReady, few_collections, make_ingest, serve
 from cloud.settings import METRICS_HOST, METRICS_PORTS, CloudSettings
 from cloud.store.opening import open_store
 from cloud.store.writer import open_writer
@@ -43,8 +42,7 @@ def run(settings: CloudSettings, on_ready: OnReady, stop: threading.Event) -> No
         while not ingest.connected.wait(0.2):
             if stop.is_set():
                 return
-        gc.collect()
-        gc.freeze()
+        few_collections()
         on_ready({"pid": os.getpid(), "metrics_port": metrics.port})
         stop.wait()
 

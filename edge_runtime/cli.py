@@ -32,6 +32,9 @@ COMMANDS: dict[str, Command] = {
     "ingest": Command("cloud.worker:main", "cloud", "one ingest worker more, for a cloud with its own broker"),
     "up": Command("tools.up.main:main", "cloud,postgres,tools", "a larger cloud here: Mosquitto, PostgreSQL, workers"),
     "proof": Command("cloud.proof.cli:main", "cloud", "what of a device's records was delivered, signed and checkable"),
+    "device": Command(
+        "cloud.device_cli:main", "cloud", "ask a device for another state, or command it, over the cloud"
+    ),
     "export": Command("cloud.export.cli:main", "cloud", "Events of a period as a Parquet file"),
     "train": Command("tools.pipeline.launch:train", "tools", "train, quantise, pack and sign a bundle"),
     "evaluate": Command("tools.pipeline.evaluate:main", "edge,tools", "score a packed bundle on labelled images"),

@@ -15,11 +15,15 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from edge_runtime.decide.points import Commands
 from edge_runtime.errors import ConfigError
 from edge_runtime.field import sections
 from edge_runtime.field.sections import EndpointSection, TagSection
+from edge_runtime.field.tag import WORDS
+from edge_runtime.link.sparkplug.settings import SparkplugSection
 from edge_runtime.mqtt_access import LOOPBACK, BrokerAccess
 from edge_runtime.outbox.policy import Storage
+from edge_runtime.wire.desired import KEYS, check_state
 from edge_runtime.wire.topics import Place
 
 T = TypeVar("T")
@@ -60,6 +64,16 @@ class PlcMap:
             least = -1 if name in ("recipe", "lot", "serial") else 0
             if not least <= address <= 65535:
                 raise ValueError(f"{name} = {address}: expected an address from {least} to 65535")
+
+    @property
+    def registers(self) -> set[tuple[str, int]]:
+        """Every register and coil of the handshake."""
+        words = {"encoder": WORDS["uint32"], "lot": WORDS["uint32"], "serial": WORDS["uint32"]}
+        found = {("coil", self.reject_coil)}
+        for name, address in vars(self).items():
+            if name != "reject_coil" and address >= 0:
+                found |= {("holding", address + i) for i in range(words.get(name, 1))}
+        return found
 
 
 @dataclass(frozen=True)
@@ -138,7 +152,31 @@ class BrokerSection(BrokerAccess):
 
 @dataclass(frozen=True)
 class LinkSection:
+    """`protocol`: `gudgeon`, signed batches that our cloud acknowledges, or `sparkplug`. `uns`: beside the batches, the newest
+    Event of each kind as a plain retained message. The rest: how the uplink uses its line; the cloud may ask for other
+    values (`wire.desired`), which go before these."""
+
+    protocol: Literal["gudgeon", "sparkplug"] = "gudgeon"
+    uns: Literal["off", "json", "cbor"] = "off"
+    reconnect_spread_s: float = 0.0
+    rate_bytes_per_s: int = 0
+    backlog_share: float = 0.5
+    metered: bool = False
+    metered_priority: int = 2
     debug_hog: bool = False
+
+    def __post_init__(self) -> None:
+        check_state({name: getattr(self, name) for name in KEYS})
+        if self.protocol == "sparkplug" and self.uns != "off":
+            raise ValueError(f'uns = "{self.uns}" goes with protocol = "gudgeon" only')
+
+
+@dataclass(frozen=True)
+class CloudSection:
+    """`public_key`: the cloud whose desired state and commands this device takes, in base64; else the file
+    `<state_dir>/identity/cloud.pub`; where there is neither, it takes none."""
+
+    public_key: str = ""
 
 
 @dataclass(frozen=True)
@@ -165,7 +203,10 @@ class DeviceConfig:
     control: ControlSection = field(default_factory=ControlSection)
     broker: BrokerSection = field(default_factory=BrokerSection)
     link: LinkSection = field(default_factory=LinkSection)
+    sparkplug: SparkplugSection = field(default_factory=SparkplugSection)
     storage: Storage = field(default_factory=Storage)
+    cloud: CloudSection = field(default_factory=CloudSection)
+    commands: Commands = field(default_factory=Commands)
     metrics: MetricsSection = field(default_factory=MetricsSection)
     endpoints: tuple[EndpointSection, ...] = ()
     tags: tuple[TagSection, ...] = ()
@@ -173,6 +214,13 @@ class DeviceConfig:
     def __post_init__(self) -> None:
         _ = self.place  # the names must fit a topic
         sections.check(self.endpoints, self.tags)
+        taken = self.plc.map.registers
+        for name, point in self.commands.points.items():
+            if point.registers & taken:
+                raise ValueError(
+                    f"commands.points.{name}: address {point.address} belongs to the handshake (plc.map); a command must "
+                    "not write there"
+                )
 
     @property
     def place(self) -> Place:
@@ -234,11 +282,6 @@ def _convert(hint: Any, value: Any, path: Path, where: str) -> Any:
         if not isinstance(value, dict):
             raise ConfigError(f"{path}: {where} must be a table, found {value!r}")
         return _build(hint, value, path, f"{where}.")
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise ConfigError(f"{path}: {where} must be a list of [[{where}]] tables, found {value!r}")
-        item = typing.get_args(hint)[0]
-        return tuple(_convert(item, one, path, f"{where}[{n}]") for n, one in enumerate(value))
     if origin is Literal:
         if value not in typing.get_args(hint):
             raise ConfigError(
@@ -250,6 +293,11 @@ def _convert(hint: Any, value: Any, path: Path, where: str) -> Any:
         return _convert(inner, value, path, where)
     if hint is Path and isinstance(value, str):
         return (path.parent / value).resolve()
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise ConfigError(f"{path}: {where} must be a list, found {value!r}")
+        item = typing.get_args(hint)[0]
+        return tuple(_convert(item, v, path, f"{where}[{i}]") for i, v in enumerate(value))
     if origin is not None and isinstance(value, dict):
         item = typing.get_args(hint)[1]
         return {str(k): _convert(item, v, path, f"{where}.{k}") for k, v in value.items()}

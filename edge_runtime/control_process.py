@@ -18,6 +18,7 @@ from edge_runtime import log
 from edge_runtime.child import child_main, stop_event
 from edge_runtime.clock import SystemClock
 from edge_runtime.config import CameraSection, DeviceConfig, PlcSection
+from edge_runtime.decide.inbox import SOCKET_PATH, CommandSocket, Inbox
 from edge_runtime.decide.jobs import ReviewFolder, Shadow
 from edge_runtime.decide.loop import Job, Loop, Models, Settings
 from edge_runtime.durable import disk_errors
@@ -84,7 +85,7 @@ def make_jobs(device: DeviceConfig, models: Models) -> tuple[Job, ...]:
     return (review, Shadow(models.shadow)) if models.shadow else (review,)
 
 
-def make_loop(device: DeviceConfig, models: Models, outbox: Outbox, recorder: Recorder) -> Loop:
+def make_loop(device: DeviceConfig, models: Models, outbox: Outbox, recorder: Recorder, inbox: Inbox) -> Loop:
     plc, control = device.plc, device.control
     settings = Settings(control.deadline_ms, control.frame_timeout_ms, control.heartbeat_ms, plc.pulse_ms, plc.poll_ms)
     return Loop(
@@ -97,6 +98,8 @@ def make_loop(device: DeviceConfig, models: Models, outbox: Outbox, recorder: Re
         SystemClock(),
         outbox.last("decision"),
         jobs=make_jobs(device, models),
+        inbox=inbox,
+        points=device.commands.allowed,
     )
 
 
@@ -140,7 +143,8 @@ def run(device: DeviceConfig) -> None:
     outbox = open_outbox(device)
     models = load_models(device)
     recorder = Recorder(outbox, Poke(state_dir / RUN / POKE_SOCKET))
-    loop = make_loop(device, models, outbox, recorder)
+    inbox = CommandSocket(state_dir / SOCKET_PATH)
+    loop = make_loop(device, models, outbox, recorder, inbox)
     report_models(recorder, models)
     stopping = stop_event()
     realtime = go_realtime(device.control.realtime)

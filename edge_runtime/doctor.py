@@ -32,6 +32,8 @@ PACKAGES: dict[str, tuple[str, bool]] = {
     "pymodbus": ("edge", True),
     "cryptography": ("edge", True),
     "asyncua": ("opcua", False),
+    "protobuf": ("sparkplug", False),
+    "cbor2": ("cbor", False),
     "fastapi": ("cloud", False),
     "amqtt": ("cloud", False),
 }

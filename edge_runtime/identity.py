@@ -20,15 +20,19 @@ KEY_PATH = Path("identity") / "device.key"
 
 def device_key(state_dir: Path) -> Ed25519PrivateKey:
     """The key of the device whose state is here; ResourceError where the file cannot be used."""
-    return load_or_make(state_dir / KEY_PATH)
+    key = load_or_make(state_dir / KEY_PATH)
+    with disk_errors(state_dir):
+        sync_folder(state_dir)  # the name of the key's folder, too
+    return key
 
 
 def load_or_make(path: Path) -> Ed25519PrivateKey:
-    """The private key in `path`; made, durably, where there is none yet."""
+    """The private key in `path`; made where there is none yet. It is on the disk, whoever made it: others will be told it."""
     with disk_errors(path):
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             _write_new(path)
+        sync_folder(path.parent)
         if path.stat().st_mode & 0o077:
             raise ResourceError(f"{path}: other users can read this private key; run: chmod 600 {path}")
         pem = path.read_bytes()
@@ -58,7 +62,6 @@ def _write_new(path: Path) -> None:
         pass
     finally:
         temporary.unlink()
-    sync_folder(path.parent)
 
 
 def public_bytes(key: Ed25519PrivateKey) -> bytes:

@@ -75,8 +75,17 @@ class Access:
         self._context, self._username = tls_context(broker), broker.username
         self._password = secret_file(broker.password_file) if broker.password_file else None
 
+    @property
+    def tls(self) -> bool:
+        return self._context is not None
+
+    def context(self) -> ssl.SSLContext | None:
+        """For the next connection; None without TLS."""
+        return self._context
+
     def apply(self, client: Client) -> None:
-        if self._context is not None:
-            client.tls_set_context(self._context)
+        context = self.context()
+        if context is not None:
+            client.tls_set_context(context)
         if self._username:
             client.username_pw_set(self._username, self._password)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import tomllib
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,19 @@ class Line:
 
 
 @contextmanager
-def line_with_device(folder: Path, parts: int, parts_per_s: float, scenario: str = "") -> Iterator[Line]:
-    """The deadlines are wide: what is tested here is what is answered, on a machine that may be busy, and not how fast."""
+def line_with_device(
+    folder: Path,
+    parts: int,
+    parts_per_s: float,
+    scenario: str = "",
+    broker_port: int = 0,
+    more: str = "",
+    change: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Iterator[Line]:
+    """The deadlines are wide: what is tested here is what is answered, on a machine that may be busy, and not how fast.
+
+    `broker_port` 0: nobody listens there. `more` goes to the end of device.toml. `change`: section → keys of it that are
+    to be otherwise."""
     work = Workplace(folder)
     plan = Plan(parts, parts_per_s, DEFAULT_BUNDLE, deadline_ms=100.0, frame_timeout_ms=40.0)
     args: list[str | Path] = [
@@ -68,6 +80,13 @@ def line_with_device(folder: Path, parts: int, parts_per_s: float, scenario: str
         args += ["--scenario", work / "scenario.toml"]
     with running(*args, cwd=folder, log=work / "line.log") as line:
         ports = ready(work / "line.ready", line, work / "line.log")
-        config = files.device_toml(work, plan, ports, {"broker_port": free_port()})
+        config = files.device_toml(work, plan, ports, {"broker_port": broker_port or free_port()})
+        if change:
+            written = tomllib.loads(config.read_text())
+            work.write(
+                config.name, written | {name: written.get(name, {}) | dict(keys) for name, keys in change.items()}
+            )
+        with config.open("a") as file:
+            file.write(more)
         with running("run", "--config", config, cwd=folder, log=work / "device.log"):
             yield Line(folder, ports)

@@ -133,6 +133,11 @@ def test_clock_jumps(tmp_path: Path) -> None:
     assert result["bulk_lost"] == result["refused"] == 0, "a wrong clock stops nothing"
 
 
+def test_tls_in_1970(tmp_path: Path) -> None:
+    fault = chaos("tls-in-1970", tmp_path, 3)["fault"]
+    assert fault["rows_during"] > 0, "a certificate that is not valid yet by a wrong clock is no stop"
+
+
 def test_slow_disk(tmp_path: Path) -> None:
     result = chaos("slow-disk", tmp_path, 4)
     assert result["fault"]["slow_flushes"] > 0

@@ -9,6 +9,9 @@ stream_head   highest seq below which nothing is missing (`head`) and highest se
 chain         each life of a device's outbox: its key, pinned at first sight, and its newest signed checkpoint
 span          what was delivered, as intervals
 shed          what the device gave up, as it has stated
+desired       what each device is asked to be; `message` is the signed payload that goes out
+reported      what each device says that it is
+command       what each device is asked to do; `ended` is the kind of the Event that told its end
 finding       what does not fit: a broken link of the hash chain, a key that changed
 tally         counters kept with each commit, so that the live page never counts rows
 latest        the last Event of the kinds that tell a device's present state
@@ -183,4 +186,43 @@ finding = Table(
     Column("kind", Text, nullable=False),
     Column("detail", Text, nullable=False),
     Column("at_ns", BigInteger, nullable=False),
+)
+
+desired = Table(
+    "desired",
+    metadata,
+    Column("device", Text, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("issued_ns", BigInteger, nullable=False),
+    Column("message", Text, nullable=False),
+)
+
+reported = Table(
+    "reported",
+    metadata,
+    Column("device", Text, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("refused_version", BigInteger),
+    Column("refused_reason", Text),
+    Column("at_ns", BigInteger, nullable=False),
+)
+
+command = Table(
+    "command",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("device", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("args", Text, nullable=False),
+    Column("counter", BigInteger, nullable=False),
+    Column("issued_ns", BigInteger, nullable=False),
+    Column("expires_ns", BigInteger, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("accepted_ns", BigInteger),
+    Column("ended", Text),
+    Column("reason", Text),
+    Column("ended_ns", BigInteger),
+    UniqueConstraint("device", "counter"),
 )

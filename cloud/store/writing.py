@@ -19,7 +19,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, case, delete, insert, or_, select, text, update
 
 from cloud.messages import Batch, Connected, Item, Rejection, Status, json_text, plain_text
-from cloud.store import chains, spans, times
+from cloud.store import chains, spans, times, twin
 from cloud.store import tables as t
 from cloud.store.database import Added, EventRow, lock, upsert, wanted
 from cloud.store.projection import LATEST, STREAM, count, decision_row, part_key
@@ -105,6 +105,7 @@ def _store(connection: Connection, sent: Sequence[Sent], tally: Tallies, now_ns:
     chains.verify(connection, lines, now_ns)
     _keep_latest(connection, [e for events in fresh.values() for e in events])
     _project(connection, {k: events for k, events in fresh.items() if k.stream == STREAM}, added, tally, now_ns)
+    twin.settle(connection, [e for key, events in fresh.items() if key.stream == twin.STREAM for e in events])
     added.flush()
     spans.save(connection, {key: (before[key], [e.seq for e in fresh[key]]) for key in of})
     return [(s.place, _ack(s, before, now_ns)) for s in sent]

@@ -302,5 +302,7 @@ def test_another_host_name_is_refused(engine: Engine) -> None:
 
 def test_openapi_names_every_route(engine: Engine) -> None:
     found = get(engine, "/api/v1/openapi.json").json()["paths"]
-    names = {"health", "summary", "stream", "devices", "events", "decisions", "rejections", "devices/{device}/proof"}
-    assert set(found) == {f"/api/v1/{name}" for name in names | {"series", "export.parquet"}}
+    names = ["health", "summary", "stream", "devices", "events", "decisions", "rejections", "devices/{device}/proof"]
+    names += ["key", "devices/{device}/desired", "devices/{device}/commands", "devices/{device}/commands/{number}"]
+    names += ["series", "export.parquet"]
+    assert set(found) == {f"/api/v1/{name}" for name in names}

@@ -12,6 +12,8 @@ from cloud.app import API, make_app
 from cloud.export.parquet import COLUMNS, DECISION_COLUMNS
 from cloud.settings import CloudSettings, load_cloud
 from cloud.store.series import BUCKETS, EVENTS
+from edge_runtime.wire.command import ENDS
+from edge_runtime.wire.desired import KEYS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "cloud.md").read_text(encoding="utf-8")
 
@@ -43,3 +45,12 @@ def test_every_column_of_an_export_is_named() -> None:
     assert re.findall(r"`([a-z_]+)`", section) == [name for name, *_ in (*COLUMNS, *DECISION_COLUMNS)]
     for bound in (str(BUCKETS), f"{EVENTS:,}".replace(",", " ")):
         assert bound in PAGE
+
+
+def test_every_key_of_desired_state_and_every_end_of_a_command_is_named() -> None:
+    for name, key in KEYS.items():
+        low, high = (f"{bound:.10g}" for bound in (key.low, key.high))
+        span = "true, false" if key.type is bool else f"{'0 (none), or ' if key.or_zero else ''}{low} to {high}"
+        assert f"| `{name}` | {span} | {key.meaning}" in PAGE, name
+    for kind in ENDS:
+        assert f"| `{kind}` | " in PAGE, kind

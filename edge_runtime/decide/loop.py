@@ -5,6 +5,7 @@
 - A PLC or a camera that is gone is a state, tried again with back-off; a camera that is gone costs a `fault` answer a part.
 - After each connection the PLC's result registers are compared with the outbox: an answer that has no Event (a crash in
   between) is recorded as `unrecorded`.
+- A command from outside (`inbox`) passes `Guard` too and is carried out between parts, at most once; its end is an Event.
 - What can wait (heartbeat, shadow model, frames for labelling, metrics) is done between parts, one thing a turn.
 """
 
@@ -22,7 +23,9 @@ from edge_runtime.backoff import Backoff
 from edge_runtime.clock import Clock
 from edge_runtime.decide.decision import Decision, Health, Result
 from edge_runtime.decide.guard import Answer, Guard, Verdict
+from edge_runtime.decide.inbox import Inbox
 from edge_runtime.decide.parts import Part, PartTracker
+from edge_runtime.decide.points import Point, WriteRequest
 from edge_runtime.decide.rules import Findings, Ruling, rule
 from edge_runtime.errors import EndpointError, GudgeonError
 from edge_runtime.field.camera import Camera, Frame
@@ -38,6 +41,7 @@ from edge_runtime.wire.manifest import GuardLimits
 SCORE_UNKNOWN = 1000
 JOBS_KEPT = 8
 METRIC_PERIOD_NS = 1_000_000_000
+COMMAND_PERIOD_NS = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ Job = Callable[[Seen], list[Item]]
 class Loop:
     """One line, one camera. `step` does one turn and returns the seconds to sleep before the next; it never raises for
     what the field does. `last` is the newest Event of the decision stream (None: begin with `first_epoch`), `jobs` run
-    after a part was recorded."""
+    after a part was recorded. `inbox` gives commands, which may write `points`."""
 
     def __init__(
         self,
@@ -104,12 +108,15 @@ class Loop:
         jobs: tuple[Job, ...] = (),
         plc_backoff: Backoff | None = None,
         camera_backoff: Backoff | None = None,
+        inbox: Inbox = lambda: None,
+        points: Mapping[str, Point] | None = None,
     ) -> None:
         self._settings, self._tags, self._driver, self._camera = settings, tags, driver, camera
         self._models, self._recorder, self._clock, self._jobs = models, recorder, clock, jobs
         self._plc_backoff = plc_backoff or Backoff(0.1, 2.0)
         self._camera_backoff = camera_backoff or Backoff(0.1, 2.0)
-        self._guard = Guard()
+        self._inbox, self._points = inbox, {name: point.tag(name) for name, point in (points or {}).items()}
+        self._guard = Guard(points)
         body = last.body if last else {}
         self._recorded = PartTracker(int(body.get("part_epoch", first_epoch)), int(body.get("part_seq", 0)))
         self._tracker = self._recorded
@@ -117,7 +124,7 @@ class Loop:
         self._plc_said = self._camera_said = False
         self._plc_retry_ns = self._camera_retry_ns = 0
         self._heartbeat = 0
-        self._heartbeat_due_ns = self._metric_due_ns = 0
+        self._heartbeat_due_ns = self._metric_due_ns = self._command_due_ns = 0
         self._pulse_off_ns: int | None = None
         self._waiting: deque[tuple[Job, Seen]] = deque(maxlen=JOBS_KEPT * max(1, len(jobs)))
         self._previous: NDArray[np.uint8] | None = None
@@ -133,6 +140,7 @@ class Loop:
     def step(self) -> float:
         try:
             if not self._plc_up:
+                self._refuse_command()
                 return self._try_plc()
             self._inputs = inputs = self._read_inputs()
             self._tracker, part = self._tracker.see(inputs.part_seq)
@@ -405,6 +413,8 @@ class Loop:
             job, seen = self._waiting.popleft()
             if items := job(seen):
                 self._record(*items)
+        elif now_ns >= self._command_due_ns and self._look_for_command(now_ns):
+            pass
         elif now_ns >= self._metric_due_ns:
             self._metric_due_ns = now_ns + METRIC_PERIOD_NS
             self._record(("metric", "control", self._metric()))
@@ -412,6 +422,44 @@ class Loop:
             self._camera.idle()
             return False
         return True
+
+    # ── commands ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _look_for_command(self, now_ns: int) -> bool:
+        """Carry out the one that waits, if there is any. Its record follows the write: a crash in between leaves it without
+        an end, which `link` then tells."""
+        request = self._inbox()
+        if request is None:
+            self._command_due_ns = now_ns + COMMAND_PERIOD_NS
+            return False
+        model = self._models.of(self._inputs.recipe)
+        limits = model.manifest.guard if model else GuardLimits()
+        verdict = self._guard.check_write(request, limits, self._inputs.line_state, now_ns)
+        if verdict.veto:
+            kind = "expired" if verdict.veto == "staleness" else "refused"
+            self._record(("command", kind, {**request.body(), "reason": verdict.reason, "check": verdict.veto}))
+            return True
+        self._guard.commanded(request.name, now_ns)
+        self._carry_out(request)
+        return True
+
+    def _carry_out(self, request: WriteRequest) -> None:
+        try:
+            self._driver.write([(self._points[request.name], request.value)])
+        except EndpointError as error:
+            reason = f"the PLC did not confirm it, so it may have been carried out; it is not tried again: {error}"
+            self._record(("command", "unknown", {**request.body(), "reason": reason}))
+            raise
+        self.counts["commands"] += 1
+        self._record(("command", "done", {**request.body(), "reason": ""}))
+
+    def _refuse_command(self) -> None:
+        """Without a PLC nothing can be carried out; it does not wait for one."""
+        request = self._inbox()
+        if request is not None:
+            self._record(
+                ("command", "refused", {**request.body(), "reason": "the PLC is not connected", "check": "plc"})
+            )
 
     def _metric(self) -> dict[str, object]:
         return {

@@ -18,8 +18,8 @@ from edge_runtime.decide.decision import Health, Result
 from edge_runtime.errors import ResourceError
 from edge_runtime.exposition import Found, Histogram, Labels, Row
 from edge_runtime.outbox.budget import du_bytes
-from edge_runtime.outbox.database import DamagedError
-from edge_runtime.outbox.store import Backlog
+from edge_runtime.outbox.reading import Backlog
+from edge_runtime.outbox.trouble import DamagedError
 from edge_runtime.processes import Process, processes
 from edge_runtime.wire import latency
 from edge_runtime.wire.envelope import STREAMS, Event

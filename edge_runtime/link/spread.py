@@ -2,7 +2,8 @@
 
 - After a loss time is cut into windows, counted from the loss; a device tries once in a window, at its own place. So a
   fleet that lost its broker together dials at an even rate, however long the broker stays away: what failed comes one
-  window later, at the same place, and never on top of what had its turn then.
+  window later, at the same place, and never on top of what had its turn then. Only a connection that stood for a while
+  begins new windows, so that a broker that accepts and kicks is not stormed either.
 - Ids that end in a number, as those of a fleet mostly do, stand by the golden ratio: any run of consecutive numbers falls
   evenly into the window (three-distance theorem). What stands before the number shifts the whole row by its hash; rows
   of many prefixes, and ids without a number, meet by chance.

@@ -14,12 +14,14 @@ from typing import Any, NamedTuple
 from edge_runtime.outbox.budget import WAL_LIMIT_BYTES, Cap
 from edge_runtime.outbox.database import Database
 from edge_runtime.outbox.packing import unpack
+from edge_runtime.outbox.pages import Pages
 from edge_runtime.outbox.policy import CLASSES, Step, Storage, steps
 from edge_runtime.wire.batch import SHED_LIMIT, Shed, shed_count
 from edge_runtime.wire.envelope import record_hash
 
 EVICT_ROWS = 256
 THIN_ROWS = 1024  # of one step; as many of the newest stay whole
+ANY_AGE = 2**62
 PAGES_OF_A_STEP = 24  # a step itself may need pages before it frees any
 
 
@@ -33,52 +35,57 @@ class _Range(NamedTuple):
 
 
 class Shedding:
-    def __init__(self, database: Database, storage: Storage) -> None:
-        self._database, self._storage = database, storage
+    def __init__(self, database: Database, pages: Pages, storage: Storage) -> None:
+        self._database, self._pages, self._storage = database, pages, storage
         self._steps = list(steps(storage))
 
     def make_room(self, pages: int, cap: Cap) -> bool:
         """Give up records until `pages` more fit under `cap.soft`; False where nothing is left that may go."""
-        while self._database.used_pages() + pages + PAGES_OF_A_STEP > cap.soft:
+        while self._pages.used() + pages + PAGES_OF_A_STEP > cap.soft:
             if not any(self._take(step) for step in self._steps):
-                return self._database.used_pages() + pages <= cap.soft
+                return self._pages.used() + pages <= cap.soft
             self.trim_log()
         return True
 
     def expire(self, tick_s: int) -> int:
         """Give up what is older than its class keeps it; how many records went."""
         gone = 0
-        for stream in CLASSES:
-            keep_s = self._storage.policy(stream).retention_s
-            while keep_s and (count := self._evict(stream, "retention", tick_s - keep_s)):
+        for stream, before_tick_s in self._expired(tick_s):
+            while count := self._evict(stream, "retention", before_tick_s):
                 gone += count
                 self.trim_log()
         return gone
 
+    def _expired(self, tick_s: int) -> list[tuple[str, int]]:
+        """Streams whose oldest record is too old, and from when on they are kept: known without taking the write lock."""
+        kept = [(stream, self._storage.policy(stream).retention_s) for stream in CLASSES]
+        with self._database.reading() as db:
+            found = []
+            for stream, retention_s in kept:
+                oldest = (
+                    retention_s and db.execute(f"SELECT tick_s FROM event_{stream} ORDER BY seq LIMIT 1").fetchone()
+                )
+                if oldest and oldest[0] < tick_s - retention_s:
+                    found.append((stream, tick_s - retention_s))
+        return found
+
     def trim_log(self) -> None:
         """Keep the write-ahead log within its share of the budget."""
-        if self._database.wal_bytes() > WAL_LIMIT_BYTES // 2:
-            self._database.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
-    def shrink(self, cap: Cap) -> None:
-        """Give file pages back to the file system where the file is larger than it may be."""
-        total = self._database.db.execute("PRAGMA page_count").fetchone()[0]
-        if total > cap.hard:
-            self._database.db.execute(f"PRAGMA incremental_vacuum({total - cap.hard})").fetchall()
-            self._database.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        if self._pages.log_bytes() > WAL_LIMIT_BYTES // 2:
+            self._pages.truncate_log()
 
     # ── one step ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _take(self, step: Step) -> int:
-        return self._thin(step.stream, step.every) if step.every else self._evict(step.stream, "evict_oldest", None)
+        return self._thin(step.stream, step.every) if step.every else self._evict(step.stream, "evict_oldest", ANY_AGE)
 
-    def _evict(self, stream: str, policy: str, before_tick_s: int | None) -> int:
-        where = f"seq < (SELECT max(seq) FROM event_{stream})"
-        if before_tick_s is not None:
-            where += f" AND tick_s < {before_tick_s}"
+    def _evict(self, stream: str, policy: str, before_tick_s: int) -> int:
         with self._database.transaction(durable=False) as db:
-            rows = f"SELECT seq, length(data) AS size FROM event_{stream} WHERE {where} ORDER BY seq LIMIT {EVICT_ROWS}"
-            found = db.execute(f"SELECT min(seq), max(seq), count(*), sum(size) FROM ({rows})").fetchone()
+            rows = f"SELECT seq, tick_s, length(data) AS size FROM event_{stream} "
+            rows += f"WHERE seq < (SELECT max(seq) FROM event_{stream}) ORDER BY seq LIMIT {EVICT_ROWS}"
+            found = db.execute(  # numbers and running time rise together, so these are the first of the rows
+                f"SELECT min(seq), max(seq), count(*), sum(size) FROM ({rows}) WHERE tick_s < ?", (before_tick_s,)
+            ).fetchone()
             if not found[2]:
                 return 0
             taken = _Range(*found)
@@ -160,10 +167,10 @@ class Shedding:
             row.insert(5, shed_count(row[2], row[3], row[4]))
         return [Shed(*row) for row in found]
 
-    def confirm(self, shed_id: int) -> None:
-        """The cloud has stored every range up to this id."""
+    def confirm(self, shed_id: int, chain: str) -> None:
+        """The cloud has stored every range of `chain` up to this id."""
         with self._database.transaction(durable=False) as db:
-            if shed_id <= (self._database.get("shed_confirmed") or 0):
+            if chain != self._database.chain or shed_id <= (self._database.get("shed_confirmed") or 0):
                 return
             self._database.put("shed_confirmed", min(shed_id, self._database.get("shed_id") or 0))
             db.execute(  # all but the newest of each stream and policy, which may still grow
@@ -172,5 +179,8 @@ class Shedding:
                 (shed_id,),
             )
 
-    def totals(self, db: sqlite3.Connection) -> dict[tuple[str, str], int]:
-        return {(stream, policy): n for stream, policy, n in db.execute("SELECT stream, policy, count FROM shed_total")}
+    def totals(self) -> dict[tuple[str, str], int]:
+        with self._database.reading() as db:
+            return {
+                (stream, policy): n for stream, policy, n in db.execute("SELECT stream, policy, count FROM shed_total")
+            }

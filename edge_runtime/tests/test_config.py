@@ -45,7 +45,26 @@ def test_a_whole_number_is_good_enough_for_a_float(tmp_path: Path) -> None:
     assert load(tmp_path, REQUIRED + "[plc]\npoll_ms = 2\n").plc.poll_ms == 2.0
 
 
+def test_commands_name_their_points(tmp_path: Path) -> None:
+    points = '[commands]\nallow = ["speed"]\n[commands.points.speed]\naddress = 110\nlow = 0\nhigh = 500\n'
+    loaded = load(tmp_path, REQUIRED + points).commands
+    assert list(loaded.allowed) == ["speed"]
+    assert (loaded.allowed["speed"].high, loaded.allowed["speed"].while_running) == (500.0, False)
+
+
+POINT = "[commands.points.p]\nlow = 0\nhigh = 1\n"
 WRONG = [
+    (REQUIRED + POINT + "address = 101\n", "commands.points.p: address 101 belongs to the handshake"),
+    (REQUIRED + POINT + 'address = 99\ntype = "uint32"\n', "address 99 belongs to the handshake"),
+    (REQUIRED + POINT + "address = 3\n", "address 3 belongs to the handshake"),
+    (REQUIRED + POINT + 'address = 100\ntype = "bool"\nspace = "coil"\n', "address 100 belongs to the handshake"),
+    (REQUIRED + "[plc.map]\nlot = 40\n" + POINT + "address = 41\n", "address 41 belongs to the handshake"),
+    (REQUIRED + POINT, "missing key commands.points.p.address"),
+    (REQUIRED + '[commands]\nallow = "speed"\n', "commands.allow must be a list, found 'speed'"),
+    (REQUIRED + "[commands]\nallow = [1]\n", "commands.allow[0] must be str, found 1"),
+    (REQUIRED + '[commands]\nallow = ["speed"]\n', "which has no table [commands.points.speed]"),
+    (REQUIRED + "[link]\nbacklog_share = 1.0\n", "link: backlog_share = 1.0: expected 0.05 to 0.95"),
+    (REQUIRED + "[link]\nrate_bytes_per_s = 5\n", "link: rate_bytes_per_s = 5: expected 0 or 128 to 1e+09"),
     (REQUIRED + "[plc]\nhots = 'x'\n", "unknown key plc.hots; did you mean plc.host?"),
     (REQUIRED + "[plc.map]\npart_sek = 1\n", "unknown key plc.map.part_sek; did you mean plc.map.part_seq?"),
     (REQUIRED + "[zzz]\n", "unknown key zzz; known keys: device, plc"),

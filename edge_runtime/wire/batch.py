@@ -141,8 +141,9 @@ def encode_batch(checkpoint: Checkpoint, lines: Sequence[bytes], sign: Callable[
     return b"\n".join((header, base64.b64encode(sign(signed_bytes(header))), body))
 
 
-def decode_batch(payload: bytes) -> SignedBatch:
-    """The content of one message, its signature unchecked; ValueError if it is too large, damaged or not our format."""
+def decode_batch(payload: bytes, read: Callable[[bytes], Event] = read_record) -> SignedBatch:
+    """The content of one message, its signature unchecked; ValueError if it is too large, damaged or not our format. `read`
+    makes an Event of a line, as `read_record` does."""
     if len(payload) > PAYLOAD_LIMIT_BYTES:
         raise ValueError(f"batch of {len(payload)} bytes is over the limit of {PAYLOAD_LIMIT_BYTES}")
     parts = payload.split(b"\n", 2)
@@ -157,7 +158,7 @@ def decode_batch(payload: bytes) -> SignedBatch:
     lines = body.split(b"\n") if body else []
     if len(lines) != checkpoint.records or hashlib.sha256(body).hexdigest() != checkpoint.sha256:
         raise ValueError("batch: the records are not those that the header was made for")
-    events = [read_record(line) for line in lines]
+    events = [read(line) for line in lines]
     for e in events:
         if (e.device, e.chain) != (checkpoint.device, checkpoint.chain):
             raise ValueError(f"batch of {checkpoint.device}/{checkpoint.chain} holds a record of {e.device}/{e.chain}")

@@ -113,14 +113,12 @@ def event_from_dict(value: Any) -> Event:
     uncertainty = value.get("wall_uncertainty_ns")
     if uncertainty is not None and type(uncertainty) is not int:
         raise ValueError(f"event: wall_uncertainty_ns must be int or null, found {uncertainty!r}")
-    for name, number in (
-        ("seq", seq),
-        ("mono_ns", mono_ns),
-        ("wall_ns", wall_ns),
-        ("wall_uncertainty_ns", uncertainty),
-    ):
-        if not -INT64_MAX <= (number or 0) <= INT64_MAX:
-            raise ValueError(f"event: {name} does not fit 64 bits")
+    if not (abs(mono_ns) <= INT64_MAX and abs(wall_ns) <= INT64_MAX and max(seq, uncertainty or 0) <= INT64_MAX):
+        names = ("seq", "mono_ns", "wall_ns", "wall_uncertainty_ns")
+        name = next(n for n in names if abs(value.get(n) or 0) > INT64_MAX)
+        raise ValueError(f"event: {name} does not fit 64 bits")
+    if uncertainty is not None and uncertainty < 0:
+        raise ValueError(f"event: wall_uncertainty_ns must be >= 0, found {uncertainty}")
     if seq < 1:
         raise ValueError(f"event: seq must be >= 1, found {seq}")
     if stream not in STREAMS:

@@ -70,11 +70,16 @@ def main(argv: list[str]) -> int:
         "--engine", choices=("auto", "onnxruntime", "litert"), default="auto", help="loop: on which engine"
     )
     parser.add_argument("--folder", type=Path, help="outbox, uplink, ingest: on which disk")
+    parser.add_argument(
+        "--flush-ms", type=float, default=0.0, help="outbox: as on a disk whose every flush takes so much longer (0)"
+    )
     parser.add_argument("--rows", type=int, default=40_000, help="ingest: rows of each round (40000)")
     parser.add_argument("--rounds", type=int, default=5, help="ingest: rounds (5)")
     parser.add_argument("--no-memory", action="store_true", help="loop: leave out the comparison of memory")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
+    if not 0 <= args.flush_ms <= 1000:
+        parser.error(f"argument --flush-ms: {args.flush_ms:g} is not within 0 and 1000")
     if args.what == "ingest":
         return _ingest(args)
     if args.bundle is None and args.what in ("loop", "infer"):
@@ -84,7 +89,10 @@ def main(argv: list[str]) -> int:
     if args.what == "outbox":
         from tools.bench import outbox
 
-        result = outbox.run(args.folder, args.count)
+        slower = args.flush_ms > 0
+        result = (
+            outbox.run_slower(args.folder, args.count, args.flush_ms) if slower else outbox.run(args.folder, args.count)
+        )
     elif args.what == "uplink":
         from tools.bench import uplink
 

@@ -4,6 +4,7 @@ Each is a function that puts one text; what is not installed (extra `bench`) giv
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -33,6 +34,27 @@ def _diskcache(folder: Path) -> Put:
     cache = diskcache.Cache(str(folder / "diskcache"), eviction_policy="none", sqlite_synchronous=2)
     queue = diskcache.Deque.fromcache(cache)
     return lambda text: queue.append(text)
+
+
+def bare_insert(folder: Path, data: bytes) -> Callable[[int], None]:
+    """What SQLite itself takes, through Python's sqlite3 and with a WAL and FULL as the outbox has them: so many rows of
+    `data` in one transaction. The practical floor of a queue that several processes share."""
+    db = sqlite3.connect(folder / "bare.db", isolation_level=None)
+    for setting in (
+        "auto_vacuum = INCREMENTAL",
+        "journal_mode = WAL",
+        "wal_autocheckpoint = 512",
+        "synchronous = FULL",
+    ):
+        db.execute(f"PRAGMA {setting}")
+    db.execute("CREATE TABLE item (id INTEGER PRIMARY KEY, data BLOB NOT NULL)")
+
+    def insert(rows: int) -> None:
+        db.execute("BEGIN IMMEDIATE")
+        db.executemany("INSERT INTO item (data) VALUES (?)", [(data,)] * rows)
+        db.execute("COMMIT")
+
+    return insert
 
 
 RIVALS: dict[str, Callable[[Path], Put]] = {

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
 from edge_runtime.errors import GudgeonError, ResourceError
 from tools.chaos.pair import free_port, mosquitto
 from tools.chaos.processes import Keeper
@@ -47,6 +49,11 @@ class Servers:
         """The cloud with its own broker."""
         ready = self._cloud("embedded", "embedded = true\nport = 0")
         return int(json.loads(ready.read_text())["broker_port"])
+
+    def cpu_s(self, name: str) -> float:
+        """Processor seconds that it has used so far."""
+        times = psutil.Process(self._keeper[name].pid).cpu_times()
+        return float(times.user + times.system)
 
     def _cloud(self, name: str, broker: str) -> Path:
         config, ready = self._folder / f"{name}.toml", self._folder / f"{name}.ready"

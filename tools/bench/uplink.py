@@ -5,6 +5,7 @@
 - The uplink is the production class over a real outbox. A record counts when the receiver's acknowledgement has deleted
   it. The receiver is once `gudgeon cloud` (signature, hash chain, SQLite commit), once one that only acknowledges
   (`receiver`), so that the two costs are seen apart.
+- `cpu_us`: what each party has spent on a record, to show where the time goes.
 - All take turns, `ROUNDS` times; a rate is records per second, whatever a message carries; the ratio is taken in each
   round and its median told.
 - `latency`: single live records through the embedded broker, with TCP_NODELAY as the uplink sets it, and without.
@@ -14,10 +15,11 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
+from time import process_time
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -45,10 +47,11 @@ FLOOR = "raw socket, 1 record a PUBLISH"
 
 
 class Device:
-    """An outbox and its uplink to one broker."""
+    """An outbox and its uplink to one broker. `parties`: name in a result → that of the process."""
 
-    def __init__(self, folder: Path, name: str, port: int) -> None:
+    def __init__(self, folder: Path, name: str, port: int, parties: Mapping[str, str]) -> None:
         folder.mkdir()
+        self.parties = parties
         self._parts = itertools.count()
         self.outbox = Outbox(folder / "outbox.db", name, "bench")
         place = Place("acme", "site1", "area1", "line1", "cell1", name)
@@ -77,13 +80,13 @@ def run(folder: Path | None, count: int) -> dict[str, Any]:
     records = min(RECORDS_LIMIT, max(1, RECORDS_PER_COUNT * count))
     with tempfile.TemporaryDirectory(dir=folder) as place, ExitStack() as stack:
         servers = stack.enter_context(Servers(Path(place)))
-        times, packed = _rates(servers, Path(place), records, stack)
+        times, more = _rates(servers, Path(place), records, stack)
         measured = latency.run(servers, Path(place) / "latency", count)
     floor_ns = [ns // records for ns in times[FLOOR]]
     rows = [row(name, t, floor_ns, records) for name, t in times.items()]
     return {
         "bench": "uplink", "floor": f"{FLOOR}, {WINDOW_RECORDS} in flight", "records": records, "rounds": ROUNDS,
-        **packed, "rows": rows, "rates": _ratios(times, records), "latency": measured,
+        **more, "rows": rows, "rates": _ratios(times, records), "latency": measured,
     }  # fmt: skip
 
 
@@ -93,8 +96,12 @@ def _rates(
     """Nanoseconds of each round by name; and what a message carries."""
     plain, cloud = servers.receiver(), servers.cloud()
     devices = {
-        "uplink, receiver that only acknowledges": Device(folder / "plain", "bench-plain", plain),
-        "uplink, gudgeon cloud on SQLite": Device(folder / "cloud", "bench-cloud", cloud),
+        "uplink, receiver that only acknowledges": Device(
+            folder / "plain", "bench-plain", plain, {"broker": "broker-receiver", "receiver": "receiver"}
+        ),
+        "uplink, gudgeon cloud on SQLite": Device(
+            folder / "cloud", "bench-cloud", cloud, {"broker": "broker-cloud", "cloud": "cloud"}
+        ),
     }
     raw = RawClient(plain)
     stack.callback(raw.close)
@@ -110,24 +117,34 @@ def _rates(
         FLOOR: lambda: raw.publish_ns(single, WINDOW_RECORDS),
         f"raw socket, {MOST_RECORDS} records a PUBLISH": lambda: raw.publish_ns(batches, LIVE_BATCHES),
     }
+    cpu_us: dict[str, dict[str, float]] = {}
     for name, device in devices.items():
-        work[name] = lambda device=device: _fill_and_drain(device, records)  # type: ignore[misc]
+        cpu = cpu_us[name] = dict.fromkeys(("uplink", *device.parties), 0.0)
+        work[name] = lambda device=device, cpu=cpu: _fill_and_drain(device, records, servers, cpu)  # type: ignore[misc]
     times: dict[str, list[int]] = {name: [] for name in work}
     for _ in range(ROUNDS):
         for name, once in work.items():
             times[name].append(once())
     size = round(sum(map(len, lines)) / records)
-    return times, {"record_bytes": size, "records_a_message": {"raw": 1, "uplink": MOST_RECORDS}}
+    per_record = {name: {k: round(v / ROUNDS, 1) for k, v in cpu.items()} for name, cpu in cpu_us.items()}
+    carries = {"raw": 1, "uplink": MOST_RECORDS}
+    return times, {"record_bytes": size, "records_a_message": carries, "cpu_us": per_record}
 
 
-def _fill_and_drain(device: Device, records: int) -> int:
+def _fill_and_drain(device: Device, records: int, servers: Servers, cpu_us: dict[str, float]) -> int:
+    """Nanoseconds of the drain; what it cost is added to `cpu_us`, for each record."""
     device.fill(records)
-    return timed(device.drain)
+    before = {name: servers.cpu_s(process) for name, process in device.parties.items()} | {"uplink": process_time()}
+    took_ns = timed(device.drain)
+    after = {name: servers.cpu_s(process) for name, process in device.parties.items()} | {"uplink": process_time()}
+    for name in cpu_us:
+        cpu_us[name] += (after[name] - before[name]) / records * 1e6
+    return took_ns
 
 
 def _lines(folder: Path, records: int) -> list[bytes]:
     """The record lines as an outbox makes them."""
-    device = Device(folder, "bench-lines", 1)
+    device = Device(folder, "bench-lines", 1, {})
     device.fill(records)
     lines: list[bytes] = []
     while len(lines) < records:
@@ -153,11 +170,12 @@ def tables(result: dict[str, Any]) -> list[Table]:
 
 def _rate_table(result: dict[str, Any]) -> Table:
     table = Table(title=f"records per second; {result['record_bytes']} bytes each, {result['rounds']} rounds in turn")
-    for column in ("", "records/s", "÷ floor", "least", "most"):
+    for column in ("", "records/s", "÷ floor", "least", "most", "µs of CPU a record"):
         table.add_column(column, justify="left" if not column else "right")
     for r in result["rates"]:
         shares = (f"{r[share]:.3f}" for share in ("ratio", "ratio_min", "ratio_max"))
-        table.add_row(r["name"], str(r["per_s"]), *shares)
+        spent = ", ".join(f"{party} {us}" for party, us in result["cpu_us"].get(r["name"], {}).items())
+        table.add_row(r["name"], str(r["per_s"]), *shares, spent)
     return table
 
 

@@ -72,6 +72,21 @@ def clock_jumps(pair: Pair, seconds: float) -> Evidence:
     return Evidence(happened, "a shim under the device's processes that steps their wall clock", facts)
 
 
+def tls_in_1970(pair: Pair, seconds: float) -> Evidence:
+    """The device wakes up in 1970 and has to make its TLS connection anew: to OpenSSL the certificate is not valid yet."""
+    link = pair.keeper["link"]
+    link.stop()
+    pair.shim.set_clock_offset_s(-time.time() + 60.0)
+    link.start()
+    before = pair.arrived()
+    pair.wait(max(seconds, REFUSAL_S), lambda: pair.arrived() > before)
+    pair.wait(seconds)
+    facts = {"rows_during": pair.arrived() - before, "wrong_clock_reads": pair.shim.wrong_clock_reads}
+    pair.shim.set_clock_offset_s(0.0)
+    happened = facts["wrong_clock_reads"] > 0 and 1970 in _years(pair)
+    return Evidence(happened, "a shim under the device's processes; Mosquitto with a real certificate", facts)
+
+
 def _expected_years() -> set[int]:
     now = datetime.datetime.now(datetime.UTC)
     year = datetime.timedelta(seconds=YEAR_S)

@@ -25,6 +25,7 @@ from typing import Any, BinaryIO
 
 from edge_runtime import config, log
 from edge_runtime.child import end_with_parent, stop_event
+from edge_runtime.durable import replace_file
 from edge_runtime.errors import GudgeonError
 from edge_runtime.link.process import POKE_PATH
 from edge_runtime.outbox.opening import open_outbox
@@ -117,7 +118,7 @@ def produce(outbox: Outbox, wake: Wake, ledger: LedgerFile, args: argparse.Names
 def next_start(counter: Path) -> int:
     """How often a producer of this run was started, this time included."""
     start = int(counter.read_text()) + 1 if counter.exists() else 1
-    counter.write_text(str(start))
+    replace_file(counter, str(start).encode())  # whole, whenever a kill comes
     return start
 
 

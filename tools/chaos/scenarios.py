@@ -61,6 +61,10 @@ SCENARIOS: Mapping[str, Scenario] = {
     "clock-jumps": Scenario(
         "1970, ± 1 year, an hour back", device_faults.clock_jumps, 6.0, ("compiler",), Wiring(shim=True)
     ),
+    "tls-in-1970": Scenario(
+        "the device wakes up in 1970 and connects over TLS", device_faults.tls_in_1970, 4.0, ("mosquitto", "compiler"),
+        Wiring(tls=True, shim=True),
+    ),
     "slow-disk": Scenario(
         "each flush of the device takes 0.25 s longer", device_faults.slow_disk, 5.0, ("compiler",), Wiring(shim=True)
     ),

@@ -34,7 +34,7 @@ DENIED = {"torch", "tensorflow", "fastapi", "pydantic", "opacus", "onnx", "flwr"
 
 def import_everything() -> None:
     for found in pkgutil.walk_packages(edge_runtime.__path__, "edge_runtime."):
-        if ".tests" not in found.name and not found.name.endswith(".conftest"):
+        if ".tests" not in found.name and not found.name.endswith((".conftest", "_pb2")):
             importlib.import_module(found.name)
     denied = DENIED & {name.split(".")[0] for name in sys.modules}
     assert not denied, f"the device package imports {denied}"

@@ -39,7 +39,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--embedded", action="store_true", help="the cloud's own broker, even where Mosquitto is installed"
     )
-    parser.add_argument("--folder", type=Path, help="on which disk (a temporary folder)")
+    parser.add_argument("--folder", type=Path, help="where the outboxes lie (in memory where there is room)")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep logs, ledgers and the cloud's database in DIR")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     args = parser.parse_args(argv)

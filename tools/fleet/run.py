@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import sqlite3
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,10 @@ CHECK_S = 0.2
 OPEN_S = 300.0
 SLACK_S = 60.0
 SETTLE_S = 180.0
+MEMORY = Path("/dev/shm")  # noqa: S108 - folders with random names are made in it
+DEVICE_BYTES = 3 * 2**20
+PREFIX = "gudgeon-fleet-"
+KEPT = ("cloud.db*", "log/*", "worker-*/*.jsonl")
 FIRST_NS = 1_000_000_000  # workers get this long to hear when to begin
 
 Told = Callable[[str, float], None]
@@ -74,8 +79,8 @@ class Wanted:
 class Fleet:
     """`with Fleet(…) as fleet:` starts broker, cloud and workers; leaving ends them."""
 
-    def __init__(self, folder: Path, wanted: Wanted, told: Told) -> None:
-        self.folder, self.wanted, self._told = folder, wanted, told
+    def __init__(self, folder: Path, devices: Path, wanted: Wanted, told: Told) -> None:
+        self.folder, self._devices, self.wanted, self._told = folder, devices, wanted, told
         self.database = folder / "cloud.db"
         self.keeper = Keeper(folder / "log")
         self._port = free_port()
@@ -128,7 +133,7 @@ class Fleet:
         self.wait("the cloud", ready.exists, OPEN_S)
 
     def _add_worker(self, index: int, first: int, count: int) -> None:
-        w, folder = self.wanted, self.folder / f"worker-{index}"
+        w, folder = self.wanted, self._devices / f"worker-{index}"
         options = {
             "folder": folder, "port": self._port, "first": first, "count": count, "spread-s": w.spread_s,
             "records": w.records, "every-s": w.every_s,
@@ -254,15 +259,28 @@ def peak_rss_bytes(pid: int) -> int:
 
 
 def run(wanted: Wanted, folder: Path | None, keep: Path | None, told: Told) -> dict[str, Any]:
-    with (
-        tempfile.TemporaryDirectory(prefix="gudgeon-fleet-", dir=folder) as name,
-        Fleet(Path(name), wanted, told) as fleet,
-    ):
+    """`folder`: where the outboxes lie. In life each device has a disk of its own; so here it is memory where there is room,
+    else the one disk that they all share with the cloud."""
+    where = folder or in_memory(wanted.devices)
+    with ExitStack() as stack:
+        names = [stack.enter_context(tempfile.TemporaryDirectory(prefix=PREFIX, dir=d)) for d in (None, where)]
+        cloud, devices = map(Path, names)
+        fleet = stack.enter_context(Fleet(cloud, devices, wanted, told))
         try:
-            return _phases(fleet, wanted, told)
+            return _phases(fleet, wanted, told) | {"outboxes_in": str(where or tempfile.gettempdir())}
         finally:
             if keep:
-                _keep(Path(name), keep)
+                _keep([cloud, devices], keep)
+
+
+def in_memory(devices: int) -> Path | None:
+    """The file system in memory, where it has room for so many outboxes."""
+    try:
+        found = os.statvfs(MEMORY)
+    except OSError:
+        return None
+    room = found.f_bavail * found.f_frsize > devices * DEVICE_BYTES and os.access(MEMORY, os.W_OK)
+    return MEMORY if room else None
 
 
 def _phases(fleet: Fleet, wanted: Wanted, told: Told) -> dict[str, Any]:
@@ -335,9 +353,9 @@ def count_online(database: Path) -> int:
         return int(connection.execute("SELECT count(*) FROM device WHERE online").fetchone()[0])
 
 
-def _keep(folder: Path, to: Path) -> None:
-    to.mkdir(parents=True, exist_ok=True)
-    for path in [*folder.glob("cloud.db*"), *folder.glob("log"), *folder.glob("worker-*/*.jsonl")]:
-        target = to / path.relative_to(folder)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(path, target) if path.is_dir() else shutil.copy2(path, target)
+def _keep(folders: Sequence[Path], to: Path) -> None:
+    for folder in folders:
+        for path in [found for pattern in KEPT for found in folder.glob(pattern)]:
+            target = to / path.relative_to(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, target)

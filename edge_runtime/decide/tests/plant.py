@@ -14,6 +14,7 @@ from edge_runtime.clock import FakeClock
 from edge_runtime.config import PlcMap
 from edge_runtime.decide.decision import Health
 from edge_runtime.decide.loop import Loop, Models, Settings
+from edge_runtime.decide.points import Point, WriteRequest
 from edge_runtime.errors import ResourceError
 from edge_runtime.field.camera_memory import MemoryCamera
 from edge_runtime.field.driver import Value
@@ -26,6 +27,10 @@ from edge_runtime.tests.bundles import make_frame
 from edge_runtime.wire.envelope import Event, read_record
 
 EXECUTE = 6
+POINTS = {
+    "speed": Point(110, 0, 500, max_per_min=3),
+    "lamp": Point(120, 0, 1, "bool", "coil", while_running=True),
+}
 TAGS = handshake(PlcMap(recipe=5, lot=6, serial=8))
 
 
@@ -58,6 +63,7 @@ class Plant:
         self.plc = MemoryDriver({**values, "line_state": EXECUTE}, self.clock)
         self.frames: dict[int, NDArray[np.uint8] | None] = {}
         self.camera = MemoryCamera(self._frame)
+        self.requests: list[WriteRequest] = []
         self.on_frame: Callable[[], None] | None = None
         self.outbox = Outbox(folder / "outbox.db", "dev1", "boot", self.clock)
         self.disk = Disk(self.outbox)
@@ -77,7 +83,14 @@ class Plant:
             self.jobs,
             Backoff(0.1, 2.0),
             Backoff(0.1, 2.0),
+            lambda: self.requests.pop(0) if self.requests else None,
+            POINTS,
         )
+
+    def command(self, name: str, value: Value, seconds: float = 5.0) -> None:
+        """`link` hands over a command."""
+        until_ns = self.clock.monotonic_ns() + round(seconds * 1e9)
+        self.requests.append(WriteRequest(f"c{len(self.requests)}", "cloud", name, value, until_ns))
 
     def restart(self) -> None:
         """As after a kill: a new loop over the same PLC and the same outbox file."""

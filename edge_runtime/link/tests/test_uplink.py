@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import random
 import select
@@ -20,9 +21,11 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_runtime.backoff import Backoff
 from edge_runtime.clock import FakeClock, SystemClock
-from edge_runtime.link import uplink as uplink_module
+from edge_runtime.link import connection as connection_module
+from edge_runtime.link.connection import uplink_backoff
 from edge_runtime.link.spread import MARGIN, place_of
-from edge_runtime.link.uplink import Uplink, uplink_backoff
+from edge_runtime.link.uns import Newest, encoder
+from edge_runtime.link.uplink import Uplink
 from edge_runtime.outbox.store import Outbox
 from edge_runtime.wire.batch import ZSTD_MAGIC, Ack, decode_batch, encode_ack
 from edge_runtime.wire.envelope import Event
@@ -63,8 +66,8 @@ class ShiftedClock(SystemClock):
 
 @pytest.fixture(autouse=True)
 def _short_probe(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uplink_module, "PROBE_TIMEOUT_S", 0.1)
-    monkeypatch.setattr(uplink_module, "IDLE_S", 0.1)
+    monkeypatch.setattr(connection_module, "PROBE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(connection_module, "IDLE_S", 0.1)
 
 
 @pytest.fixture(scope="module")
@@ -201,13 +204,13 @@ def test_a_broker_that_is_down_is_waited_for(tmp_path: Path) -> None:
     assert outbox.depth() == 1
 
 
-def test_a_broker_that_accepts_and_kicks_is_a_failure(tmp_path: Path) -> None:
-    """Its connections never stand long enough to forget the failures before."""
-    accepted = 0
+@pytest.fixture
+def kicking() -> Iterator[tuple[int, list[int]]]:
+    """A broker that accepts and closes: its port, and a list with one item for each connection."""
+    accepted: list[int] = []
     server = socket.create_server(("127.0.0.1", 0))
 
     def kick() -> None:
-        nonlocal accepted
         while True:
             try:
                 peer, _ = server.accept()
@@ -215,23 +218,46 @@ def test_a_broker_that_accepts_and_kicks_is_a_failure(tmp_path: Path) -> None:
                 return
             peer.recv(4096)
             peer.sendall(b"\x20\x02\x00\x00")  # CONNACK, MQTT 3.1.1
-            accepted += 1
+            accepted.append(1)
             peer.close()
 
     threading.Thread(target=kick, daemon=True).start()
+    yield server.getsockname()[1], accepted
+    server.close()
+
+
+def test_a_broker_that_accepts_and_kicks_is_a_failure(tmp_path: Path, kicking: tuple[int, list[int]]) -> None:
+    """Its connections never stand long enough to forget the failures before."""
+    port, accepted = kicking
     outbox = Outbox(tmp_path / "outbox.db", "dev1", "boot")
     clock = ShiftedClock()
-    uplink = Uplink(PLACE, "boot", "127.0.0.1", server.getsockname()[1], outbox, KEY, clock=clock)
+    uplink = Uplink(PLACE, "boot", "127.0.0.1", port, outbox, KEY, clock=clock)
     uplink._protocol, uplink._protocol_proven = 1, True
     for _ in range(400):
         uplink.turn()
         if uplink._client is None:
             clock.ahead_ns += 1_000_000_000
-        if accepted >= 9:
+        if len(accepted) >= 9:
             break
-    server.close()
     assert uplink._backoff.tries >= 8
     assert uplink._retry_ns - uplink._clock.monotonic_ns() > 15e9
+
+
+def test_who_is_kicked_dials_once_in_a_window(tmp_path: Path, kicking: tuple[int, list[int]]) -> None:
+    """Also the device whose place is at the very beginning of it."""
+    name = next(f"dev{i}" for i in range(10_000) if place_of(f"dev{i}") < 0.001)
+    place = Place("acme", "site1", "area1", "line1", "cell1", name)
+    clock, outbox = ShiftedClock(), Outbox(tmp_path / "outbox.db", name, "boot")
+    uplink = Uplink(place, "boot", "127.0.0.1", kicking[0], outbox, KEY, clock=clock, reconnect_spread_s=20.0)
+    uplink._protocol, uplink._protocol_proven = 1, True
+    dials: list[int] = []
+    while len(dials) < 4:
+        drive_until(uplink, lambda: uplink._client is None and uplink.retry_ns > clock.monotonic_ns())
+        dials.append(uplink.retry_ns)
+        clock.ahead_ns += uplink.retry_ns - clock.monotonic_ns()
+        uplink.advance()
+    window_ns = round(MARGIN * 20.0 * 1e9)
+    assert [b - a for a, b in itertools.pairwise(dials)] == [window_ns] * 3
 
 
 def test_live_records_overtake_the_backlog(broker: int, tmp_path: Path) -> None:
@@ -249,6 +275,29 @@ def test_live_records_overtake_the_backlog(broker: int, tmp_path: Path) -> None:
     backlog = [e.seq for e in cloud.events if e.stream == "telemetry" and e.kind == "k"]
     assert backlog == sorted(backlog)
     uplink.close()
+    cloud.stop()
+
+
+def test_the_newest_event_of_each_kind_is_told_plainly_beside_the_batches(broker: int, tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "outbox.db", "dev1", "boot")
+    outbox.append("alarm", "hot", {"n": 1})
+    cloud = Cloud(broker)
+    plain: dict[str, Any] = {}
+    reader = mqtt.Client(CallbackAPIVersion.VERSION2, "reader", clean_session=True, protocol=mqtt.MQTTv311)
+    reader.on_connect = lambda c, *_: c.subscribe(PLACE.now("alarm", "hot").replace("alarm/hot", "#"))
+    reader.on_message = lambda c, d, m: plain.update({m.topic: json.loads(m.payload)})
+    reader.connect("127.0.0.1", broker)
+    reader.loop_start()
+    newest = Newest(PLACE, encoder("json"), outbox.last)
+    uplink = Uplink(PLACE, "boot", "127.0.0.1", broker, outbox, KEY, newest=newest)
+    turn_until(uplink, lambda: plain.get(PLACE.now("alarm", "hot"), {}).get("seq") == 1)
+    outbox.append("decision", "decision", {"part_seq": 7})
+    turn_until(uplink, lambda: PLACE.now("decision", "decision") in plain)
+    assert plain[PLACE.now("decision", "decision")]["body"] == {"part_seq": 7}
+    turn_until(uplink, lambda: outbox.depth() == 0)
+    assert {e.kind for e in cloud.events} == {"hot", "decision"}
+    uplink.close()
+    reader.loop_stop()
     cloud.stop()
 
 

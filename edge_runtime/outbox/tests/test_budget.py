@@ -222,3 +222,48 @@ def test_a_large_payload_goes_in_pieces(tmp_path: Path, clock: FakeClock) -> Non
 def test_a_wrong_setting_is_told(change: dict[str, object], text: str) -> None:
     with pytest.raises(ValueError, match=text):
         replace(Storage(), **change)  # type: ignore[arg-type]
+
+
+def test_two_processes_share_the_room(box: Outbox, tmp_path: Path, clock: FakeClock) -> None:
+    """What one found free it must not use when the other has taken it."""
+    other = opened(tmp_path, clock)
+    for _ in range(120):
+        fill(box, tmp_path, "health", 1)
+        fill(other, tmp_path, "link", 1, each=300)
+    for stream in ("health", "link"):
+        check_statement(box, stream)
+    cap = box._bounds._cap()
+    assert box._pages.used() <= cap.soft
+
+
+def test_what_is_young_is_kept_without_taking_the_write_lock(tmp_path: Path, clock: FakeClock) -> None:
+    box = opened(tmp_path, clock, Storage(classes={"metric": ClassPolicy(retention_s=DAY_S)}))
+    box.append_many([("metric", "k", {})] * 600)
+    clock.advance(DAY_S / 2)
+    box.append_many([("metric", "k", {})] * 600)
+    statements: list[str] = []
+    box._db.db.set_trace_callback(statements.append)
+    tick_s = box._tick_s()
+    assert box._shedding.expire(tick_s) == 0
+    assert "BEGIN IMMEDIATE" not in statements
+    clock.advance(DAY_S * 0.6)
+    assert box._shedding.expire(box._tick_s()) == 600
+    assert held(box, "metric")[0].seq == 601
+    check_statement(box, "metric")
+
+
+def test_errors_beside_a_transaction_are_told_too(tmp_path: Path, clock: FakeClock) -> None:
+    box = opened(tmp_path, clock)
+    box.close()
+    for call in (box._pages.used, box._pages.truncate_log, box._pages.keep_log, lambda: box._pages.limit(9)):
+        with pytest.raises(ResourceError, match=r"outbox\.db"):
+            call()
+
+
+def test_what_was_found_free_counts_no_more_when_the_rest_has_grown(box: Outbox, tmp_path: Path) -> None:
+    fill(box, tmp_path, "health", 5)
+    assert box._bounds._free_pages > 0
+    (tmp_path / "second").write_bytes(b"x" * MIB)
+    box.measure()
+    assert box._bounds._free_pages == 0
+    fill(box, tmp_path, "health", 60)

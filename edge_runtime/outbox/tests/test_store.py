@@ -22,9 +22,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from edge_runtime.clock import FakeClock
 from edge_runtime.errors import ResourceError
-from edge_runtime.outbox import database
-from edge_runtime.outbox.store import BODY_LIMIT_BYTES, Outbox
-from edge_runtime.wire.envelope import STREAMS, Event, Record, genesis, read_record, record_line
+from edge_runtime.outbox import database, transaction, trouble
+from edge_runtime.outbox.encoding import BODY_LIMIT_BYTES
+from edge_runtime.outbox.pages import LINK_WAL_PAGES
+from edge_runtime.outbox.policy import Storage
+from edge_runtime.outbox.store import Outbox
+from edge_runtime.wire.envelope import STREAMS, Event, Record, genesis, read_record, record_hash, record_line
 
 ROOT = Path(__file__).parents[3]
 
@@ -262,7 +265,7 @@ def test_an_interrupt_in_a_commit_fails_the_whole_group(path: Path, monkeypatch:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(box, "_add", interrupt)
+        patch.setattr(box._rows, "_add", interrupt)
         with pytest.raises(KeyboardInterrupt):
             box.append("decision", "k", {})
     assert box.append("decision", "k", {}).seq == 1
@@ -336,7 +339,7 @@ def test_where_it_cannot_be(tmp_path: Path, path: Path) -> None:
 
 
 def test_locked_by_another(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "BUSY_TIMEOUT_MS", 20)
+    monkeypatch.setattr(trouble, "BUSY_TIMEOUT_MS", 20)
     box = opened(path)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -389,3 +392,132 @@ def test_kill_9_of_the_writer_loses_nothing_that_was_acknowledged(path: Path) ->
         assert head >= told
         assert seqs(kept) == seqs(kept, "alarm") == list(range(1, head + 1))
         box.close()
+
+
+def traced(box: Outbox) -> list[str]:
+    """The first word or two of each statement from now on."""
+    found: list[str] = []
+    box._db.db.set_trace_callback(lambda sql: found.append(" ".join(sql.split()[:2])))
+    return found
+
+
+def test_an_append_within_its_budget_asks_nothing(path: Path) -> None:
+    """What makes a durable append cheap: four statements, whatever the budget and the classes are."""
+    box = Outbox(path, "edge1", "boot1", FakeClock(5, 7), Storage())
+    box.append_many([("decision", "k", {})] * 2)
+    box.append("decision", "k", {})
+    statements = traced(box)
+    box.append("decision", "k", {})
+    assert statements == ["BEGIN IMMEDIATE", "PRAGMA data_version", "INSERT INTO", "COMMIT"]
+    statements.clear()
+    box.append_many([("decision", "k", {})] * 100)
+    assert statements.count("INSERT INTO") == 3  # 64 + 32 + 4 rows
+    assert len(statements) == 6
+
+
+def test_rows_of_several_statements_are_one_chain(path: Path) -> None:
+    box = opened(path)
+    rng = random.Random(3)
+    streams = ["decision", "metric", "alarm"]
+    for count in (1, 2, 3, 63, 64, 65, 127, 200):
+        box.append_many([(rng.choice(streams), "k", {"n": n}) for n in range(count)])
+        box.append_many([(streams[n // 70 % 3], "k", {"n": n}) for n in range(count)])
+    for stream in streams:
+        records = box.pending(10**6, 10**9, streams=[stream])
+        assert [r.seq for r in records] == list(range(1, box.head(stream) + 1))
+        hashes = [genesis("edge1", box.chain, stream), *(record_hash(r.line) for r in records)]
+        assert [read_record(r.line).prev for r in records] == hashes[:-1]
+        assert box.backlog()[stream].size_bytes == sum(len(r.line) for r in records)
+    box.close()
+    assert opened(path).append("alarm", "k", {}).prev == hashes[-1]
+
+
+def test_an_acknowledgement_goes_in_short_transactions_and_lets_others_in_between(path: Path) -> None:
+    class Between(FakeClock):
+        """Another process appends whenever the acknowledging one pauses."""
+
+        def sleep(self, seconds: float) -> None:
+            super().sleep(seconds)
+            control.append("fault", "k", {})
+
+    link, control = Outbox(path, "edge1", "boot1", Between(5, 7)), opened(path)
+    control.append_many([("decision", "k", {})] * 1000)
+    statements = traced(link)
+    assert link.ack({"decision": 900}) == 900
+    assert statements.count("BEGIN IMMEDIATE") == 4
+    assert control.head("fault") == 3
+    assert seqs(control.pending(1000)) == list(range(901, 1001))
+
+
+def test_the_lock_is_looked_at_often(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    box = opened(path)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 3:
+            other.execute("COMMIT")
+
+    monkeypatch.setattr(transaction, "sleep", sleep)
+    assert box.append("decision", "k", {}).seq == 1
+    assert slept == [transaction.LOOK_EVERY_S] * 3
+
+
+def test_link_copies_the_log_so_that_control_need_not(path: Path) -> None:
+    control, link = opened(path), opened(path)
+    control.append_many([("decision", "k", {"x": "y" * 900})] * 200)
+    size = path.stat().st_size
+    link.maintain()
+    assert path.stat().st_size > size  # what was in the log alone is in the file
+    assert link._db.db.execute("PRAGMA wal_autocheckpoint").fetchone()[0] == LINK_WAL_PAGES < database.WAL_PAGES
+
+
+def test_an_acknowledgement_for_the_file_that_was_here_before_deletes_nothing(path: Path) -> None:
+    link, before = opened(path), opened(path)
+    before.append_many([("decision", "k", {})] * 5)
+    with trouble.alone(path):
+        trouble.set_aside(path, 1)
+    control = opened(path)  # another process has set the file aside, and this one does not know yet
+    control.append_many([("decision", "k", {})] * 3)
+    assert link.chain == before.chain != control.chain
+    assert link.ack({"decision": 5}) == 0
+    before.confirm_shed(7)
+    assert seqs(link.pending()) == [1, 2, 3]
+    assert link.chain == before.chain == control.chain
+    assert link.ack({"decision": 2}) == 2
+
+
+CALLS: dict[str, Callable[[Outbox], object]] = {
+    "append": lambda box: box.append("decision", "k", {}),
+    "pending": lambda box: box.pending(10**6, 10**9),
+    "ack": lambda box: box.ack({"decision": 5000}),
+    "checkpoint": lambda box: box.checkpoint(),
+    "backlog": lambda box: box.backlog(),
+    "last": lambda box: box.last("decision"),
+    "head": lambda box: box.head("decision"),
+    "floor": lambda box: box.floor(),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_damage_that_is_met_while_open_is_healed_and_told_whatever_met_it(path: Path, name: str) -> None:
+    filling = opened(path)
+    for _ in range(50):
+        filling.append_many([("decision", "k", {"x": "y" * 600})] * 100)
+    filling.close()  # copies the log into the file
+    box = opened(path)
+    content = bytearray(path.read_bytes())
+    for page in range(2 * 4096, len(content), 4096):
+        content[page : page + 4096] = b"\xff" * 4096
+    path.write_bytes(content)
+    before = box.chain
+    box._db.db.execute("PRAGMA shrink_memory")  # what was read is forgotten
+    CALLS[name](box)
+    assert box.chain != before
+    told = box.last("fault")
+    assert told is not None
+    assert (told.kind, told.body["chain"]) == ("outbox_damaged", box.chain)
+    assert path.with_name(told.body["kept_as"]).exists()
+    assert box.append("decision", "k", {}).seq == (2 if name == "append" else 1)

@@ -49,3 +49,12 @@ def test_foreign_topics_are_refused(topic: str) -> None:
 def test_an_unknown_leaf_is_refused() -> None:
     with pytest.raises(ValueError, match="expected one of events, ack, status"):
         HERE.topic("weather")
+
+
+def test_the_newest_event_of_a_kind_has_a_topic_of_its_own() -> None:
+    place = Place("acme", "site1", "area1", "line1", "cell1", "dev1")
+    assert place.now("decision", "decision") == "v1/acme/site1/area1/line1/cell1/dev1/now/decision/decision"
+    with pytest.raises(ValueError, match="kind"):
+        place.now("decision", "a/b")
+    with pytest.raises(ValueError, match="is not v1/"):
+        topics.parse(place.now("decision", "decision"))

@@ -9,6 +9,7 @@ import pytest
 
 from edge_runtime.tests.bundles import make_bundle
 from tools.bench import figures, main
+from tools.chaos.shim import compiler
 
 
 @pytest.fixture
@@ -35,3 +36,16 @@ def test_every_bench_gives_json_and_a_table(
     assert all(0 < r["us"]["p50"] <= r["us"]["max"] for r in result["rows"])
     assert main.main(args) == 0
     assert result["rows"][1]["name"].split()[0] in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(compiler() is None, reason="no C compiler")
+def test_a_slower_disk_is_slower_for_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["outbox", "--count", "3", "--folder", str(tmp_path), "--json", "--flush-ms"]
+    assert main.main([*args, "2"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["flush_ms"] == 2
+    assert all(r["us"]["p50"] >= 2000 for r in result["rows"])
+    assert result["producers"]["per_s"]["persist-queue SQLiteAckQueue"] < 500
+    with pytest.raises(SystemExit):
+        main.main([*args, "-1"])

@@ -11,7 +11,7 @@ import pytest
 import zstandard
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edge_runtime.link.uplink import packed
+from edge_runtime.link.sender import packed
 from edge_runtime.outbox.store import Outbox
 from edge_runtime.wire.batch import decode_ack, encode_batch
 from tools.bench import main, raw_mqtt
@@ -92,5 +92,6 @@ def test_uplink_bench(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     floor, *others = result["rates"]
     assert (floor["ratio"], result["rows"][0]["ratio_p50"]) == (1.0, 1.0)
     assert len(others) == 3
+    assert [set(cpu) - {"uplink", "broker"} for cpu in result["cpu_us"].values()] == [{"receiver"}, {"cloud"}]
     assert all(0 < r["ratio_min"] <= r["ratio"] <= r["ratio_max"] for r in others)
     assert all(sum(r["histogram_ms"].values()) == r["samples"] == 20 for r in result["latency"]["rows"])

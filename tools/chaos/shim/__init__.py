@@ -23,15 +23,23 @@ def compiler() -> str | None:
     return next((path for name in ("cc", "gcc", "clang") if (path := shutil.which(name))), None)
 
 
+def build(source: Path, library: Path) -> None:
+    """Compile a shim; GudgeonError with the compiler's last line."""
+    command = [compiler() or "cc", "-shared", "-fPIC", "-O2", "-o", str(library), str(source), "-ldl"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise GudgeonError(f"{source.name}: no C compiler; run: apt-get install gcc libc6-dev") from error
+    if done.returncode:
+        raise GudgeonError(f"{source.name} does not compile: {done.stderr.strip().splitlines()[-1:]}")
+
+
 class Shim:
     """`environment` goes to the processes that are to feel the fault."""
 
     def __init__(self, folder: Path) -> None:
         library, page = folder / "faults.so", folder / "faults.page"
-        command = [compiler() or "cc", "-shared", "-fPIC", "-O2", "-o", str(library), str(SOURCE), "-ldl"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise GudgeonError(f"{SOURCE.name} does not compile: {done.stderr.strip().splitlines()[-1:]}")
+        build(SOURCE, library)
         page.write_bytes(bytes(PAGE_BYTES))
         with page.open("r+b") as file:
             self._page = mmap.mmap(file.fileno(), PAGE_BYTES)

@@ -1,0 +1,190 @@
+"""What a device is asked to be and to do. The only part of the API that writes: with the token, in bounded bodies."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cloud.bearer import allowed, load_or_make
+from cloud.store import twin
+from edge_runtime.identity import load_or_make as load_key
+from edge_runtime.identity import public_text
+from edge_runtime.wire.command import LONGEST_NS
+from edge_runtime.wire.topics import SEGMENT
+
+router = APIRouter()
+BODY_LIMIT_BYTES = 8192
+M = TypeVar("M", bound=BaseModel)
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class DesiredChange(Strict):
+    """`set`: keys and their new values; `unset`: keys that go back to the device's own configuration."""
+
+    set: dict[str, Any] = Field(default_factory=dict, max_length=100)
+    unset: list[str] = Field(default_factory=list, max_length=100)
+
+
+class CommandRequest(Strict):
+    name: str
+    args: dict[str, Any] = Field(max_length=20)
+    expires_s: float = Field(30.0, gt=0, le=LONGEST_NS / 1e9)
+
+
+class DesiredState(BaseModel):
+    version: int
+    issued_ns: int
+    state: dict[str, Any]
+
+
+class Refusal(BaseModel):
+    version: int
+    reason: str
+
+
+class ReportedState(BaseModel):
+    version: int
+    at_ns: int
+    state: dict[str, Any]
+    refused: Refusal | None
+
+
+class Twin(BaseModel):
+    device: str
+    desired: DesiredState | None
+    reported: ReportedState | None
+
+
+class CommandState(BaseModel):
+    """`accepted_ns`: the device has taken it up. `ended`: done, refused, expired, replayed or unknown; null while it is
+    open. Both times are the device's."""
+
+    id: str
+    device: str
+    name: str
+    args: dict[str, Any]
+    counter: int
+    issued_ns: int
+    expires_ns: int
+    accepted_ns: int | None
+    ended: str | None
+    reason: str | None
+    ended_ns: int | None
+
+
+class CommandPage(BaseModel):
+    items: list[CommandState]
+    next_after: int | None
+
+
+class Key(BaseModel):
+    public_key: str
+
+
+def with_token(request: Request, authorization: Annotated[str, Header()] = "") -> None:
+    path = request.app.state.settings.token_file
+    if not allowed(authorization, load_or_make(path)):
+        raise HTTPException(
+            401, f"expected the token of {path.name}: Authorization: Bearer …", {"www-authenticate": "Bearer"}
+        )
+
+
+def body_of(kind: type[M]) -> Callable[[Request], Awaitable[M]]:
+    """Read no more than the limit, whatever the length that the header tells."""
+
+    async def read(request: Request) -> M:
+        data = b""
+        async for chunk in request.stream():
+            data += chunk
+            if len(data) > BODY_LIMIT_BYTES:
+                raise HTTPException(413, f"the body is over the limit of {BODY_LIMIT_BYTES} bytes")
+        try:
+            return kind.model_validate_json(data)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"])) or "body"
+            raise HTTPException(422, f"{where}: {first['msg']}") from error
+
+    return read
+
+
+def known_name(device: str) -> str:
+    if not SEGMENT.fullmatch(device):
+        raise HTTPException(422, "device: expected 1 to 64 characters of A-Z a-z 0-9 _ . -")
+    return device
+
+
+Named = Annotated[str, Depends(known_name)]
+TOKEN = [Depends(with_token)]
+
+
+@router.get("/key", response_model=Key)
+def key(request: Request) -> Any:
+    """The public key that this cloud signs with; what a device pins."""
+    return {"public_key": public_text(load_key(request.app.state.settings.store.key_file))}
+
+
+@router.get("/devices/{device}/desired", response_model=Twin)
+def desired(request: Request, device: Named) -> Any:
+    """What the device is asked to be, and what it says that it is."""
+    return twin.twin(request.app.state.engine, device)
+
+
+@router.post("/devices/{device}/desired", response_model=Twin, dependencies=TOKEN)
+def change_desired(
+    request: Request, device: Named, change: Annotated[DesiredChange, Depends(body_of(DesiredChange))]
+) -> Any:
+    """Change keys of the desired state; it gets the next version, is signed, kept, and sent when the device can be reached."""
+    state = request.app.state
+    try:
+        sign = load_key(state.settings.store.key_file).sign
+        found = twin.set_desired(state.engine, device, change.set, change.unset, sign, time.time_ns())
+    except ValueError as error:
+        raise HTTPException(422, str(error)) from error
+    state.send(device)
+    return found
+
+
+@router.get("/devices/{device}/commands", response_model=CommandPage)
+def commands(
+    request: Request,
+    device: Named,
+    after: Annotated[int, Query(ge=0)] = 0,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> Any:
+    """Commands to the device, oldest first; `after` is a `counter`."""
+    items = twin.commands(request.app.state.engine, device, after, limit)
+    return {"items": items, "next_after": items[-1]["counter"] if len(items) == limit else None}
+
+
+@router.get("/devices/{device}/commands/{number}", response_model=CommandState)
+def command(request: Request, device: Named, number: str) -> Any:
+    """One command, by its `id`."""
+    found = twin.one_command(request.app.state.engine, device, number)
+    if found is None:
+        raise HTTPException(404, f"no command {number[:64]} to device {device}")
+    return found
+
+
+@router.post("/devices/{device}/commands", response_model=CommandState, status_code=202, dependencies=TOKEN)
+def send_command(
+    request: Request, device: Named, wanted: Annotated[CommandRequest, Depends(body_of(CommandRequest))]
+) -> Any:
+    """Sign a command, keep it, and send it as long as it has not expired."""
+    state = request.app.state
+    if twin.place_of(state.engine, device) is None:
+        raise HTTPException(404, f"no device {device} has ever appeared; see /api/v1/devices")
+    try:
+        sign = load_key(state.settings.store.key_file).sign
+        made = twin.make_command(state.engine, device, wanted.name, wanted.args, wanted.expires_s, sign, time.time_ns())
+    except ValueError as error:
+        raise HTTPException(422, str(error)) from error
+    state.send(device)
+    return made
