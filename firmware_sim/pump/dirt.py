@@ -173,3 +173,13 @@ def _number(row: Mapping[str, Any], key: str, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
         raise ConfigError(f"{where}: {key} is {value!r}, expected a number of at least 0")
     return float(value)
+
+
+def docs_table() -> str:
+    """The table of the reference page."""
+    rows = ["| kind | what happens | `size` |", "|---|---|---|"]
+    rows += [
+        f"| `{name}` | {kind.meaning} | {f'default {kind.size:g}' if kind.size else ''} |"
+        for name, kind in KINDS.items()
+    ]
+    return "\n".join(rows)

@@ -80,3 +80,10 @@ def registers(tag: PumpTag, raw: int, order: Order) -> list[int]:
     if order in ("DCBA", "BADC"):
         words = [(w >> 8) | ((w & 0xFF) << 8) for w in words]
     return words
+
+
+def docs_table() -> str:
+    """The table of the reference page."""
+    rows = ["| tag | unit | type | address | span |", "|---|---|---|---|---|"]
+    rows += [f"| `{t.name}` | {t.unit} | {t.kind} | {t.address} | {t.low:g} to {t.high:g} |" for t in TAGS]
+    return "\n".join(rows)
