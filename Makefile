@@ -30,7 +30,7 @@ setup-train: .venv-train/.done ## make .venv-train (PyTorch, CPU) that `gudgeon 
 	@echo "installing the training environment into .venv-train (a few minutes)"
 	@.venv-train/bin/pip install -q --disable-pip-version-check -e '.[train]' 2>&1 | grep -v '^WARNING' || true
 	@rm -f .venv-train/bin/gudgeon
-	@.venv-train/bin/python -c 'import torch, onnx, onnxruntime' && touch $@
+	@.venv-train/bin/python -c 'import torch, onnx, onnxruntime, sklearn' && touch $@
 
 setup-convert: .venv-convert/.done ## make .venv-convert (litert-torch, 2 GB): then `gudgeon train` adds a .tflite variant
 .venv-convert/.done: pyproject.toml | setup

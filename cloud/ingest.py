@@ -2,8 +2,9 @@
 
 - The network thread reads messages and puts them into a bounded queue; one worker thread commits and acknowledges: while
   it waits for the disk, the next messages are read.
-- Messages that wait share one commit. An acknowledgement is published after the commit that it stands for, never before;
-  the broker, too, gets its PUBACK only then, so that a worker that dies leaves what it had to the others.
+- Messages that wait share one commit, live ones before those of a backlog (`waiting`).
+- An acknowledgement is published after the commit that it stands for, never before; the broker, too, gets its PUBACK only
+  then, so that a worker that dies leaves what it had to the others.
 - What finds no room in the queue, and what cannot be committed, is not acknowledged: the device sends it again.
 - Several workers share the Events: each gets its part from the broker (`$share`); status messages go to all of them.
 - A broker that goes away is dialled again, with growing pauses; one that speaks MQTT 3.1.1 only is found out at the
@@ -32,6 +33,7 @@ from paho.mqtt.properties import Properties
 from cloud.messages import Batch, Connected, Item, Rejection, read_message
 from cloud.store.writer import Writer
 from cloud.store.writing import Acks
+from cloud.waiting import Message, Waiting
 from edge_runtime import log
 from edge_runtime.exposition import Times
 from edge_runtime.mqtt_access import Access, BrokerAccess
@@ -42,7 +44,6 @@ PROTOCOLS = (MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311)
 GROUP = "$share/gudgeon-ingest/"
 QUEUE_MESSAGES = 500
 UNDER_WAY = 200  # that a broker may send without a PUBACK
-COMMIT_MESSAGES = 64
 FULL_WAIT_S = 1.0
 KEEPALIVE_S = 30
 CONNECT_TIMEOUT_S = 5.0
@@ -51,9 +52,6 @@ PAUSE_LIMIT_S = 5.0
 STORE_PAUSE_S = 0.5
 COMMIT_EDGES_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 REFUSED = "the broker refuses the connection"
-
-#: packet identifier and quality of service, for the PUBACK; the message, read
-Message = tuple[int, int, Item]
 
 
 class Ingest:
@@ -67,7 +65,8 @@ class Ingest:
         self._writer, self._host, self._port, self._embedded = writer, host, port, embedded
         self._protocols = PROTOCOLS[1:] if embedded else PROTOCOLS
         self._access = Access(access or BrokerAccess())
-        self._queue: queue.Queue[Message | Connected | None] = queue.Queue(QUEUE_MESSAGES)
+        self._queue: queue.Queue[Message | None] = queue.Queue(QUEUE_MESSAGES)
+        self._waiting = Waiting()
         self._stopping = threading.Event()
         self._ended = threading.Event()
         self._client: mqtt.Client | None = None
@@ -88,8 +87,8 @@ class Ingest:
 
     @property
     def waiting(self) -> int:
-        """Messages in the queue."""
-        return self._queue.qsize()
+        """Messages that are not committed yet."""
+        return self._queue.qsize() + len(self._waiting)
 
     def start(self) -> None:
         for thread in self._threads:
@@ -174,7 +173,7 @@ class Ingest:
             return  # the end of the connection follows
         self._proven = True
         if self._embedded:
-            self._queue.put(Connected())
+            self._queue.put(Message(Connected()))
         events = subscription("events") if self._embedded else GROUP + subscription("events")
         client.subscribe([(events, 1), (subscription("status"), 1)])
 
@@ -192,9 +191,10 @@ class Ingest:
         self._ended.set()
 
     def _on_message(self, client: mqtt.Client, _: Any, message: mqtt.MQTTMessage) -> None:
+        received_ns = time.time_ns()
         try:
-            taken = (message.mid, message.qos, self._read(message.topic, bytes(message.payload)))
-            self._queue.put(taken, timeout=FULL_WAIT_S)
+            item = self._read(message.topic, bytes(message.payload))
+            self._queue.put(Message(item, client, message.mid, message.qos, received_ns), timeout=FULL_WAIT_S)
         except queue.Full:
             self.counts["dropped"] += 1
             client.ack(message.mid, message.qos)
@@ -206,16 +206,25 @@ class Ingest:
     # ── the worker ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _work(self) -> None:
-        last = False
-        while not last:
-            waiting = [self._queue.get()]
-            while len(waiting) < COMMIT_MESSAGES and not self._queue.empty():
-                waiting.append(self._queue.get_nowait())
-            last = None in waiting
-            items = [m if isinstance(m, Connected) else m[2] for m in waiting if m is not None]
-            if items:
-                self._publish(self._commit(items))
-            self._confirm([(m[0], m[1]) for m in waiting if isinstance(m, tuple)])
+        waiting, last = self._waiting, False
+        while not last or waiting:
+            if not waiting:
+                last = self._add(waiting, self._queue.get()) or last
+            while len(waiting) < QUEUE_MESSAGES and not self._queue.empty():
+                last = self._add(waiting, self._queue.get_nowait()) or last
+            if waiting:
+                taken = waiting.take(time.monotonic())
+                self._publish(self._commit([m.item for m in taken]), taken)
+                for message in taken:
+                    message.done = True
+                self._confirm(waiting)
+
+    def _add(self, waiting: Waiting, message: Message | None) -> bool:
+        """True for the word that no more will come."""
+        if message is None:
+            return True
+        waiting.add(message)
+        return False
 
     def _read(self, topic: str, payload: bytes) -> Item:
         self.counts["messages"] += 1
@@ -245,17 +254,22 @@ class Ingest:
         self.counts["events"] += sum(len(item.events) for item in items if isinstance(item, Batch))
         return acks
 
-    def _publish(self, acks: Acks) -> None:
+    def _publish(self, acks: Acks, taken: Sequence[Message]) -> None:
         client = self._client
+        received_ns = {
+            (m.item.place, m.item.checkpoint.counter): m.received_ns for m in taken if isinstance(m.item, Batch)
+        }
         for place, ack in acks:
             if client is not None:
-                client.publish(place.topic("ack"), encode_ack(replace(ack, now_ns=time.time_ns())), qos=1)
+                came_ns = received_ns.get((place, ack.counter), ack.received_ns)
+                told = replace(ack, received_ns=came_ns, now_ns=time.time_ns())
+                client.publish(place.topic("ack"), encode_ack(told), qos=1)
 
-    def _confirm(self, messages: Sequence[tuple[int, int]]) -> None:
-        """The broker's PUBACK. On a connection made since, the numbers mean nothing and are told to nobody."""
-        client = self._client
-        for mid, qos in messages:
-            if client is not None and client.ack(mid, qos) != mqtt.MQTT_ERR_SUCCESS:
+    def _confirm(self, waiting: Waiting) -> None:
+        """The broker's PUBACK, over the connection that the message came by: on another its number means nothing."""
+        for message in waiting.confirmed():
+            client = self._client
+            if client is not message.via or client.ack(message.mid, message.qos) != mqtt.MQTT_ERR_SUCCESS:
                 self.counts["not_confirmed"] += 1
 
 

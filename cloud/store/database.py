@@ -24,6 +24,7 @@ from cloud.store import tables as t
 EventRow = tuple[Any, ...]
 
 DEVICES = 0x67_75_64_01  # the locks of devices, and of everything
+WRITES = "gudgeon_writes"  # execution option of an engine whose transactions write from the start (SQLite)
 PAGES_TAG = 0x6775 << 48  # the locks that tell from where on ids are being given out
 
 

@@ -12,12 +12,12 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, SQLAlchemyError
 
+from cloud.store.database import WRITES
 from cloud.store.migrations import migrate
 from edge_runtime.errors import ConfigError, ResourceError
 
 SQLITE = "sqlite:///"
 POSTGRESQL = "postgresql"
-WRITES = "gudgeon_writes"  # execution option of an engine
 PRAGMAS = ("journal_mode = WAL", "synchronous = FULL", "busy_timeout = 5000", "foreign_keys = ON")
 
 

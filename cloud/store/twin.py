@@ -18,8 +18,7 @@ from sqlalchemy import Connection, Engine, func, or_, select, update
 
 from cloud.messages import plain_text
 from cloud.store import tables as t
-from cloud.store.database import lock, upsert
-from cloud.store.opening import WRITES
+from cloud.store.database import WRITES, lock, upsert
 from edge_runtime.wire import command, desired
 from edge_runtime.wire.command import ENDS, Command
 from edge_runtime.wire.desired import Desired, Reported, check_state

@@ -10,7 +10,7 @@ from sqlalchemy import URL, Engine
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from cloud.messages import Batch, Item
-from cloud.store.opening import WRITES
+from cloud.store.database import WRITES
 from cloud.store.partitions import Month, make_partitions, months_of
 from cloud.store.writing import Acks, commit, store
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import shutil
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -217,3 +218,25 @@ def test_the_store_is_safe_against_a_power_cut(sqlite: Engine) -> None:
     with sqlite.connect() as connection:
         assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
         assert connection.execute(text("PRAGMA synchronous")).scalar() == 2
+
+
+def test_a_store_is_made_once_by_those_that_begin_together_while_another_writes(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'c.db'}"
+    open_store(url).dispose()
+    behind = create_engine(url)
+    with behind.begin() as connection:
+        connection.execute(text("DELETE FROM alembic_version"))
+        for name in metadata.tables:
+            connection.execute(text(f"DROP TABLE {name}"))
+    opened: list[Engine] = []
+    with behind.connect() as busy:
+        busy.exec_driver_sql("BEGIN IMMEDIATE")
+        threads = [threading.Thread(target=lambda: opened.append(open_store(url))) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        busy.rollback()
+    for thread in threads:
+        thread.join()
+    assert len(opened) == 3
+    for engine in (behind, *opened):
+        engine.dispose()

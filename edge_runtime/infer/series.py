@@ -119,12 +119,16 @@ class SeriesModel:
         self.reference, self.refused = reference, refused
         self._smoother = Smoother(manifest.calibration) if manifest.calibration else None
 
-    def answer(self, window: Floats, timer: Callable[[], int] = time.perf_counter_ns) -> Answer:
+    def answer(
+        self, window: Floats, stale: tuple[str, ...] = (), timer: Callable[[], int] = time.perf_counter_ns
+    ) -> Answer:
         """Run the model on the newest `view.rows` raw rows (rows, tags). Fewer than `least_rows` or a missing
-        value: no values.
+        value: no values; nor where a tag is `stale` (`field.window.Aligner.stale`), though its value is still held.
 
         Raises `errors.BundleError` where the engine fails."""
         view = self.manifest.view
+        if stale:
+            return Answer(None, None, Quality.UNCERTAIN, f"nothing new from {', '.join(stale)}", {})
         if len(window) < view.least_rows:
             return Answer(None, None, Quality.UNCERTAIN, f"{len(window)} of {view.least_rows} rows so far", {})
         t0 = timer()

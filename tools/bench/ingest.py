@@ -33,7 +33,8 @@ from edge_runtime.wire.batch import Checkpoint, Head, decode_ack, encode_batch
 from edge_runtime.wire.envelope import Event, genesis, record_hash, record_line
 from edge_runtime.wire.topics import Place, subscription
 from tools.bench.outbox import BODY
-from tools.up.stack import LOOPBACK, Stack
+from tools.chaos.pair import LOOPBACK
+from tools.up.stack import Stack
 
 DEVICES = 8
 BATCH = 200

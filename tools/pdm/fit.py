@@ -26,6 +26,7 @@ Floats = NDArray[np.float64]
 Report = Callable[[str, int, int], None]
 DRIFT_BLOCKS = 8
 ROWS_MIN = 60
+INPUTS_LIMIT_BYTES = 2 * 1024**3
 LEVELS = ("low", "medium", "high", "critical")
 
 
@@ -190,6 +191,12 @@ def _check_rows(columns: Sequence[Floats], view: FeatureView, settings: Settings
     needed = max(ROWS_MIN, 2 * settings.folds * view.rows)
     if settings.folds < 2:
         raise DataError(f"{settings.folds} held-out blocks, expected at least 2")
+    size_bytes = 4 * usable * view.history_rows * len(view.columns())
+    if size_bytes > INPUTS_LIMIT_BYTES:
+        raise DataError(
+            f"{usable} windows of {view.history_rows} × {len(view.columns())} values are {size_bytes} bytes, over the limit "
+            f"of {INPUTS_LIMIT_BYTES}; choose a coarser grid or fewer rows"
+        )
     if usable < needed:
         raise DataError(
             f"{usable} whole windows of {view.rows} rows in the training rows, expected at least {needed}; record longer "

@@ -33,6 +33,7 @@ class Recipe:
     """What the networks are trained with; the other members have nothing to choose."""
 
     epochs: int = 60
+    steps_max: int = 6000  # with very many rows, fewer passes
     learning_rate: float = 3e-3
     batch: int = 128
     noise: float = 0.1

@@ -139,12 +139,13 @@ def _train(network: Any, data: Any, recipe: Recipe, seed: int) -> None:
     random = torch.Generator().manual_seed(seed)
     batch = min(recipe.batch, len(data))
     steps = max(1, len(data) // batch)
+    epochs = max(1, min(recipe.epochs, recipe.steps_max // steps))
     optimiser = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate, weight_decay=1e-5)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, max_lr=recipe.learning_rate, total_steps=recipe.epochs * steps, pct_start=0.2
+        optimiser, max_lr=recipe.learning_rate, total_steps=epochs * steps, pct_start=0.2
     )
     network.train()
-    for _ in range(recipe.epochs):
+    for _ in range(epochs):
         order = torch.randperm(len(data), generator=random)
         for i in range(steps):
             clean = data[order[i * batch : (i + 1) * batch]]

@@ -3,6 +3,7 @@ sums, logarithms) stays in floating point: it is small, and its range is wide.""
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +38,7 @@ def quantised(graph: bytes, inputs: NDArray[np.float32]) -> bytes | None:
     if not named:
         return None
     chosen = inputs[:: max(1, len(inputs) // CALIBRATION_INPUTS)]
+    logging.getLogger().setLevel(logging.ERROR)  # onnxruntime advises a step that these graphs do not need
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
         source.write_bytes(graph)

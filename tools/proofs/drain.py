@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -27,18 +25,13 @@ from rich.progress import Progress
 from edge_runtime.control_process import Poke
 from edge_runtime.outbox.store import Outbox
 from edge_runtime.tasks import ENVIRONMENT
+from tools.chaos.pair import free_port, mosquitto
 
 LIVE_EVERY_S = 0.05
 QUIET_S = 15.0
 GROUP = 500
 RSS_LIMIT_BYTES = 60 * 2**20
 TEXT = "x" * 150  # the record line is then a bit longer than 200 bytes of payload with its envelope
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager
@@ -54,11 +47,11 @@ def running(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
         process.wait(20)
 
 
-def configure(folder: Path, port: int, mosquitto: bool) -> None:
+def configure(folder: Path, port: int, own_broker: bool) -> None:
     (folder / "device.toml").write_text(
         f'[device]\nid = "drain-01"\nstate_dir = "state"\n[broker]\nport = {port}\n[storage]\nbudget_bytes = 0\n'
     )
-    embedded = "false" if mosquitto else "true"
+    embedded = "false" if own_broker else "true"
     (folder / "cloud.toml").write_text(
         f'[http]\nport = 0\n[broker]\nembedded = {embedded}\nport = {port}\n[store]\nurl = "sqlite:///cloud.db"\n'
     )
@@ -100,13 +93,13 @@ def latencies_ms(cloud: sqlite3.Connection, after: int, upto: int) -> list[float
 
 
 def run(records: int, folder: Path, quiet: bool = False) -> dict[str, Any]:
-    mosquitto = shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/bin")
+    program = mosquitto()
     port, python = free_port(), sys.executable
-    configure(folder, port, mosquitto is not None)
+    configure(folder, port, program is not None)
     (folder / "state" / "run").mkdir(parents=True)
     outbox = Outbox(folder / "state" / "outbox.db", "drain-01", "drain")
     poke = Poke(folder / "state" / "run" / "link.sock")
-    broker = [mosquitto, "-c", str(folder / "mosquitto.conf")] if mosquitto else ["sleep", "86400"]
+    broker = [program, "-c", str(folder / "mosquitto.conf")] if program else ["sleep", "86400"]
     cloud_command = [python, "-m", "edge_runtime.cli", "cloud", "--config", str(folder / "cloud.toml")]
     link_command = [python, "-m", "edge_runtime.link.process", "--config", str(folder / "device.toml")]
     with running(broker, folder / "broker.log"), running(cloud_command, folder / "cloud.log"):
@@ -132,7 +125,7 @@ def run(records: int, folder: Path, quiet: bool = False) -> dict[str, Any]:
             _until_empty(outbox)
             rss = peak_rss_bytes(link.pid)
     outbox.close()
-    return _result(folder / "cloud.db", records, before, during, took_s, rss, "Mosquitto" if mosquitto else "embedded")
+    return _result(folder / "cloud.db", records, before, during, took_s, rss, "Mosquitto" if program else "embedded")
 
 
 def _result(

@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import socket
 import sys
 import time
 from collections.abc import Callable
@@ -19,26 +17,12 @@ import tomli_w
 from cloud.sockets import listen, port_of
 from cloud.store.postgres_server import PostgresServer
 from edge_runtime.errors import MissingExtraError, ResourceError
+from tools.chaos.pair import LOOPBACK, free_port, mosquitto
 from tools.chaos.processes import Keeper
 
-LOOPBACK = "127.0.0.1"
 DATABASE = "gudgeon"
 START_S = 60.0
 CHECK_S = 0.05
-
-
-def mosquitto() -> str:
-    """The program; MissingExtraError where it is not installed."""
-    found = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
-    if found is None:
-        raise MissingExtraError("Mosquitto is not installed; install it with: apt-get install mosquitto")
-    return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
 
 
 def mosquitto_conf(port: int) -> str:
@@ -95,6 +79,8 @@ class Stack:
 
     def _start(self) -> None:
         program = mosquitto()
+        if program is None:
+            raise MissingExtraError("Mosquitto is not installed; install it with: apt-get install mosquitto")
         with listen(LOOPBACK, self._asked_port, "--broker-port") as probe:
             self.broker_port = port_of(probe)
         store = self._start_postgres() if self._postgres else {"url": "sqlite:///cloud.db"}

@@ -1,7 +1,7 @@
 """The schema, in numbered Alembic revisions (`versions/`). A revision that was released never changes; a new one is added.
 
-Each runs in one transaction with the new revision number, so that a power cut leaves the old schema or the new one.
-A store that a newer Gudgeon made is refused. Workers that start together wait for one another.
+All that are missing run in one transaction with the new revision number, so that a power cut leaves the old schema or the
+new one. A store that a newer Gudgeon made is refused. Workers that start together wait for one another.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, inspect, text
 
+from cloud.store.database import WRITES, is_postgresql
 from edge_runtime.errors import ResourceError
 
 HERE = Path(__file__).parent
@@ -40,34 +41,24 @@ def current(connection: Connection) -> str | None:
 def migrate(engine: Engine, folder: Path = HERE) -> str:
     """Bring a store to the newest revision and return it. ResourceError if it is newer than this program."""
     with engine.connect() as connection:
-        locked = engine.dialect.name == "postgresql"
-        if locked:
-            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": LOCK})
-            connection.commit()
+        if current(connection) == newest(folder):
+            return newest(folder)
+    with engine.execution_options(**{WRITES: True}).begin() as connection:
+        if is_postgresql(connection):
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
         try:
             _adopt(connection, folder)
-            if current(connection) != newest(folder):
-                connection.rollback()
-                command.upgrade(config(connection, folder), "head")
+            command.upgrade(config(connection, folder), "head")
         except CommandError as error:
             raise ResourceError(f"{_name(engine)}: {error}; a newer Gudgeon made this store: update Gudgeon") from error
-        finally:
-            if locked:
-                connection.rollback()
-                connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": LOCK})
-                connection.commit()
     return newest(folder)
 
 
 def _adopt(connection: Connection, folder: Path) -> None:
     """A store of before the revisions tells its schema in a table of its own."""
-    if not inspect(connection).has_table("schema_version"):
-        return
-    number = int(connection.execute(text("SELECT version FROM schema_version")).scalar_one())
-    if current(connection) is None:
-        connection.rollback()
+    if current(connection) is None and inspect(connection).has_table("schema_version"):
+        number = int(connection.execute(text("SELECT version FROM schema_version")).scalar_one())
         command.stamp(config(connection, folder), f"{number:04d}")
-        connection.commit()
 
 
 def _name(engine: Engine) -> str:

@@ -118,6 +118,14 @@ def test_a_missing_value_gives_no_score_and_says_so(tmp_path: Path) -> None:
     assert m.judge(answer) is None
 
 
+def test_a_stale_tag_gives_no_score_though_its_value_is_held(tmp_path: Path) -> None:
+    m = model(tmp_path)
+    answer = m.answer(rows(5), stale=("vibration",))
+    assert answer.values is None
+    assert (answer.quality, answer.reason) == (Quality.UNCERTAIN, "nothing new from vibration")
+    assert m.judge(answer) is None
+
+
 def test_the_verdict_names_the_tag_and_the_severity(tmp_path: Path) -> None:
     m = model(tmp_path)
     calm = m.judge(m.answer(rows(5)))

@@ -15,6 +15,7 @@ from tools.pdm.graph import Builder
 from tools.pdm.members import Inputs, Recipe
 from tools.pdm.tests import made
 
+CWRU = Path(__file__).resolve().parents[4] / "shared" / "data" / "cwru"
 RECIPE = Recipe(epochs=40)
 
 
@@ -88,7 +89,7 @@ def test_an_autoencoder_gives_in_the_graph_what_it_gives_in_pytorch(name: str, m
     monkeypatch.setattr(networks, "_train", trained)
     x = inputs(24 if name == "conv" else 1)
     error, by_column = errors_of(members.MEMBERS[name](x, RECIPE, 0), x)
-    given = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 2, 1)[:, :, None] if name == "conv" else x[:, -1]))
+    given = torch.from_numpy((x.transpose(0, 2, 1)[:, :, None] if name == "conv" else x[:, -1]).copy())
     with torch.no_grad():
         squares = ((kept[0](given) - given) ** 2).numpy()
     np.testing.assert_allclose(error, np.sqrt(squares.reshape(len(x), -1).mean(1)), rtol=1e-3, atol=1e-4)
@@ -127,3 +128,12 @@ def test_bearings_by_features(tmp_path: Path) -> None:
     result = cwru.evaluate(tmp_path)
     assert result["accuracy"] == 1.0
     assert result["onnx_error"] < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CWRU.is_dir(), reason=f"no CWRU at {CWRU}")
+def test_real_bearings_by_features() -> None:
+    pytest.importorskip("sklearn")
+    from tools.pdm import cwru
+
+    assert cwru.evaluate(CWRU)["accuracy"] >= 0.99

@@ -14,6 +14,7 @@ from tools.pdm import nab
 from tools.pdm.fit import Settings
 from tools.pdm.nab import Window, detections, score
 
+REAL = Path(__file__).resolve().parents[4] / "shared" / "data" / "nab"
 WINDOWS = [Window(1000, 1099), Window(2000, 2199)]
 
 
@@ -77,3 +78,11 @@ def test_a_folder_laid_out_like_nab(tmp_path: Path) -> None:
     (tmp_path / "a/u.csv").write_text("timestamp,value\n2014-01-01 00:00:00,warm\n")
     with pytest.raises(DataError, match="row 2: could not convert"):
         nab.evaluate(tmp_path, "a/u.csv")
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"no NAB at {REAL}")
+def test_the_real_series() -> None:
+    result = nab.evaluate(REAL)
+    assert (result["rows"], result["windows"]) == (22_695, 4)
+    assert result["score"] > 40
+    assert result["best_threshold_score"] > 90
