@@ -7,7 +7,7 @@ regimes, health index, scaler, model, band) is learned from the units of that fo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -144,7 +144,3 @@ def _report(parts: Sequence[tuple[int, Answers]], cap: float, seed: int) -> dict
         "rmse_fold_sd": round(float(np.std(rmse, ddof=1)), 3) if len(rmse) > 1 else 0.0,
         "by_fold": by_fold,
     }
-
-
-def with_model(recipe: Recipe, model: str) -> Recipe:
-    return replace(recipe, model=model)

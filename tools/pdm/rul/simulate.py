@@ -39,7 +39,7 @@ def make_units(fleet: Fleet, seed: int) -> list[Unit]:
     rng = np.random.default_rng(seed)
     settings = np.column_stack([10.0 * np.arange(fleet.regimes), 0.1 * np.arange(fleet.regimes) ** 0.5,
                                 np.where(np.arange(fleet.regimes) % 3 == 2, 60.0, 100.0)])  # fmt: skip
-    kind = np.random.default_rng(1)  # the type of machine is the same for every seed
+    kind = np.random.default_rng((0, 1))  # the type of machine is the same for every seed
     base = 100.0 * kind.uniform(1, 20, (fleet.regimes, len(SENSORS)))
     moved = base[0] * kind.uniform(0.01, 0.05, len(SENSORS)) * kind.choice([-1.0, 1.0], len(SENSORS))
     moved[list(STILL)] = 0.0
@@ -64,7 +64,7 @@ def _wear(life: int, rng: np.random.Generator) -> Floats:
 
 def cut_units(units: Sequence[Unit], seed: int) -> tuple[list[Unit], list[int]]:
     """(machines that still run, what is left of each), cut by `cuts.weights`."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng((seed, 2))  # not the stream that made the units
     at = [int(cuts.draw(len(unit), 1, rng)[0]) for unit in units]
     seen = [Unit(unit.number, unit.rows[: i + 1]) for unit, i in zip(units, at, strict=True)]
     return seen, [len(unit) - 1 - i for unit, i in zip(units, at, strict=True)]

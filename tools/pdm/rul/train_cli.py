@@ -66,7 +66,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--name", default="remaining-life", help="the bundle's name (default: %(default)s)")
     parser.add_argument("--bundle-version", default=__version__, help="the bundle's version (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    parser.add_argument("--threads", type=int, default=2, help="processor threads (default: %(default)s)")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="small trees gain little from more (default: %(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     args = parser.parse_args(argv)
     if (args.out is None) != args.cross_validate:
