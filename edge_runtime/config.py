@@ -219,6 +219,14 @@ class DeviceConfig:
         names = [asset.name for asset in self.assets]
         if len(set(names)) != len(names):
             raise ValueError(f"assets: two have the same name; there are {', '.join(names)}")
+        known = {tag.name: tag.count for tag in self.tags}
+        for asset in self.assets:
+            for name in asset.tags:
+                block = name.rpartition(".")[0]  # of vibration, which gives <tag>.rms and others
+                if name not in known and known.get(block, 1) == 1:
+                    near = difflib.get_close_matches(name, known, n=1)
+                    hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known) or 'none'}"
+                    raise ValueError(f"assets {asset.name}: no [[tags]] table is named {name!r}{hint}")
         taken = self.plc.map.registers
         for name, point in self.commands.points.items():
             if point.registers & taken:

@@ -112,6 +112,11 @@ class AssetSection:
         if not self.report_s > 0 or not self.report_share >= 0 or not 0 <= self.lag_s <= 60:
             raise ValueError(f"assets {self.name}: expected report_s > 0, report_share >= 0 and lag_s from 0 to 60")
 
+    @property
+    def tags(self) -> list[str]:
+        """Those that rules and `running` name; the tags of a bundle are known when it is loaded."""
+        return [name for name in (self.running.tag, *(rule.tag for rule in self.rules)) if name]
+
     def slot_set(self, kind: str) -> str:
         return f"asset-{self.name}-{kind}"
 

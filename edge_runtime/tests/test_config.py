@@ -118,3 +118,37 @@ def test_the_default_map_is_the_designs() -> None:
     assert (m.line_state, m.part_seq, m.encoder, m.belt_speed) == (0, 1, 2, 4)
     assert (m.result_seq, m.result, m.score, m.heartbeat, m.health, m.reject_coil) == (100, 101, 102, 103, 104, 100)
     assert (m.recipe, m.lot, m.serial) == (-1, -1, -1)
+
+
+SENSOR = """
+[[endpoints]]
+name = "pump"
+[[tags]]
+name = "bearing"
+endpoint = "pump"
+address = 0
+[[assets]]
+name = "pump-1"
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ('[assets.running]\ntag = "bearin"', "assets pump-1: no .* named 'bearin'; did you mean 'bearing'"),
+        ('[[assets.rules]]\nname = "a"\nkind = "above"\ntag = "bearing.rms"', "no .* named 'bearing.rms'"),
+        ('[[assets.rules]]\nname = "samples"\nkind = "above"\ntag = "bearing"', "none of anomaly, remaining, samples"),
+        (
+            '[[assets.rules]]\nname = "a"\nkind = "over"\ntag = "bearing"',
+            "rules.0..kind is 'over', expected one of above",
+        ),
+        ('[[assets]]\nname = "pump-1"', "two have the same name"),
+        ('[[assets]]\nname = "Pump 1"', "1 to 18 characters of a-z 0-9 -"),
+        ("[assets.drift]\nsamples = 3", "samples from 30 to 5000"),
+        ("[assets.alarms]\non_delay = 3", "unknown key assets.0..alarms.on_delay; did you mean .*on_delay_s"),
+    ],
+)
+def test_an_asset_that_makes_no_sense_is_refused(tmp_path: Path, more: str, says: str) -> None:
+    assert load(tmp_path, REQUIRED + SENSOR).assets[0].name == "pump-1"
+    with pytest.raises(ConfigError, match=says):
+        load(tmp_path, REQUIRED + SENSOR + more)

@@ -16,7 +16,8 @@ from edge_runtime.clock import FakeClock
 from edge_runtime.decide import alarm_file
 from edge_runtime.decide.alarm_file import AlarmFile
 from edge_runtime.decide.alarms import AlarmSettings
-from edge_runtime.decide.asset_config import AssetBundles, AssetSection, RemainingLevels, Running
+from edge_runtime.decide.asset_config import AssetBundles, AssetSection, DriftSettings, RemainingLevels, Running
+from edge_runtime.decide.drift import BlockTest
 from edge_runtime.decide.monitor import Loaded, Monitor
 from edge_runtime.decide.tag_rules import Rule
 from edge_runtime.errors import BundleError, ResourceError
@@ -233,6 +234,23 @@ def test_remaining_life_becomes_a_severity(tmp_path: Path) -> None:
     bench.run(20, temperature=70.0, vibration=9.0)
     assert bench.told()[0][:2] == ("raised", "remaining")
     assert bench.events()[0]["unit"] == "h"
+    bench.stop()
+
+
+def test_drift_is_told_once_and_its_end_too(tmp_path: Path) -> None:
+    """The reference of this bundle is uniform from 0 to 1, and its scores from 0 to 2: normal samples are none of that."""
+    settings = DriftSettings(samples=30, rate=0.01, stride_rows=1)
+    bench = Bench(tmp_path, AssetSection("pump", drift=settings, lag_s=0.0))
+    bench.run(100)
+    found = [e for e in bench.events("health") if e["kind"] == "drift"]
+    assert len(found) == 1  # three blocks drifted, and one is told an hour
+    assert (found[0]["asset"], found[0]["model"], found[0]["drifting"]) == ("pump", "anomaly", True)
+    assert found[0]["bundle_digest"] == bench.digests["anomaly"]
+    assert found[0]["columns"][0]["p"] < found[0]["level"] < 0.01
+    calm = BlockTest(30, 0.01, 1e-3, ())
+    ((_, _, body),) = bench.monitor.assets["pump"]._drift("anomaly", calm, bench.clock.monotonic_ns())
+    assert body["drifting"] is False
+    assert bench.monitor.assets["pump"]._drift("anomaly", calm, bench.clock.monotonic_ns()) == []
     bench.stop()
 
 
