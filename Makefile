@@ -30,7 +30,7 @@ setup-train: .venv-train/.done ## make .venv-train (PyTorch, CPU) that `gudgeon 
 	@echo "installing the training environment into .venv-train (a few minutes)"
 	@.venv-train/bin/pip install -q --disable-pip-version-check -e '.[train]' 2>&1 | grep -v '^WARNING' || true
 	@rm -f .venv-train/bin/gudgeon
-	@.venv-train/bin/python -c 'import torch, onnx, onnxruntime' && touch $@
+	@.venv-train/bin/python -c 'import torch, onnx, onnxruntime, sklearn' && touch $@
 
 setup-convert: .venv-convert/.done ## make .venv-convert (litert-torch, 2 GB): then `gudgeon train` adds a .tflite variant
 .venv-convert/.done: pyproject.toml | setup
@@ -83,7 +83,7 @@ smoke: ## the bare `edge` extra in an empty environment, one simulated minute
 	@bash tools/check/smoke_edge.sh
 
 ci-faults: setup setup-train setup-faults setup-field setup-opcua-peer check smoke ## quick faults and a tiny training run
-	@.venv-train/bin/python -m pytest tools/pipeline/tests/test_recipe.py
+	@.venv-train/bin/python -m pytest tools/pipeline/tests/test_recipe.py tools/pdm/tests/test_members.py
 	@$(BIN)/python -m pytest -m slow hil_tests tools $(ARGS)
 
 kill-test: setup ## 1000 parts at 20/s with 20 kill -9 of control and link

@@ -37,11 +37,12 @@ COMMANDS: dict[str, Command] = {
     ),
     "export": Command("cloud.export.cli:main", "cloud", "Events of a period as a Parquet file"),
     "train": Command("tools.pipeline.launch:train", "tools", "train, quantise, pack and sign a bundle"),
-    "evaluate": Command("tools.pipeline.evaluate:main", "edge,tools", "score a packed bundle on labelled images"),
-    "sign": Command("edge_runtime.update.sign:main", "edge", "sign a bundle with the local developer key"),
-    "bench": Command(
-        "tools.bench.main:main", "edge,tools", "measure against a floor: loop, infer, outbox, uplink, ingest"
+    "evaluate": Command(
+        "tools.pipeline.launch:evaluate", "edge,tools", "score a bundle on images, or models on a benchmark"
     ),
+    "predict": Command("tools.pipeline.launch:predict", "edge,tools", "run a bundle on a file: remaining life"),
+    "sign": Command("edge_runtime.update.sign:main", "edge", "sign a bundle with the local developer key"),
+    "bench": Command("tools.bench.main:main", "edge,tools", "measure against a floor: loop, infer, outbox, uplink, …"),
     "chaos": Command("tools.chaos.main:main", "edge,cloud,tools", "a device and cloud pair through named faults"),
     "fleet": Command("tools.fleet.main:main", "edge,cloud,tools", "many emulated devices through a broker restart"),
     "doctor": Command("edge_runtime.doctor:main", "edge", "what is installed and what this board can do"),

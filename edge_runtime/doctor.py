@@ -128,11 +128,10 @@ def engines() -> list[Finding]:
 
 def variants(bundle_dir: Path) -> list[Finding]:
     """Every variant of a bundle with its latency here, or why it is refused."""
-    from edge_runtime.infer import bundle as bundles
-    from edge_runtime.infer import select
+    from edge_runtime.infer import kinds, select
 
     try:
-        bundle = bundles.load(bundle_dir)
+        bundle = kinds.load(bundle_dir)
         with tempfile.TemporaryDirectory() as folder:
             choice = select.choose(bundle, Path(folder) / "engines.json")
     except GudgeonError as error:

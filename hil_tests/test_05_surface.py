@@ -8,7 +8,7 @@ import pytest
 
 from edge_runtime.infer import bundle as bundles
 from edge_runtime.infer.post import judge
-from edge_runtime.infer.select import check_golden, golden_inputs, open_engine
+from edge_runtime.infer.select import check_golden, open_engine
 from edge_runtime.update import install, keyring
 
 SURFACE = Path(__file__).resolve().parents[1] / "models" / "surface"
@@ -22,7 +22,7 @@ def test_a_device_without_any_key_of_its_own_trusts_it(tmp_path: Path, monkeypat
 
 def test_every_variant_reproduces_the_golden_vectors() -> None:
     bundle = bundles.load(SURFACE)
-    inputs = golden_inputs(bundle)
+    inputs = bundle.golden_inputs()
     for variant in bundle.manifest.variants:
         engine = open_engine(bundle, variant)
         assert check_golden(bundle, variant, engine, inputs) is None

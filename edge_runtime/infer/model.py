@@ -63,6 +63,6 @@ def load_model(bundle_dir: Path, cache_path: Path, prefer: str = "auto") -> Mode
     bundle = bundles.load(bundle_dir)
     choice = select.choose(bundle, cache_path, prefer)
     model = Model(bundle.manifest, bundle.digest, choice.engine, choice.refused)
-    for x in select.golden_inputs(bundle, 3):
+    for x in bundle.golden_inputs(3):
         choice.engine.infer(x)
     return model

@@ -7,6 +7,7 @@ installs. The operators follow the ONNX operator specification (opset 13 and lat
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,7 @@ OPERATORS: dict[str, Callable[[list[Any], Attributes], Array]] = {
     "GlobalMaxPool": lambda i, _: i[0].max(axis=(2, 3), keepdims=True),
     "Identity": lambda i, _: i[0],
     "MatMul": lambda i, _: i[0] @ i[1],
+    "Max": lambda i, _: reduce(np.maximum, i),
     "MaxPool": _max_pool,
     "Mul": lambda i, _: i[0] * i[1],
     "QuantizeLinear": _quantize,
@@ -212,6 +214,7 @@ OPERATORS: dict[str, Callable[[list[Any], Attributes], Array]] = {
     "Sigmoid": lambda i, _: 1.0 / (1.0 + np.exp(-i[0])),
     "Slice": _slice,
     "Softmax": _softmax,
+    "Sqrt": lambda i, _: np.sqrt(i[0]),
     "Squeeze": _squeeze,
     "Sub": lambda i, _: i[0] - i[1],
     "Transpose": lambda i, a: np.transpose(i[0], a.get("perm")),

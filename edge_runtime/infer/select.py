@@ -15,19 +15,37 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.errors import BundleError, GudgeonError
-from edge_runtime.infer.bundle import Bundle
 from edge_runtime.infer.engine import Engine
-from edge_runtime.infer.pre import preprocess
 from edge_runtime.wire.manifest import Variant
 
 MEASURE_RUNS = 40
 WARM_RUNS = 5
+
+
+class Selectable(Protocol):
+    """What a bundle must be to be run here: a vision bundle or one of time series."""
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def digest(self) -> str: ...
+
+    @property
+    def variants(self) -> tuple[Variant, ...]: ...
+
+    @property
+    def expected(self) -> NDArray[np.float32]: ...
+
+    def golden_inputs(self, limit: int | None = None) -> list[NDArray[np.float32]]: ...
+
+    def decisions(self, outputs: NDArray[np.float32]) -> NDArray[np.int64]: ...
 
 
 @dataclass(frozen=True)
@@ -46,7 +64,7 @@ class Choice:
     cached: bool
 
 
-def open_engine(bundle: Bundle, variant: Variant) -> Engine:
+def open_engine(bundle: Selectable, variant: Variant) -> Engine:
     """Load one variant; BundleError or MissingExtraError if it cannot be."""
     path = bundle.path / variant.file
     if variant.engine == "onnxruntime":
@@ -62,29 +80,25 @@ def open_engine(bundle: Bundle, variant: Variant) -> Engine:
     return ReferenceEngine(path, variant.name)
 
 
-def golden_inputs(bundle: Bundle, limit: int | None = None) -> list[NDArray[np.float32]]:
-    return [preprocess(frame, bundle.manifest.input) for frame in bundle.golden.frames[:limit]]
-
-
-def check_golden(bundle: Bundle, variant: Variant, engine: Engine, inputs: list[NDArray[np.float32]]) -> str | None:
+def check_golden(bundle: Selectable, variant: Variant, engine: Engine, inputs: list[NDArray[np.float32]]) -> str | None:
     """Why this engine does not reproduce the golden vectors, or None if it does."""
     got = np.stack([engine.infer(x) for x in inputs])
-    want = bundle.golden.logits[: len(inputs)]
+    want = bundle.expected[: len(inputs)]
     if got.shape != want.shape:
-        return f"the engine gives {got.shape[1:]} values for a frame, expected {want.shape[1]} logits"
+        return f"the engine gives {got.shape[1:]} values for an input, expected {want.shape[1]}"
     if not np.isfinite(got).all():
         return "a golden vector gave a value that is not finite"
     worst = float(np.abs(got - want).max())
     if worst > variant.tolerance:
         return f"golden vectors differ by {worst:.3f}, more than the tolerance {variant.tolerance:.3f}"
-    agreement = float((got.argmax(1) == want.argmax(1)).mean())
-    if agreement < variant.min_agreement and len(inputs) == len(bundle.golden.logits):
-        return f"{agreement:.0%} of the golden vectors keep their class, expected {variant.min_agreement:.0%}"
+    agreement = float((bundle.decisions(got) == bundle.decisions(want)).mean())
+    if agreement < variant.min_agreement and len(inputs) == len(bundle.expected):
+        return f"{agreement:.0%} of the golden vectors keep their decision, expected {variant.min_agreement:.0%}"
     return None
 
 
 def choose(
-    bundle: Bundle, cache_path: Path, prefer: str = "auto", timer: Callable[[], int] = time.perf_counter_ns
+    bundle: Selectable, cache_path: Path, prefer: str = "auto", timer: Callable[[], int] = time.perf_counter_ns
 ) -> Choice:
     """The engine to run `bundle` with. `prefer` limits the choice to one engine's variants; ``reference`` runs the
     first `.onnx` variant in NumPy. BundleError if nothing passes."""
@@ -106,11 +120,11 @@ def choose(
     return choice
 
 
-def _candidates(bundle: Bundle, prefer: str) -> list[Variant]:
+def _candidates(bundle: Selectable, prefer: str) -> list[Variant]:
     if prefer == "reference":
-        files = [v for v in bundle.manifest.variants if v.file.endswith(".onnx")]
+        files = [v for v in bundle.variants if v.file.endswith(".onnx")]
         return [Variant(f"reference-{v.precision}", "reference", v.precision, v.file, v.tolerance) for v in files[:1]]
-    wanted = [v for v in bundle.manifest.variants if prefer in ("auto", v.engine)]
+    wanted = [v for v in bundle.variants if prefer in ("auto", v.engine)]
     if not wanted:
         raise BundleError(f"bundle {bundle.path}: no variant for engine {prefer!r}")
     return wanted
@@ -125,19 +139,19 @@ def _cached(entry: Any) -> tuple[str, dict[str, float], tuple[Refusal, ...]] | N
         return None
 
 
-def _reopen(bundle: Bundle, variants: list[Variant], name: str) -> Engine | None:
+def _reopen(bundle: Selectable, variants: list[Variant], name: str) -> Engine | None:
     variant = next((v for v in variants if v.name == name), None)
     if variant is None:
         return None
     try:
         engine = open_engine(bundle, variant)
-        return None if check_golden(bundle, variant, engine, golden_inputs(bundle, 1)) else engine
+        return None if check_golden(bundle, variant, engine, bundle.golden_inputs(1)) else engine
     except GudgeonError:
         return None
 
 
-def _measure(bundle: Bundle, variants: list[Variant], timer: Callable[[], int]) -> Choice:
-    inputs = golden_inputs(bundle)
+def _measure(bundle: Selectable, variants: list[Variant], timer: Callable[[], int]) -> Choice:
+    inputs = bundle.golden_inputs()
     passing: dict[str, Engine] = {}
     refused: list[Refusal] = []
     for variant in variants:

@@ -18,7 +18,9 @@ from edge_runtime import config
 from edge_runtime.durable import disk_errors, sync_folder
 from edge_runtime.errors import BundleError, GudgeonError, UsageError
 from edge_runtime.infer import bundle as bundles
-from edge_runtime.infer import select
+from edge_runtime.infer import kinds, select
+from edge_runtime.infer.bundle import Bundle
+from edge_runtime.infer.series_bundle import SeriesBundle
 from edge_runtime.update import keyring, slots, trust
 from edge_runtime.update.slots import SlotInput, SlotState
 from edge_runtime.wire import manifest as wire
@@ -44,12 +46,12 @@ def install(bundle_dir: Path, state_dir: Path, slot_set: str = "default", engine
     if bundle_dir.resolve().is_relative_to((state_dir / "slots").resolve()):
         raise UsageError(f"{bundle_dir} is inside the device's own slots; install from the folder that it came from")
     signer = verify_signature(bundle_dir, keys)
-    source = bundles.load(bundle_dir)
+    source = kinds.load(bundle_dir)
     record = slots.read(state_dir, slot_set)
     if record.current and record.slots[record.current].digest == source.digest:
         current = record.path(record.current)
         try:
-            bundles.load(current)
+            kinds.load(current)
             return Installed(current, source.digest, signer, changed=False)
         except BundleError:
             pass  # the installed copy is damaged: install it again into the other slot
@@ -59,7 +61,7 @@ def install(bundle_dir: Path, state_dir: Path, slot_set: str = "default", engine
     record = record.with_slot(name, record.slots[name].after(SlotInput.TRY))
     slots.write(record)
     try:
-        select.choose(bundles.load(record.path(name)), state_dir / "engines.json", engine).engine.close()
+        select.choose(kinds.load(record.path(name)), state_dir / "engines.json", engine).engine.close()
     except GudgeonError as error:
         slots.write(record.with_slot(name, record.slots[name].after(SlotInput.FAIL, str(error))))
         raise BundleError(f"bundle {bundle_dir}: refused in its trial: {error}") from error
@@ -79,7 +81,7 @@ def verify_signature(bundle_dir: Path, keys: trust.KeySet) -> str:
         raise BundleError(f"{bundle_dir}: {error}") from error
 
 
-def _stage(source: bundles.Bundle, record: slots.SlotSet, name: str) -> slots.SlotSet:
+def _stage(source: Bundle | SeriesBundle, record: slots.SlotSet, name: str) -> slots.SlotSet:
     """Copy into the slot, durably; on a full disk the slot is empty again and the error says so."""
     cleared = record.with_slot(name, record.slots[name].after(SlotInput.CLEAR))
     slots.write(cleared)

@@ -9,14 +9,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge_runtime.durable import replace_file
 from edge_runtime.identity import public_bytes
-from edge_runtime.infer import bundle as bundles
+from edge_runtime.infer import kinds
 from edge_runtime.update import keyring, trust
 from edge_runtime.wire import manifest as wire
 
 
 def sign_bundle(path: Path, key: Ed25519PrivateKey | None = None) -> str:
     """Write `manifest.sig` and return the signer's key id. `key` is the developer key where none is given."""
-    loaded = bundles.load(path)
+    loaded = kinds.load(path)
     key = key or keyring.developer_key()
     signer = trust.key_id(public_bytes(key))
     data = (loaded.path / wire.MANIFEST).read_bytes()

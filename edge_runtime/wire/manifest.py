@@ -1,5 +1,7 @@
 """Manifest: what a bundle says of itself. `manifest.toml` in the bundle folder; its SHA-256 is the bundle's digest.
 
+This file has the vision bundle and what all kinds share; `wire.series` has the bundles of time series.
+
 <bundle>/
   manifest.toml       this document; names every other file with its SHA-256
   manifest.sig        JSON {"key_id", "signature"}: Ed25519 over the bytes of manifest.toml
@@ -118,7 +120,7 @@ class Manifest:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for a TOML writer; `parse` of its TOML gives an equal Manifest."""
-        return _plain(self)  # type: ignore[no-any-return]
+        return plain(self)  # type: ignore[no-any-return]
 
 
 def digest(manifest_bytes: bytes) -> str:
@@ -127,6 +129,20 @@ def digest(manifest_bytes: bytes) -> str:
 
 def parse(manifest_bytes: bytes) -> Manifest:
     """Read `manifest.toml`; ValueError says which field is wrong and what was expected."""
+    data = read_toml(manifest_bytes)
+    if "kind" in data:
+        raise ValueError(f"kind is {data['kind']!r}: a bundle of time series, expected one for a camera")
+    sections = {"input": InputSpec, "frame_limits": FrameLimits, "thresholds": Thresholds, "guard": GuardLimits}
+    values: dict[str, Any] = {**data, "variants": build_variants(data.get("variants"))}
+    for name, kind in sections.items():
+        values[name] = build(kind, data.get(name, {}), name)
+    manifest: Manifest = build(Manifest, values, "manifest")
+    _check(manifest)
+    return manifest
+
+
+def read_toml(manifest_bytes: bytes) -> dict[str, Any]:
+    """The document as plain data, of a known schema and size; ValueError otherwise."""
     if len(manifest_bytes) > LIMIT_BYTES:
         raise ValueError(f"manifest of {len(manifest_bytes)} bytes is over the limit of {LIMIT_BYTES}")
     try:
@@ -135,17 +151,13 @@ def parse(manifest_bytes: bytes) -> Manifest:
         raise ValueError(f"not TOML: {error}") from error
     if data.get("schema") != SCHEMA:
         raise ValueError(f"schema is {data.get('schema')!r}, expected {SCHEMA}")
-    sections = {"input": InputSpec, "frame_limits": FrameLimits, "thresholds": Thresholds, "guard": GuardLimits}
-    values: dict[str, Any] = {**data, "variants": data.get("variants", [])}
-    for name, kind in sections.items():
-        values[name] = _build(kind, data.get(name, {}), name)
-    variants = values["variants"]
+    return data
+
+
+def build_variants(variants: Any) -> tuple[Variant, ...]:
     if not isinstance(variants, list) or not variants:
         raise ValueError("variants: expected at least one [[variants]] table")
-    values["variants"] = tuple(_build(Variant, item, f"variants[{i}]") for i, item in enumerate(variants))
-    manifest: Manifest = _build(Manifest, values, "manifest")
-    _check(manifest)
-    return manifest
+    return tuple(build(Variant, item, f"variants[{i}]") for i, item in enumerate(variants))
 
 
 def _check(m: Manifest) -> None:
@@ -168,7 +180,7 @@ def _check(m: Manifest) -> None:
             raise ValueError(f"thresholds.class_min: {name} is {least!r}, expected a probability from 0 to 1")
     _check_input(m.input)
     _check_limits(m.frame_limits, m.guard)
-    _check_files(m)
+    check_files(m.variants, m.files)
 
 
 def _check_input(spec: InputSpec) -> None:
@@ -196,18 +208,19 @@ def _check_limits(limits: FrameLimits, guard: GuardLimits) -> None:
         raise ValueError(f"guard: run_states must be PackML codes, found {guard.run_states}")
 
 
-def _check_files(m: Manifest) -> None:
-    names = [v.name for v in m.variants]
+def check_files(variants: tuple[Variant, ...], files: Mapping[str, str]) -> None:
+    """ValueError where a variant or a file's digest is not as a bundle needs it."""
+    names = [v.name for v in variants]
     if len(set(names)) != len(names):
         raise ValueError(f"variants: the names are not different: {', '.join(names)}")
-    for v in m.variants:
+    for v in variants:
         if not 0 <= v.tolerance < math.inf or not 0 <= v.min_agreement <= 1:
             raise ValueError(f"variant {v.name!r}: expected tolerance >= 0 and min_agreement from 0 to 1")
         if v.engine not in ENGINES or v.precision not in PRECISIONS:
             raise ValueError(f"variant {v.name!r}: engine {v.engine!r} or precision {v.precision!r} is not known")
-        if v.file not in m.files:
+        if v.file not in files:
             raise ValueError(f"variant {v.name!r}: its file {v.file!r} has no digest in [files]")
-    for name, sha256 in m.files.items():
+    for name, sha256 in files.items():
         if not isinstance(sha256, str) or not SHA256.fullmatch(sha256):
             raise ValueError(f"files: {name!r} needs its SHA-256 as 64 hex digits, found {sha256!r}")
         if name in (MANIFEST, SIGNATURE):
@@ -216,7 +229,8 @@ def _check_files(m: Manifest) -> None:
             raise ValueError(f"files: {name!r} is not a plain file name")
 
 
-def _build(kind: type, data: Any, where: str) -> Any:
+def build(kind: type, data: Any, where: str) -> Any:
+    """A dataclass from a table, every key and type checked; ValueError says which is wrong."""
     if not isinstance(data, dict):
         raise ValueError(f"{where}: expected a table, found {type(data).__name__}")
     known = {f.name: f for f in fields(kind)}
@@ -234,6 +248,8 @@ def _build(kind: type, data: Any, where: str) -> Any:
             raise ValueError(f"{where}: {name} must be {expected}, found {value!r}")
         if expected.startswith("tuple") and not isinstance(value, tuple):
             raise ValueError(f"{where}: {name} must be a list, found {value!r}")
+        if expected == "tuple[float, ...]":
+            value = _floats(value, f"{where}: {name}")
         if expected == "tuple[str, ...]" and not all(isinstance(item, str) for item in value):
             raise ValueError(f"{where}: {name} must be a list of texts, found {value!r}")
         if expected.startswith("Mapping") and not isinstance(value, dict):
@@ -245,15 +261,21 @@ def _build(kind: type, data: Any, where: str) -> Any:
         raise ValueError(f"{where}: {str(error).split(') ', 1)[-1]}") from error
 
 
+def _floats(values: Any, where: str) -> tuple[float, ...]:
+    if wrong := [v for v in values if not _is_number(v)]:
+        raise ValueError(f"{where} must be a list of numbers, found {wrong[0]!r}")
+    return tuple(float(v) for v in values)
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     if hasattr(value, "__dataclass_fields__"):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Mapping):
-        return {k: _plain(v) for k, v in value.items()}
+        return {k: plain(v) for k, v in value.items()}
     if isinstance(value, (tuple, list)):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     return value

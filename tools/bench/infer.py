@@ -9,7 +9,7 @@ from typing import Any
 from edge_runtime.errors import BundleError, GudgeonError
 from edge_runtime.infer import bundle as bundles
 from edge_runtime.infer.engine import Engine
-from edge_runtime.infer.select import check_golden, golden_inputs, open_engine
+from edge_runtime.infer.select import check_golden, open_engine
 from edge_runtime.wire.manifest import Variant
 from tools.bench.figures import row
 from tools.bench.loop import WARM, timed
@@ -19,7 +19,7 @@ REFERENCE_COUNT = 5
 
 def run(bundle_dir: Path, count: int) -> dict[str, Any]:
     bundle = bundles.load(bundle_dir)
-    inputs = golden_inputs(bundle)
+    inputs = bundle.golden_inputs()
     engines: dict[str, Engine] = {}
     refused = []
     for variant in bundle.manifest.variants:

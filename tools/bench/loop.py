@@ -28,7 +28,6 @@ from edge_runtime.field.memory import MemoryDriver
 from edge_runtime.infer import bundle as bundles
 from edge_runtime.infer.model import Model, load_model
 from edge_runtime.infer.pre import preprocess
-from edge_runtime.infer.select import golden_inputs
 from edge_runtime.outbox.recorder import Recorder
 from edge_runtime.outbox.store import Outbox
 from tools.bench.figures import row
@@ -55,7 +54,7 @@ class Bench:
         self.model: Model = load_model(bundle_dir, folder / "engines.json", engine)
         bundle = bundles.load(bundle_dir)
         self._frames = [self._noisy(f, i) for i, f in enumerate(bundle.golden.frames)]
-        self.inputs = golden_inputs(bundle)
+        self.inputs = bundle.golden_inputs()
         self._plc = MemoryDriver({t.name: 0 for t in (*TAGS.inputs, *TAGS.results)})
         self._plc.values["line_state"] = 6
         self._plc.on_write = self._on_write

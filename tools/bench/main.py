@@ -1,4 +1,4 @@
-"""`gudgeon bench loop|infer|outbox|uplink|ingest`: a table for people, `--json` for programs. Ratios to a floor measured in
+"""`gudgeon bench loop|infer|outbox|uplink|ingest|pdm`: a table for people, `--json` for programs. Ratios to a floor measured in
 the same run: absolute times on a busy machine tell little."""
 
 from __future__ import annotations
@@ -59,9 +59,19 @@ def _ingest(args: argparse.Namespace) -> int:
     return 0
 
 
+def _pdm(args: argparse.Namespace) -> int:
+    os.environ.update(ENVIRONMENT)
+    from tools.bench import pdm
+
+    with tempfile.TemporaryDirectory() as folder:
+        result = pdm.run(Path(folder), args.count)
+    print(json.dumps(result) if args.json else pdm.table(result))
+    return 0
+
+
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="gudgeon bench", description=__doc__)
-    parser.add_argument("what", choices=("loop", "infer", "outbox", "uplink", "ingest"))
+    parser.add_argument("what", choices=("loop", "infer", "outbox", "uplink", "ingest", "pdm"))
     parser.add_argument("--bundle", type=Path, default=default_bundle(), metavar="BUNDLE_DIR")
     parser.add_argument(
         "--count", type=int, default=300, help="measurements of each kind (300); uplink: records a round ÷ 50"
@@ -82,6 +92,8 @@ def main(argv: list[str]) -> int:
         parser.error(f"argument --flush-ms: {args.flush_ms:g} is not within 0 and 1000")
     if args.what == "ingest":
         return _ingest(args)
+    if args.what == "pdm":
+        return _pdm(args)
     if args.bundle is None and args.what in ("loop", "infer"):
         raise BundleError("no bundle: name one with --bundle BUNDLE_DIR")
     os.environ.update(ENVIRONMENT)  # as `control` is started; it counts only before NumPy is imported

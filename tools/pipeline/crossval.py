@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ from tools.pipeline.data import (
 from tools.pipeline.train import Recipe, Samples, fit, logits_of
 
 Progress = Callable[[str, int, int, float], None]
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def cross_validate(
     return HeldOut(index, data.samples.labels[index], np.concatenate(answers), fold_of[index])
 
 
-def with_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:
+def with_settings(recipe: R, settings: Sequence[str]) -> R:
     """`recipe` with `key=value` changed; nested entries as `augmentation.noise=0.1`. UsageError names a wrong key."""
     for setting in settings:
         key, _, text = setting.partition("=")

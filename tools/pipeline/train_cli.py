@@ -40,8 +40,9 @@ Report = Callable[[str, int, int, float], None]
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="gudgeon train", description="Train, quantise, pack and sign a bundle.")
-    parser.add_argument("task", choices=["surface"], help="what to train: a surface inspection")
+    parser = argparse.ArgumentParser(
+        prog="gudgeon train surface", description="Train, quantise, pack and sign a bundle."
+    )
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="a folder with labels.csv")
     parser.add_argument("--out", type=Path, required=True, metavar="BUNDLE_DIR")
     parser.add_argument("--split", default="train", help="the split to train on (default: %(default)s)")

@@ -90,6 +90,8 @@ CASES: dict[str, tuple[list[bytes], dict[str, NDArray[Any]]]] = {
     "ReduceSum all": (
         [node("ReduceSum", ["x"], ["z"]), node("Reshape", ["z", "s"], ["y"])], {"s": q([1, 1], np.int64)},
     ),
+    "Max": ([node("Max", ["x", "c"], ["y"])], {"c": normal(4, 1, 1)}),
+    "Sqrt": ([node("Relu", ["x"], ["z"]), node("Sqrt", ["z"], ["y"])], {}),
     "MatMul": ([node("MatMul", ["x", "a"], ["y"])], {"a": normal(8, 3)}),
     "Gemm": ([node("Flatten", ["x"], ["z"]), node("Gemm", ["z", "a", "b"], ["y"], transB=1, alpha=0.5, beta=2.0)],
              {"a": normal(3, 192), "b": normal(3)}),

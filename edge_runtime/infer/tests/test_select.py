@@ -48,7 +48,7 @@ class FakeEngine:
 
     def __init__(self, bench: Bench, variant: str, bundle: Bundle) -> None:
         self.variant, self._bench = variant, bench
-        keys = [x.tobytes() for x in select.golden_inputs(bundle)]
+        keys = [x.tobytes() for x in bundle.golden_inputs()]
         self._answers = dict(zip(keys, bundle.golden.logits, strict=True))
 
     def infer(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -207,8 +207,8 @@ class TestRealEngines:
         mixed = Bundle(three, b.manifest, b.digest, b.golden)
         variant = Variant("v", "onnxruntime", "fp32", "model.fp32.onnx", 0.1)
         engine = select.open_engine(mixed, variant)
-        told = select.check_golden(mixed, variant, engine, select.golden_inputs(mixed))
-        assert told == "the engine gives (3,) values for a frame, expected 2 logits"
+        told = select.check_golden(mixed, variant, engine, mixed.golden_inputs())
+        assert told == "the engine gives (3,) values for an input, expected 2"
 
     def test_the_board_and_the_engines_have_names(self) -> None:
         assert select.board()

@@ -49,3 +49,24 @@ def test_a_slower_disk_is_slower_for_all(tmp_path: Path, capsys: pytest.CaptureF
     assert result["producers"]["per_s"]["persist-queue SQLiteAckQueue"] < 500
     with pytest.raises(SystemExit):
         main.main([*args, "-1"])
+
+
+@pytest.mark.slow
+@pytest.mark.train
+def test_the_bench_of_anomaly_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from edge_runtime.errors import MissingExtraError
+    from tools.bench import pdm
+    from tools.pipeline import launch
+
+    try:
+        launch.train_python()
+    except MissingExtraError as error:
+        pytest.skip(str(error))
+    monkeypatch.setenv("GUDGEON_HOME", str(tmp_path / "home"))
+    result = pdm.run(tmp_path, 20, ("distance", "dense"))
+    distance, dense = result["rows"]
+    assert distance["int8_error"] is None
+    assert 0 < dense["int8_error"] < 0.2
+    assert dense["us"]["p50"] > dense["bare_us_p50"] > 0
+    assert set(dense["bytes"]) == {"fp32", "int8"}
+    assert "dense" in pdm.table(result)
