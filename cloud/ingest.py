@@ -17,7 +17,6 @@ import logging
 import queue
 import random
 import secrets
-import socket
 import threading
 import time
 from collections import Counter
@@ -37,6 +36,7 @@ from cloud.waiting import Message, Waiting
 from edge_runtime import log
 from edge_runtime.exposition import Times
 from edge_runtime.mqtt_access import Access, BrokerAccess
+from edge_runtime.mqtt_client import PromptClient
 from edge_runtime.wire.batch import encode_ack
 from edge_runtime.wire.topics import subscription
 
@@ -151,7 +151,7 @@ class Ingest:
             self._ended.wait()
 
     def _make_client(self, protocol: MQTTProtocolVersion) -> mqtt.Client:
-        client = mqtt.Client(
+        client = PromptClient(
             CallbackAPIVersion.VERSION2,
             client_id=f"gudgeon-cloud-{secrets.token_hex(4)}",
             clean_session=None if protocol is MQTTProtocolVersion.MQTTv5 else True,
@@ -161,7 +161,6 @@ class Ingest:
         )
         self._access.apply(client)
         client.connect_timeout = CONNECT_TIMEOUT_S
-        client.on_socket_open = _no_delay
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_subscribe = self._on_subscribe
@@ -271,7 +270,3 @@ class Ingest:
             client = self._client
             if client is not message.via or client.ack(message.mid, message.qos) != mqtt.MQTT_ERR_SUCCESS:
                 self.counts["not_confirmed"] += 1
-
-
-def _no_delay(client: mqtt.Client, _: Any, sock: Any) -> None:
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

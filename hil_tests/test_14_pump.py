@@ -27,18 +27,21 @@ DIRT = """
 [[dirt]]
 kind = "drop_out"
 tag = "bearing_temp"
-at_s = 8
-for_s = 4
+at_s = 3
+for_s = 2.5
+every_s = 10
 [[dirt]]
 kind = "drift"
 tag = "flow"
-at_s = 8
-for_s = 4
-size = 2000
+at_s = 3
+for_s = 2.5
+every_s = 10
+size = 4000
 [[dirt]]
 kind = "time_out"
-at_s = 14
-for_s = 2
+at_s = 7
+for_s = 1.5
+every_s = 10
 """
 
 

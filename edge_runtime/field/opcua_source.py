@@ -31,6 +31,7 @@ from edge_runtime.field.tag import Gap, Quality, Reason, Sample, Tag, Wave
 RETRY_FIRST_S, RETRY_LIMIT_S = 0.2, 30.0
 REFUSED_S = 30.0
 TURN_S = 0.2
+LOST = "no answer"  # the cause of a gap that a history may fill
 SOURCE_REASON = {Quality.GOOD: Reason.NONE, Quality.UNCERTAIN: Reason.SOURCE_UNCERTAIN, Quality.BAD: Reason.SOURCE_BAD}
 log = logging.getLogger("gudgeon")
 
@@ -54,6 +55,7 @@ class OpcUaSource:
         self._health = Health(f"OPC UA {endpoint.name}", False, "not tried yet")
         self._outage = Outage()
         self._last: dict[str, Sample] = {}  # what was told last, by tag
+        self._missed: set[str] = set()  # tags of which the connection was lost, until their first value after it
         self._told_ns: dict[str, int] = {}  # time of the newest report, by tag: they never go back
         self._source_ns: dict[str, int] = {}  # the server's time of the newest value that came
         self._steps = {name: judge.Steps(tag) for name, tag in self._tags.items()}
@@ -129,7 +131,8 @@ class OpcUaSource:
             came.setdefault(name, []).append(value)
         for name, values in came.items():
             tag, mono_ns, wall_ns = self._tags[name], self._clock.monotonic_ns(), self._clock.wall_ns()
-            if self._outage.is_lost(name):
+            if name in self._missed:
+                self._missed.discard(name)
                 await self._fill(session, tag, values[0], mono_ns, wall_ns)
             newest_ns = values[-1].source_ns
             for value in values:
@@ -142,12 +145,12 @@ class OpcUaSource:
         if not self._endpoint.history or not last_ns or not first.source_ns or first.quality is not Quality.GOOD:
             return
         if first.source_ns == last_ns:  # it has not changed since; the server remembers it
-            self._outage.forget(tag.name)
+            self._outage.filled(tag.name, LOST)
             return
         missed = await session.history(tag, last_ns, first.source_ns)
         if not missed or missed[0].source_ns > last_ns:
             return  # it does not reach back to the last value: there is a gap
-        self._outage.forget(tag.name)
+        self._outage.filled(tag.name, LOST)
         for value in missed[1:]:
             if last_ns < value.source_ns < first.source_ns:
                 before_ns = first.source_ns - value.source_ns
@@ -199,7 +202,8 @@ class OpcUaSource:
         if self._health.answers or self._health.failures == 0:
             log.warning("%s: %s; trying again", self._endpoint.name, problem)
         self._health = replace(self._health, answers=False, problem=problem, failures=self._health.failures + 1)
-        self._outage.begin(tuple(self._tags), "no answer")
+        self._outage.begin(tuple(self._tags), LOST)
+        self._missed = set(self._tags)
         for tag in self._tags.values():
             self._bad(tag, Reason.NO_ANSWER)
 

@@ -107,12 +107,10 @@ class Outage:
         if tag in self._good and tag not in self._cause:
             self._good[tag] = (mono_ns, wall_ns)
 
-    def forget(self, tag: str) -> None:
-        """The outage of this tag was filled: there is no gap."""
-        self._cause.pop(tag, None)
-
-    def is_lost(self, tag: str) -> bool:
-        return tag in self._cause
+    def filled(self, tag: str, cause: str) -> None:
+        """What this cause took from the tag was filled: there is no gap of it."""
+        if self._cause.get(tag) == cause:
+            del self._cause[tag]
 
     def last(self, tag: str) -> tuple[int, int] | None:
         """Monotonic and wall time of the newest good reading."""

@@ -27,6 +27,7 @@ from edge_runtime.backoff import Backoff
 from edge_runtime.clock import Clock, SystemClock
 from edge_runtime.link.spread import spread_ns
 from edge_runtime.mqtt_access import Access
+from edge_runtime.mqtt_client import PromptClient
 
 CONNECT_TIMEOUT_S = 5.0
 PROBE_TIMEOUT_S = 1.0  # the first try with MQTT 5: some 3.1.1 brokers never answer it
@@ -148,7 +149,7 @@ class Connection:
         return True
 
     def _make_client(self, protocol: MQTTProtocolVersion) -> mqtt.Client:
-        client = mqtt.Client(
+        client = PromptClient(
             CallbackAPIVersion.VERSION2,
             client_id=f"gudgeon-{self._device}",
             clean_session=None if protocol is MQTTProtocolVersion.MQTTv5 else True,
@@ -157,7 +158,6 @@ class Connection:
         client.connect_timeout = CONNECT_TIMEOUT_S
         if self._access is not None:
             self._access.apply(client)
-        client.on_socket_open = no_delay
         client.on_connect = self._on_connect
         self._prepare(client)
         return client
@@ -266,10 +266,6 @@ def uplink_backoff() -> Backoff:
     """Quick at first, for a broker that restarts; then at least half a minute, so that a fleet does not storm one that is
     down; never more than ten minutes."""
     return Backoff(0.2, 600.0, floor_s=30.0, floor_after=8)
-
-
-def no_delay(client: mqtt.Client, _: Any, sock: Any) -> None:
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def drain_wake(wake: socket.socket) -> None:

@@ -25,7 +25,7 @@ import paho.mqtt.client as mqtt
 from edge_runtime import log
 from edge_runtime.backoff import Backoff
 from edge_runtime.clock import Clock
-from edge_runtime.link.connection import Connection, no_delay
+from edge_runtime.link.connection import Connection
 from edge_runtime.link.sparkplug import payload
 from edge_runtime.link.sparkplug.commands import AtMost, Commands
 from edge_runtime.link.sparkplug.delivery import Delivery
@@ -48,6 +48,7 @@ from edge_runtime.link.sparkplug.session import (
 from edge_runtime.link.sparkplug.settings import SparkplugSection
 from edge_runtime.link.sparkplug.topics import state_topic
 from edge_runtime.mqtt_access import Access
+from edge_runtime.mqtt_client import no_delay
 from edge_runtime.wire.batch import Checkpoint
 from edge_runtime.wire.envelope import STREAMS, Event, Record, read_record
 from edge_runtime.wire.topics import Place
