@@ -44,7 +44,7 @@ HERE = Path(__file__).resolve().parents[2]
 BUNDLES = HERE / "models" / "pump"
 START_NS = 1_000_000_000_000
 FIRST_SEED, NOMINAL_SEED = 1000, 5000
-RUNS = 50
+RUNS, NOMINAL_RUNS = 50, 200
 WEEK_ROWS = 168 / data.ROW_H
 BOOTSTRAPS = 10_000
 #: as `gudgeon demo pdm` configures its device; delays in rows of the pump
@@ -240,7 +240,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--runs", type=int, default=RUNS, help="default: %(default)s")
     parser.add_argument(
-        "--nominal", type=int, default=RUNS, help="other lives, for the nominal rate (default: %(default)s)"
+        "--nominal", type=int, default=NOMINAL_RUNS, help="other lives, for the nominal rate (default: %(default)s)"
     )
     parser.add_argument("--out", type=Path, metavar="F", help="write every life and the figures as JSON")
     parser.add_argument("--json", action="store_true")
