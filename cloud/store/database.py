@@ -14,7 +14,7 @@ import json
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Table, func, select, text
+from sqlalchemy import ColumnElement, Connection, Table, TextClause, func, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.util import await_only
 
@@ -54,6 +54,24 @@ def wanted(connection: Connection, *texts: str, **numbers: type[int]) -> Wanted:
         return Wanted(f"(SELECT {', '.join(columns)} FROM json_array_elements(CAST(:wanted AS json)))")
     columns = [f"json_extract(value, '$[{i}]') AS {name}" for i, name in enumerate([*texts, *numbers])]
     return Wanted(f"(SELECT {', '.join(columns)} FROM json_each(:wanted))")
+
+
+def merge(table: Table, keys: Collection[str], where: str = "", **changed: str) -> TextClause:
+    """INSERT of whole rows; where the keys are there already, `changed` (column → SQL) is set. A text that is made once: to
+    make it anew for each commit costs time and leaves cycles to collect."""
+    names = [column.name for column in table.columns]
+    marks = ", ".join(f":{name}" for name in names)
+    sets = ", ".join(f"{name} = {value}" for name, value in changed.items())
+    condition = f" WHERE {where}" if where else ""
+    return text(
+        f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({marks}) "
+        f"ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {sets}{condition}"
+    )
+
+
+def newest(*names: str) -> dict[str, str]:
+    """For `merge`: these columns take the new values."""
+    return {name: f"excluded.{name}" for name in names}
 
 
 def here(table: Table, where: tuple[str, str, str]) -> tuple[ColumnElement[bool], ...]:

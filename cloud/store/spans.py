@@ -13,7 +13,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, bindparam, delete, select, text
 
 from cloud.store import tables as t
-from cloud.store.database import here, upsert, wanted
+from cloud.store.database import here, merge, newest, wanted
 from cloud.store.intervals import Given, Span, merged, reach, runs
 from edge_runtime.wire.batch import ISLANDS_LIMIT
 
@@ -26,6 +26,10 @@ class Key(NamedTuple):
     device: str
     chain: str
     stream: str
+
+
+KEEP_SPAN = merge(t.span, (*Key._fields, "first"), **newest("last"))
+KEEP_HEAD = merge(t.stream_head, Key._fields, **newest("head", "top", "duplicates"))
 
 
 @dataclass
@@ -116,10 +120,7 @@ def save(connection: Connection, after: Mapping[Key, tuple[Progress, Sequence[in
         binds = [s[name] == bindparam(f"_{name}") for name in ("device", "chain", "stream", "first")]
         connection.execute(delete(t.span).where(*binds), gone)
     if rows:
-        insert = upsert(connection, t.span)
-        keys = ["device", "chain", "stream", "first"]
-        longer = insert.on_conflict_do_update(index_elements=keys, set_={"last": insert.excluded.last})
-        connection.execute(longer, rows)
+        connection.execute(KEEP_SPAN, rows)
     for key, (p, _) in after.items():
         _advance(connection, key, p)
     _save_heads(connection, [(key, p) for key, (p, _) in after.items()])
@@ -144,6 +145,4 @@ def _beyond(connection: Connection, key: Key, head: int) -> list[Span]:
 def _save_heads(connection: Connection, found: Iterable[tuple[Key, Progress]]) -> None:
     rows = [key._asdict() | {"head": p.head, "top": p.top, "duplicates": p.duplicates} for key, p in found]
     if rows:
-        insert = upsert(connection, t.stream_head)
-        values = {name: insert.excluded[name] for name in ("head", "top", "duplicates")}
-        connection.execute(insert.on_conflict_do_update(index_elements=list(Key._fields), set_=values), rows)
+        connection.execute(KEEP_HEAD, rows)

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, text, update
 
 from cloud.messages import Batch, plain_text
 from cloud.store import tables as t
-from cloud.store.database import upsert, wanted
+from cloud.store.database import merge, newest, wanted
 
 SECOND_NS = 1_000_000_000
 #: a device's clock that claims to be better than this is believed
@@ -55,6 +55,9 @@ class BootClock(NamedTuple):
     offset_ns: int
     uncertainty_ns: int
     source: str
+
+
+KEEP_CLOCK = merge(t.boot_clock, ("device", "boot_id"), **newest(*BootClock._fields))
 
 
 @dataclass(frozen=True)
@@ -122,9 +125,7 @@ def _keep(
     rows = [{"device": name[0], "boot_id": name[1], **clock._asdict()} for name, clock in changed.items()]
     if not rows:
         return
-    added = upsert(connection, t.boot_clock)
-    values = {name: added.excluded[name] for name in BootClock._fields}
-    connection.execute(added.on_conflict_do_update(index_elements=["device", "boot_id"], set_=values), rows)
+    connection.execute(KEEP_CLOCK, rows)
     e = t.event.c
     for (device, boot), clock in changed.items():
         old = before.get((device, boot))

@@ -16,12 +16,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Engine, case, delete, insert, or_, select, text, update
+from sqlalchemy import Connection, Engine, delete, insert, select, text, update
 
 from cloud.messages import Batch, Connected, Item, Rejection, Status, json_text, plain_text
 from cloud.store import assets, chains, spans, times, twin
 from cloud.store import tables as t
-from cloud.store.database import Added, EventRow, lock, upsert, wanted
+from cloud.store.database import Added, EventRow, lock, merge, newest, wanted
 from cloud.store.projection import LATEST, STREAM, count, decision_row, part_key
 from cloud.store.spans import Key, Progress
 from edge_runtime.wire.batch import Ack, Checkpoint, Shed
@@ -29,6 +29,26 @@ from edge_runtime.wire.envelope import Event
 from edge_runtime.wire.topics import Place
 
 REJECTIONS_KEPT = 1000
+
+KEEP_CHAIN = merge(
+    t.chain, ("device", "chain"), "chain.counter < excluded.counter", **newest("counter", "checkpoint", "signature")
+)
+SEE = merge(
+    t.device,
+    ("device",),
+    boot_id="CASE WHEN excluded.boot_id = '' THEN device.boot_id ELSE excluded.boot_id END",
+    **newest("online", "last_seen_ns", "place"),
+)
+SHED_KEYS = ("device", "chain", "stream", "policy", "first")
+SHED_REST = [column.name for column in t.shed.columns if column.name not in SHED_KEYS]
+KEEP_SHED = merge(t.shed, SHED_KEYS, "shed.id < excluded.id", **newest(*SHED_REST))
+KEEP_LATEST = merge(  # a new chain begins at 1 again
+    t.latest,
+    ("device", "stream", "kind"),
+    "latest.chain <> excluded.chain OR latest.seq < excluded.seq",
+    **newest("seq", "wall_ns", "body", "chain"),
+)
+COUNT = merge(t.tally, ("device", "name"), value="tally.value + excluded.value")
 
 #: the answer to each chain that sent something, and where it belongs
 Acks = list[tuple[Place, Ack]]
@@ -166,12 +186,7 @@ def _keep_chains(connection: Connection, sent: Sequence[Sent], now_ns: int) -> N
         for s in sent
     ]  # fmt: skip
     if rows:
-        added = upsert(connection, t.chain)
-        changed = {name: added.excluded[name] for name in ("counter", "checkpoint", "signature")}
-        newer = t.chain.c.counter < added.excluded.counter
-        connection.execute(
-            added.on_conflict_do_update(index_elements=["device", "chain"], set_=changed, where=newer), rows
-        )
+        connection.execute(KEEP_CHAIN, rows)
 
 
 def _see(connection: Connection, items: Sequence[Item], now_ns: int) -> None:
@@ -189,24 +204,16 @@ def _see(connection: Connection, items: Sequence[Item], now_ns: int) -> None:
             row["online"] = item.online if isinstance(item, Status) else True
             row["boot_id"] = item.boot_id if isinstance(item, Status) else row["boot_id"]
     if seen:
-        added = upsert(connection, t.device)
-        new = added.excluded
-        boot = case((new.boot_id == "", t.device.c.boot_id), else_=new.boot_id)
-        changed = {"online": new.online, "last_seen_ns": new.last_seen_ns, "place": new.place, "boot_id": boot}
         rows = [row | {"first_seen_ns": now_ns, "last_seen_ns": now_ns} for row in seen.values()]
-        connection.execute(added.on_conflict_do_update(index_elements=["device"], set_=changed), rows)
+        connection.execute(SEE, rows)
 
 
 def _keep_shed(connection: Connection, sent: Sequence[Sent]) -> None:
-    keys = ["device", "chain", "stream", "policy", "first"]
     rows = [
         vars(s.shed[i]) | {"device": s.place.device, "chain": s.checkpoint.chain} for s in sent for i in sorted(s.shed)
     ]
     if rows:
-        added = upsert(connection, t.shed)
-        changed = {name: added.excluded[name] for name in rows[0] if name not in keys}
-        newer = t.shed.c.id < added.excluded.id
-        connection.execute(added.on_conflict_do_update(index_elements=keys, set_=changed, where=newer), rows)
+        connection.execute(KEEP_SHED, rows)
 
 
 # ── records ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -280,12 +287,7 @@ def _keep_latest(connection: Connection, events: Sequence[Event]) -> None:
         for e in newest.values()
     ]  # fmt: skip
     if rows:
-        added = upsert(connection, t.latest)
-        new = added.excluded
-        newer = or_(t.latest.c.chain != new.chain, t.latest.c.seq < new.seq)  # a new chain begins at 1 again
-        changed = {name: new[name] for name in ("seq", "wall_ns", "body", "chain")}
-        keys = ["device", "stream", "kind"]
-        connection.execute(added.on_conflict_do_update(index_elements=keys, set_=changed, where=newer), rows)
+        connection.execute(KEEP_LATEST, rows)
 
 
 # ── counters and rejected messages ──────────────────────────────────────────────────────────────────────────────────────
@@ -294,9 +296,7 @@ def _keep_latest(connection: Connection, events: Sequence[Event]) -> None:
 def _count(connection: Connection, tally: Tallies) -> None:
     rows = [{"device": d, "name": name, "value": n} for d in sorted(tally) for name, n in tally[d].items() if n]
     if rows:
-        added = upsert(connection, t.tally)
-        more = {"value": t.tally.c.value + added.excluded.value}
-        connection.execute(added.on_conflict_do_update(index_elements=["device", "name"], set_=more), rows)
+        connection.execute(COUNT, rows)
 
 
 def _reject(connection: Connection, items: Sequence[Rejection], tally: Tallies, now_ns: int) -> None:
