@@ -14,11 +14,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, or_, select
+from sqlalchemy import Connection, Engine, Table, TextClause, select
 
 from cloud.messages import INT64_MAX, json_text, plain_text
 from cloud.store import tables as t
-from cloud.store.database import upsert
+from cloud.store.database import merge, newest
 from cloud.store.queries import LIMIT, Row
 from edge_runtime.wire.envelope import Event
 
@@ -38,18 +38,18 @@ def keep(connection: Connection, events: Sequence[Event]) -> None:
                 alarms[e.device, row["alarm"]] = row
         elif (row := part_row(e)) is not None:
             parts[e.device, row["asset"], row["part"]] = row
-    _keep(connection, t.asset, ["device", "asset", "part"], list(parts.values()))
-    _keep(connection, t.alarm, ["device", "alarm"], list(alarms.values()))
+    if parts:
+        connection.execute(KEEP_ASSET, list(parts.values()))
+    if alarms:
+        connection.execute(KEEP_ALARM, list(alarms.values()))
 
 
-def _keep(connection: Connection, table: Table, keys: list[str], rows: list[Row]) -> None:
-    if not rows:
-        return
-    added = upsert(connection, table)
-    new = added.excluded
-    newer = or_(table.c.chain != new.chain, table.c.seq < new.seq)
-    changed = {name: new[name] for name in rows[0] if name not in keys}
-    connection.execute(added.on_conflict_do_update(index_elements=keys, set_=changed, where=newer), rows)
+def _keep(table: Table, *keys: str) -> TextClause:
+    newer = f"{table.name}.chain <> excluded.chain OR {table.name}.seq < excluded.seq"
+    return merge(table, keys, newer, **newest(*(column.name for column in table.columns if column.name not in keys)))
+
+
+KEEP_ASSET, KEEP_ALARM = _keep(t.asset, "device", "asset", "part"), _keep(t.alarm, "device", "alarm")
 
 
 def part_row(e: Event) -> Row | None:

@@ -15,7 +15,6 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Table, TextClause, func, select, text
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.util import await_only
 
 from cloud.store import tables as t
@@ -30,11 +29,6 @@ PAGES_TAG = 0x6775 << 48  # the locks that tell from where on ids are being give
 
 def is_postgresql(connection: Connection) -> bool:
     return connection.dialect.name == "postgresql"
-
-
-def upsert(connection: Connection, table: Table) -> Any:
-    """INSERT that takes ON CONFLICT, which SQLAlchemy has for each database apart."""
-    return postgresql.insert(table) if is_postgresql(connection) else sqlite.insert(table)
 
 
 class Wanted(NamedTuple):

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, func, or_, select, update
 
 from cloud.messages import plain_text
 from cloud.store import tables as t
-from cloud.store.database import WRITES, lock, upsert
+from cloud.store.database import WRITES, lock, merge, newest
 from edge_runtime.wire import command, desired
 from edge_runtime.wire.command import ENDS, Command
 from edge_runtime.wire.desired import Desired, Reported, check_state
@@ -39,6 +39,11 @@ GIVE_WAY: Mapping[str, tuple[str, ...]] = {
     "refused": ("replayed", "unknown"),
     "expired": ("replayed", "unknown"),
 }
+
+KEEP_DESIRED = merge(t.desired, ("device",), **newest("version", "state", "issued_ns", "message"))
+KEEP_REPORTED = merge(
+    t.reported, ("device",), **newest("version", "state", "refused_version", "refused_reason", "at_ns")
+)
 
 
 def _writing(engine: Engine) -> Engine:
@@ -63,8 +68,7 @@ def set_desired(
         state = {k: v for k, v in (json.loads(before["state"]) if before else {}).items() if k not in gone} | wanted
         message = seal(desired.KIND, Desired(device, version, now_ns, state).body(), sign).decode()
         values = {"version": version, "state": json.dumps(state), "issued_ns": now_ns, "message": message}
-        statement = upsert(connection, t.desired).values(device=device, **values)
-        connection.execute(statement.on_conflict_do_update(index_elements=["device"], set_=values))
+        connection.execute(KEEP_DESIRED, values | {"device": device})
     return twin(engine, device)
 
 
@@ -93,8 +97,7 @@ def keep_reported(engine: Engine, device: str, told: Reported, now_ns: int) -> N
         "at_ns": now_ns,
     }
     with _writing(engine).begin() as connection:
-        statement = upsert(connection, t.reported).values(device=device, **values)
-        connection.execute(statement.on_conflict_do_update(index_elements=["device"], set_=values))
+        connection.execute(KEEP_REPORTED, values | {"device": device})
 
 
 # ── commands ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -106,8 +109,8 @@ def make_command(
     """A new command, signed and kept. ValueError where the format does not allow it."""
     with _writing(engine).begin() as connection:
         lock(connection, {device}, alone=False)
-        newest = connection.execute(select(func.max(t.command.c.counter)).where(t.command.c.device == device)).scalar()
-        counter = max((newest or 0) + 1, now_ns // MS_NS)  # rises with the time, also for a cloud that began anew
+        last = connection.execute(select(func.max(t.command.c.counter)).where(t.command.c.device == device)).scalar()
+        counter = max((last or 0) + 1, now_ns // MS_NS)  # rises with the time, also for a cloud that began anew
         made = Command(secrets.token_hex(8), device, name, counter, now_ns, now_ns + round(expires_s * 1e9), dict(args))
         message = seal(command.KIND, made.body(), sign).decode()
         row = {**vars(made), "args": json.dumps(dict(args)), "message": message}
