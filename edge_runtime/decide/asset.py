@@ -29,6 +29,7 @@ from edge_runtime.outbox.recorder import Item
 
 SHARES_SHOWN = 8
 COLUMNS_SHOWN = 8
+TAGS_SHOWN = 16
 SECOND_NS = 1_000_000_000
 LONGEST_TURN_S = 5.0  # a longer pause between two turns is no running time: the process was away
 
@@ -75,7 +76,10 @@ class Asset:
             out += self._advance(kind, upto_ns, running, now_ns, wall_ns)
         for finding in self.rules.look(now_ns):
             self._rule(finding, running, now_ns, wall_ns)
-        detail = {"reason": f"no fresh samples of {', '.join(stale)}" if stale else "", "tags": list(stale)}
+        named = ", ".join(stale[:TAGS_SHOWN]) + (
+            f" and {len(stale) - TAGS_SHOWN} more" if len(stale) > TAGS_SHOWN else ""
+        )
+        detail = {"reason": f"no fresh samples of {named}" if stale else "", "tags": list(stale[:TAGS_SHOWN])}
         self._observe(SAMPLES, NAMES[self.section.samples_severity] if stale else 0, detail, now_ns, wall_ns)
         self._count_hours(running, now_ns)
         out += self._report(now_ns)
@@ -233,6 +237,12 @@ class Asset:
             body |= {"remaining": {"quality": row.quality.value, "reason": row.reason, **answer}}
             body["remaining"] |= _named(self.followers["rul"])
         return body
+
+
+def listed(tags: Sequence[str]) -> str:
+    """Some of them, and how many more there are: an Event is bounded."""
+    more = len(tags) - TAGS_SHOWN
+    return ", ".join(tags[:TAGS_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _score(a: Anomaly | None) -> dict[str, Any]:

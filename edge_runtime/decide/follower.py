@@ -11,6 +11,8 @@ from edge_runtime.field.tag import Quality, Sample
 from edge_runtime.field.window import Aligner, Refused
 from edge_runtime.infer.series import Anomaly, Answer, Remaining, SeriesModel
 
+REASON_CHARS = 500
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -81,7 +83,7 @@ class Follower:
         pause = "" if stale else self._pause()
         nothing = Answer(None, None, Quality.UNCERTAIN, pause, {})
         answer = nothing if pause else model.answer(self._aligner.window(), stale)
-        scored = Scored(row_ns, answer.quality, answer.reason, took_us=sum(answer.steps_us.values()))
+        scored = Scored(row_ns, answer.quality, answer.reason[:REASON_CHARS], took_us=sum(answer.steps_us.values()))
         if model.manifest.kind == "anomaly":
             scored = replace(scored, anomaly=model.judge(answer))
         else:

@@ -17,7 +17,7 @@ from edge_runtime import log
 from edge_runtime.clock import Clock
 from edge_runtime.decide.alarm_book import AlarmBook
 from edge_runtime.decide.alarm_file import AlarmFile
-from edge_runtime.decide.asset import Asset
+from edge_runtime.decide.asset import TAGS_SHOWN, Asset, listed
 from edge_runtime.decide.asset_config import AssetSection
 from edge_runtime.decide.points import ALARM_COMMANDS, AlarmRequest
 from edge_runtime.errors import BundleError, ResourceError
@@ -241,10 +241,14 @@ class Monitor:
             missing = sorted(
                 tag for tag in asset.tags if tag not in self._tags and tag.rpartition(".")[0] not in self._tags
             )
-            text = ", ".join(missing)
+            text = listed(missing)
             if missing and self._said.get(f"tags {asset.section.name}") != text:
                 self._said[f"tags {asset.section.name}"] = text
-                body = {"asset": asset.section.name, "tags": missing, "reason": f"no [[tags]] table names {text}"}
+                body = {
+                    "asset": asset.section.name,
+                    "tags": missing[:TAGS_SHOWN],
+                    "reason": f"no [[tags]] table names {text}",
+                }
                 self._recorder.record(("fault", "asset_tags_missing", body))
 
 

@@ -210,6 +210,16 @@ def test_stale_samples_raise_nothing_but_staleness(bench: Bench) -> None:
     bench.stop()
 
 
+def test_many_silent_tags_are_told_in_a_bounded_event(tmp_path: Path) -> None:
+    rules = tuple(Rule(f"r{i}", "above", f"{'tag' * 40}{i}", 1.0, silent=True) for i in range(600))
+    bench = Bench(tmp_path, AssetSection("pump", rules=rules, alarms=ALARMS, lag_s=0.0), kinds=())
+    bench.run(10)
+    (raised,) = bench.events()
+    assert (raised["source"], len(raised["tags"])) == ("samples", 16)
+    assert raised["reason"].endswith("and 584 more")
+    bench.stop()
+
+
 def test_a_machine_that_stands_is_suppressed_and_counts_no_hours(tmp_path: Path) -> None:
     section = AssetSection("pump", rules=(HOT,), alarms=ALARMS, running=Running("speed", 10.0), lag_s=0.0)
     bench = Bench(tmp_path, section)
