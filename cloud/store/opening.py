@@ -18,7 +18,7 @@ from edge_runtime.errors import ConfigError, ResourceError
 
 SQLITE = "sqlite:///"
 POSTGRESQL = "postgresql"
-PRAGMAS = ("journal_mode = WAL", "synchronous = FULL", "busy_timeout = 5000", "foreign_keys = ON")
+PRAGMAS = ("journal_mode = WAL", "synchronous = FULL", "busy_timeout = 30000", "foreign_keys = ON")
 
 
 def store_url(url: str, password: str | None = None) -> URL:
