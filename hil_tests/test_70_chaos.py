@@ -80,7 +80,7 @@ def test_slow_link(tmp_path: Path) -> None:
 
 
 def test_one_way_partition(tmp_path: Path) -> None:
-    result = chaos("one-way-partition", tmp_path, 7)
+    result = chaos("one-way-partition", tmp_path, 12)
     names = ("cloud_packets_dropped", "device_packets_dropped") if in_namespaces(result) else ("held_up", "held_down")
     assert all(result["fault"][name] > 0 for name in names)
 

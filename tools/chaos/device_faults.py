@@ -20,13 +20,16 @@ FULL, READ_ONLY = ("disk is full", "No space left"), ("read-only", "readonly", "
 
 
 def disk_full(pair: Pair, seconds: float) -> Evidence:
-    """The last byte of the device's disk is taken; later it is given back."""
+    """The last byte of the device's disk is taken, and nothing leaves it, so that the queue has to grow; later it is given
+    back."""
+    pair.keeper["link"].stop()
     ballast_bytes = pair.disk.fill()
     refused = _refused(pair, FULL)
     pair.wait(seconds)
     pair.wait(REFUSAL_S, lambda: _refused(pair, FULL) > refused)
     facts = {"ballast_bytes": ballast_bytes, "appends_refused": _refused(pair, FULL) - refused}
     pair.disk.free()
+    pair.keeper["link"].start()
     return Evidence(ballast_bytes > 0 and facts["appends_refused"] > 0, f"ENOSPC of a real {pair.disk.kind}", facts)
 
 
