@@ -15,6 +15,7 @@ from tools.chaos.namespaces import Namespaces
 from tools.chaos.pair import Pair
 
 LOSS_PERCENT = 30
+DROPPED_S = 30.0  # TCP tries again ever more seldom: the fault lasts until something was dropped
 LATENCY_S = 2.0
 SLOW_BITS_PER_S = 9600
 KICK_AFTER_S = 0.002
@@ -84,6 +85,7 @@ def _drop(pair: Pair, network: Namespaces, seconds: float, percent: int, sides: 
     for side in sides:
         network.drop(side, percent)
     pair.wait(seconds)
+    pair.wait(DROPPED_S, lambda: all(network.counts(side)["packets_dropped"] > 0 for side in sides))
     facts = {f"{side}_{name}": n for side in sides for name, n in network.counts(side).items()}
     for side in sides:
         network.pass_all(side)
