@@ -15,15 +15,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import zstandard
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge_runtime.identity import public_text
 from edge_runtime.link.lanes import BACKLOG_BATCHES, LIVE_BATCHES, MOST_RECORDS, Batch, Islands, Lane, Shortest
+from edge_runtime.link.queue import Waiting
 from edge_runtime.link.rate import LineSettings, Pace, wire_bytes
-from edge_runtime.wire.batch import Checkpoint, encode_batch
+from edge_runtime.wire.batch import encode_batch
 from edge_runtime.wire.envelope import BATCH_LIMIT_BYTES, STREAMS, Record
 
 PACK_FROM_BYTES = 1024
@@ -37,23 +38,9 @@ BY_URGENCY = sorted(STREAMS, key=lambda s: STREAMS[s][0])
 URGENT = [s for s in BY_URGENCY if STREAMS[s][0] <= URGENT_PRIORITY]
 
 
-class Queue(Protocol):
+class Queue(Waiting, Protocol):
     """What the uplink needs of the outbox."""
 
-    @property
-    def chain(self) -> str: ...
-    def pending(
-        self,
-        limit_events: int = ...,
-        limit_bytes: int = ...,
-        after: Mapping[str, int] | None = ...,
-        streams: Sequence[str] | None = ...,
-        upto: Mapping[str, int] | None = ...,
-    ) -> list[Record]: ...
-    def ack(self, committed: Mapping[str, int]) -> int: ...
-    def checkpoint(self) -> Checkpoint: ...
-    def head(self, stream: str) -> int: ...
-    def append(self, stream: str, kind: str, body: Mapping[str, Any]) -> Any: ...
     def confirm_shed(self, shed_id: int) -> None: ...
 
 

@@ -11,7 +11,6 @@ import argparse
 import json
 import random
 import signal
-import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -28,6 +27,7 @@ from edge_runtime.field.modbus import ModbusDriver
 from edge_runtime.field.tag import Tag
 from edge_runtime.wire.manifest import MANIFEST
 from tools.demo import files, processes, report
+from tools.demo.ending import carry_out
 from tools.demo.files import Plan, Workplace
 from tools.demo.killer import Killer
 
@@ -268,18 +268,4 @@ def main(argv: list[str]) -> int:
         0 if args.serve else args.parts, args.parts_per_s, args.bundle, args.images, args.seed, args.http_port,
         args.kills, args.hog, args.protocol,
     )  # fmt: skip
-    work = Workplace(args.keep or Path(tempfile.mkdtemp(prefix="gudgeon-demo-")))
-    try:
-        result = run(plan, work, console)
-    except GudgeonError:
-        if not args.keep:
-            console.print(f"logs: {work / 'log'}")
-        raise
-    if not args.keep:
-        work.remove()
-    show(result, console)
-    if args.report:
-        args.report.write_text(json.dumps(result, indent=2) + "\n")
-    if args.json:
-        print(json.dumps(result))
-    return 0
+    return carry_out(args, console, lambda work: run(plan, work, console), lambda result: show(result, console))

@@ -11,7 +11,6 @@ import argparse
 import json
 import math
 import signal
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -32,6 +31,7 @@ from firmware_sim.pump.tags import TAGS
 from tools.chaos.pair import free_port
 from tools.chaos.proxy import ProxyControl
 from tools.demo import processes
+from tools.demo.ending import carry_out
 from tools.demo.files import Workplace
 from tools.pdm.pump.data import GRID_S, MEAN_LIFE_DAYS, ROW_H, SPEED
 
@@ -391,18 +391,4 @@ def main(argv: list[str]) -> int:
     if args.keep and args.keep.exists() and any(args.keep.iterdir()):
         raise UsageError(f"--keep {args.keep}: the folder is not empty; choose a new one")
     plan, console = plan_of(args.seed, args.minutes, args.http_port), Console(stderr=args.json)
-    work = Workplace(args.keep or Path(tempfile.mkdtemp(prefix="gudgeon-demo-")))
-    try:
-        result = run(plan, work, console)
-    except GudgeonError:
-        if not args.keep:
-            console.print(f"logs: {work / 'log'}")
-        raise
-    if not args.keep:
-        work.remove()
-    show(result, console)
-    if args.report:
-        args.report.write_text(json.dumps(result, indent=2) + "\n")
-    if args.json:
-        print(json.dumps(result))
-    return 0
+    return carry_out(args, console, lambda work: run(plan, work, console), lambda result: show(result, console))

@@ -26,6 +26,7 @@ from edge_runtime import log
 from edge_runtime.backoff import Backoff
 from edge_runtime.clock import Clock
 from edge_runtime.link.connection import Connection
+from edge_runtime.link.queue import Waiting
 from edge_runtime.link.sparkplug import payload
 from edge_runtime.link.sparkplug.commands import AtMost, Commands
 from edge_runtime.link.sparkplug.delivery import Delivery
@@ -49,7 +50,6 @@ from edge_runtime.link.sparkplug.settings import SparkplugSection
 from edge_runtime.link.sparkplug.topics import state_topic
 from edge_runtime.mqtt_access import Access
 from edge_runtime.mqtt_client import no_delay
-from edge_runtime.wire.batch import Checkpoint
 from edge_runtime.wire.envelope import STREAMS, Event, Record, read_record
 from edge_runtime.wire.topics import Place
 
@@ -65,23 +65,9 @@ STREAMS_OF: Mapping[Owner, list[str]] = {
 }
 
 
-class Queue(Protocol):
+class Queue(Waiting, Protocol):
     """What the node needs of the outbox."""
 
-    @property
-    def chain(self) -> str: ...
-    def pending(
-        self,
-        limit_events: int = ...,
-        limit_bytes: int = ...,
-        after: Mapping[str, int] | None = ...,
-        streams: Sequence[str] | None = ...,
-        upto: Mapping[str, int] | None = ...,
-    ) -> list[Record]: ...
-    def append(self, stream: str, kind: str, body: Mapping[str, Any]) -> Any: ...
-    def ack(self, committed: Mapping[str, int]) -> int: ...
-    def checkpoint(self) -> Checkpoint: ...
-    def head(self, stream: str) -> int: ...
     def last(self, stream: str) -> Event | None: ...
     def depth(self) -> int: ...
     def shed_totals(self) -> Mapping[tuple[str, str], int]: ...
