@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 
 from edge_runtime.decide.asset_config import AssetSection
 from edge_runtime.decide.points import Commands
-from edge_runtime.decide.trial import TrialSection
+from edge_runtime.decide.trial_settings import TrialSection
 from edge_runtime.errors import ConfigError
 from edge_runtime.field import sections
 from edge_runtime.field.sections import EndpointSection, TagSection

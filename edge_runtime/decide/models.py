@@ -38,10 +38,11 @@ class Judges(Protocol):
 
 @dataclass(frozen=True)
 class Models:
-    """`by_recipe` holds the bundles of single recipe codes; `default` serves the others. None: no model is loaded."""
+    """`by_recipe` holds the bundles of single recipe codes; `default` serves the others. None: no model is loaded, and parts are
+    answered `fault`."""
 
     default: Model | None
-    by_recipe: Mapping[int, Model]
+    by_recipe: Mapping[int, Model | None]
     shadow: Model | None = None
 
     def of(self, recipe: int | None) -> Model | None:
@@ -56,7 +57,7 @@ class Models:
     @property
     def named(self) -> Mapping[str, Model]:
         found = {"default": self.default} if self.default else {}
-        return found | {f"recipe-{code}": model for code, model in self.by_recipe.items()}
+        return found | {f"recipe-{code}": model for code, model in self.by_recipe.items() if model}
 
     def having(self, slot_set: str, model: Model | None) -> Models:
         """The same with another model in one slot set; None takes it away."""

@@ -22,8 +22,9 @@ from edge_runtime.decide.errand import Errand
 from edge_runtime.decide.frames import FrameBox
 from edge_runtime.decide.models import Models, Pixels, Seen
 from edge_runtime.decide.swap_socket import Request, SwapSocket
-from edge_runtime.decide.trial import Pace, Trial, TrialSection
+from edge_runtime.decide.trial import Pace, Trial
 from edge_runtime.decide.trial_files import TrialFiles
+from edge_runtime.decide.trial_settings import TrialSection
 from edge_runtime.errors import BundleError
 from edge_runtime.infer.model import Looked, Model
 from edge_runtime.machine import step
@@ -193,6 +194,10 @@ class Swap:
             return self._asked_back(request["digest"], str(request["reason"]))
         if what == "keep":
             return self._keep(request["digest"])
+        if what == "forget":
+            if self._ended["digest"] == request["digest"]:
+                self._ended = {"digest": "", "reason": ""}
+            return ""
         if what == "clear":
             return self._clear(request["slot_set"])
         if what == "watch":

@@ -5,6 +5,7 @@ One datagram asks, one answers:
     {"do": "swap", "slot_set", "path", "digest", "trial": true|false}   load it beside what runs, then exchange between two parts
     {"do": "revert", "digest", "reason"}     back to the model before, if this one is on trial
     {"do": "keep", "digest"}                 the trial is over, it stays
+    {"do": "forget", "digest"}               how its last trial ended: it may be tried again
     {"do": "clear", "slot_set"}              nothing may judge in this slot set
     {"do": "watch", "path", "size"}          from now on frames go to the asker (`decide.frames`); "path" "": no more
     {"do": "taken"}                          the frame was taken; not answered
@@ -76,7 +77,7 @@ def bound(path: Path) -> socket.socket:
     return sock
 
 
-def ask(path: Path, request: Request, timeout_s: float = 5.0) -> Request:
+def ask(path: Path, request: Request, timeout_s: float = 2.0) -> Request:
     """Ask the running `control`; EndpointError where it does not answer."""
     own = path.with_name(f"ask-{os.getpid()}.sock")
     sock = bound(own)
