@@ -16,8 +16,8 @@ from cryptography import x509
 from fastapi import APIRouter, Depends, HTTPException, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from cloud.access.limits import Limit
 from cloud.ca.authority import serial_text
-from cloud.devices.limits import Buckets, Rate
 from cloud.devices.peer import PEER, certified
 from cloud.enrol.desk import Desk, Proof
 from cloud.enrol.refused import RefusedError
@@ -25,8 +25,8 @@ from edge_runtime.wire.enrolment import HARDWARE, VERSION
 from edge_runtime.wire.topics import SEGMENT
 
 router = APIRouter()
-#: wrong tries: of one address, and of all
-OF_ONE, OF_ALL = Rate(10 / 60, 10), Rate(100 / 60, 100)
+#: wrong tries of one address, and of all: a second, and at once
+OF_ONE, OF_ALL = (10 / 60, 10.0), (100 / 60, 100.0)
 PEM_CHARS = 4096
 M = TypeVar("M", bound=BaseModel)
 R = TypeVar("R")
@@ -58,17 +58,17 @@ class Tries:
     """Of `app.state.tries`."""
 
     def __init__(self, monotonic_s: Callable[[], float] = time.monotonic) -> None:
-        self._one, self._all = Buckets(OF_ONE, monotonic_s), Buckets(OF_ALL, monotonic_s)
+        self._one, self._all = Limit(*OF_ONE, monotonic_s), Limit(*OF_ALL, monotonic_s)
 
     def check(self, who: str) -> None:
-        wait_s = max(self._one.empty(who), self._all.empty(""))
+        wait_s = max(self._one.wait_s(who), self._all.wait_s(""))
         if wait_s > 0:
             seconds = str(math.ceil(wait_s))
             raise HTTPException(429, f"too many wrong tries; try again in {seconds} s", {"retry-after": seconds})
 
     def failed(self, who: str) -> None:
-        self._one.wait_s(who)
-        self._all.wait_s("")
+        self._one.take(who)
+        self._all.take("")
 
 
 async def read_body(request: Request, kind: type[M]) -> M:

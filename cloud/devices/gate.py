@@ -14,11 +14,12 @@ import time
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cloud.devices.limits import Buckets, Rate
+from cloud.access.limits import Limit
 from cloud.devices.peer import PEER
 
 BODY_LIMIT_BYTES = 128 * 1024
-STRANGERS, DEVICES = Rate(20, 100), Rate(200, 1000)
+#: requests a second, and at once
+STRANGERS, DEVICES = (20.0, 100.0), (200.0, 1000.0)
 HEADERS = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
 
 
@@ -26,12 +27,12 @@ class Gate:
     def __init__(
         self,
         app: ASGIApp,
-        strangers: Rate = STRANGERS,
-        devices: Rate = DEVICES,
+        strangers: tuple[float, float] = STRANGERS,
+        devices: tuple[float, float] = DEVICES,
         limit_bytes: int = BODY_LIMIT_BYTES,
     ) -> None:
         self._app, self._limit_bytes = app, limit_bytes
-        self._strangers, self._devices = Buckets(strangers, time.monotonic), Buckets(devices, time.monotonic)
+        self._strangers, self._devices = Limit(*strangers, time.monotonic), Limit(*devices, time.monotonic)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -48,9 +49,9 @@ class Gate:
     def _wait_s(self, scope: Scope) -> float:
         certificate = scope.get(PEER)
         if certificate is not None:
-            return self._devices.wait_s(hashlib.sha256(certificate).hexdigest())
+            return self._devices.wait_s(hashlib.sha256(certificate).hexdigest(), take=True)
         client = scope.get("client")
-        return self._strangers.wait_s(client[0] if client else "")
+        return self._strangers.wait_s(client[0] if client else "", take=True)
 
     async def _bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
         length = dict(scope["headers"]).get(b"content-length", b"0")

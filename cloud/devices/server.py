@@ -26,7 +26,6 @@ from cloud.devices.peer import WithPeer
 from edge_runtime.errors import GudgeonError
 
 HANDSHAKE_S, HEAD_S, BODY_S, STALL_S, GOODBYE_S = 10.0, 10.0, 30.0, 30.0, 3.0
-TLS_LIMITS: dict[str, Any] = {"ssl_handshake_timeout": HANDSHAKE_S, "ssl_shutdown_timeout": GOODBYE_S}
 LOOK_S = 1.0
 CONNECTIONS, PER_ADDRESS = 2000, 500
 HEAD_BYTES = 16 * 1024
@@ -97,9 +96,12 @@ class _Server(uvicorn.Server):
         def protocol() -> DeviceProtocol:
             return DeviceProtocol(config, self.server_state, self.lifespan.state, loop)
 
-        self.servers = [
-            await loop.create_server(protocol, sock=sock, ssl=config.ssl, **TLS_LIMITS) for sock in sockets or ()
-        ]
+        self.servers = []
+        for sock in sockets or ():
+            server = await loop.create_server(
+                protocol, sock=sock, ssl=config.ssl, ssl_handshake_timeout=HANDSHAKE_S, ssl_shutdown_timeout=GOODBYE_S
+            )
+            self.servers.append(server)
         self.started = True
 
 

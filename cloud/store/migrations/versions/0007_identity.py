@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import op
 
-revision, down_revision = "0006", "0005"
+revision, down_revision = "0007", "0006"
 
 STATEMENTS = (
     """CREATE TABLE identity (
