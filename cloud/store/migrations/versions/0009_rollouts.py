@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import op
 
-revision, down_revision = "0009", "0005"
+revision, down_revision = "0009", "0006"
 
 STATEMENTS = (
     """CREATE TABLE fleet (
