@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 from sqlalchemy import Connection, Engine, select, text
 
 from cloud.rollout.cohort import Member, joined
 from cloud.rollout.fleet import members, writing
 from cloud.rollout.judge import judge
-from cloud.rollout.offer import Artifact, Job
+from cloud.rollout.offer import Job
+from cloud.rollout.registry import Registry
 from cloud.rollout.rows import INSERT_DEVICES, held, member_row, one, part_of, quoted, write_history
 from cloud.rollout.shown import groups_now
 from cloud.rollout.states import (
@@ -49,14 +50,7 @@ _SET_GROUP = text(
 )
 
 
-class Targets(Protocol):
-    """The artifacts that the repository offers now."""
-
-    def artifact(self, target: str) -> Artifact | None:
-        """None where there is none of this name any more."""
-
-
-def advance(engine: Engine, now_ns: int, targets: Targets | None = None) -> dict[str, str]:
+def advance(engine: Engine, now_ns: int, registry: Registry | None = None) -> dict[str, str]:
     """What time brings. id → new state, of those whose state changed."""
     r = t.rollout.c
     stands = (r.state != RolloutState.FINISHED.value) | (r.changed_ns > now_ns - STANDS_NS)
@@ -67,17 +61,17 @@ def advance(engine: Engine, now_ns: int, targets: Targets | None = None) -> dict
     for rollout in ids:
         with writing(engine).begin() as connection:
             job = held(connection, rollout)
-            after = _advance(connection, job, now_ns, targets)
+            after = _advance(connection, job, now_ns, registry)
             if after is not job.state:
                 found[rollout] = after.value
     return found
 
 
-def _advance(connection: Connection, job: Job, now_ns: int, targets: Targets | None) -> RolloutState:
+def _advance(connection: Connection, job: Job, now_ns: int, registry: Registry | None) -> RolloutState:
     if job.state not in STEPPED:
         return job.state
     _silence(connection, job, now_ns)
-    if job.state in (RolloutState.RUNNING, RolloutState.PAUSED) and (why := _withdrawn(job, targets)):
+    if job.state in (RolloutState.RUNNING, RolloutState.PAUSED) and (why := _withdrawn(job, registry)):
         change_state(connection, job, RolloutState.ABORTING, why, now_ns)
         return RolloutState.ABORTING
     row = one(connection, job.id)
@@ -99,10 +93,10 @@ def _advance(connection: Connection, job: Job, now_ns: int, targets: Targets | N
     return state
 
 
-def _withdrawn(job: Job, targets: Targets | None) -> str:
-    if targets is None:
+def _withdrawn(job: Job, registry: Registry | None) -> str:
+    if registry is None:
         return ""
-    found = targets.artifact(job.artifact.target)
+    found = registry.target(job.artifact.target)
     if found is None:
         return f"{job.artifact.target} was withdrawn from the repository"
     return (

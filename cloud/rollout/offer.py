@@ -47,6 +47,7 @@ class Job:
     plan: Plan
     artifact: Artifact
     started_ns: int
+    changed_ns: int = 0
 
 
 @dataclass(frozen=True)

@@ -10,28 +10,39 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Engine, func, select, text
+from sqlalchemy import Connection, Engine, text
 
 from cloud.rollout.fleet import hear, writing, zones_of
+from cloud.rollout.judge import judge
 from cloud.rollout.offer import Heard, Job, Part, deadline_ns, heard, item, its_turn, retry_at_ns, unfit
+from cloud.rollout.registry import Registry, offers
 from cloud.rollout.rows import KEEP_ASSIGNMENT, Change, close, jobs_of, parts_of, write_parts
-from cloud.rollout.states import DEVICE, IN_FLIGHT, DeviceInput, DeviceState
-from cloud.store import tables as t
+from cloud.rollout.shown import groups_now
+from cloud.rollout.states import DEVICE, IN_FLIGHT, DeviceInput, DeviceState, RolloutInput
 from cloud.store.database import is_postgresql, lock, wanted
 from edge_runtime.machine import step
-from edge_runtime.wire.assignment import Assignment, Item
+from edge_runtime.wire.assignment import Item
 from edge_runtime.wire.update_status import SlotStatus, UpdateStatus
 
-#: an assignment → its sealed message; the key is its owner's
-Seal = Callable[[Assignment], bytes]
 S_NS = 1_000_000_000
-LIFE_NS = 2 * 24 * 3600 * S_NS
-BUSY_S, IDLE_S = 20, 120
+NO_BOUND = 2**31
+LIFE_NS = 24 * 3600 * S_NS
+
+
+class Pace(NamedTuple):
+    """How soon a device asks again: one that is in flight, one whose turn it is but for which there is no room, and others."""
+
+    busy_s: int = 20
+    waiting_s: int = 120
+    idle_s: int = 300
+
+
+PACE = Pace()
 
 
 class Answer(NamedTuple):
@@ -58,7 +69,9 @@ class _Seat:
         return self.status.slots.get(job.slot_set) or SlotStatus()
 
 
-def answer(engine: Engine, statuses: Iterable[UpdateStatus], seal: Seal, now_ns: int) -> dict[str, Answer]:
+def answer(
+    engine: Engine, statuses: Iterable[UpdateStatus], registry: Registry, now_ns: int, pace: Pace = PACE
+) -> dict[str, Answer]:
     """device → its answer. Of two states of one device the later counts."""
     by_device = {status.device: status for status in statuses}
     if not by_device:
@@ -70,7 +83,7 @@ def answer(engine: Engine, statuses: Iterable[UpdateStatus], seal: Seal, now_ns:
         seats = _seats(connection, by_device, parts, now_ns)
         write_parts(connection, [c for seat in seats for c in _listen(seat, jobs, now_ns)], now_ns)
         _give_out(connection, seats, jobs, now_ns)
-        return _assign(connection, seats, jobs, seal, now_ns)
+        return _assign(connection, seats, jobs, registry, pace, now_ns)
 
 
 def _jobs(connection: Connection, devices: Iterable[str], now_ns: int) -> tuple[dict[str, Job], list[Part]]:
@@ -132,7 +145,7 @@ def _give_out(connection: Connection, seats: Sequence[_Seat], jobs: Mapping[str,
     turns = [(s, p, jobs[p.rollout]) for s in seats for p in s.parts if its_turn(jobs[p.rollout], p, now_ns)]
     if not turns:
         return
-    room = _room(connection, {job.id: job for _, _, job in turns})
+    room = _room(connection, {job.id: job for _, _, job in turns}, now_ns)
     changes, closed = [], list[Part]()
     for seat, part, job in sorted(turns, key=lambda turn: turn[2].started_ns, reverse=True):
         if _newer_speaks(seat, job, jobs):
@@ -181,16 +194,14 @@ def _superseded(seat: _Seat, job: Job, jobs: Mapping[str, Job]) -> tuple[list[Ch
     return [Change(part, job.slot_set) for part in changed], old
 
 
-def _room(connection: Connection, jobs: Mapping[str, Job]) -> Counter[str]:
-    """How many more may be in flight, by rollout."""
-    d = t.rollout_device.c
-    room: Counter[str] = Counter()
+def _room(connection: Connection, jobs: Mapping[str, Job], now_ns: int) -> dict[str, int]:
+    """How many more may be in flight, by rollout: none where what was heard now says that it must stop."""
+    room = {}
     for job in jobs.values():
-        room[job.id] = 2**31
-        if job.plan.max_in_flight:
-            flying = [state.value for state in IN_FLIGHT]
-            count = select(func.count()).select_from(t.rollout_device).where(d.rollout == job.id, d.state.in_(flying))
-            room[job.id] = job.plan.max_in_flight - int(connection.execute(count).scalar_one())
+        groups = groups_now(connection, job, now_ns)
+        stops = judge(job.plan, job.state, groups, job.changed_ns, now_ns).input is RolloutInput.ABORT
+        most = job.plan.max_in_flight or NO_BOUND
+        room[job.id] = 0 if stops else most - sum(now.sum(*IN_FLIGHT) for now in groups)
     return room
 
 
@@ -198,24 +209,27 @@ def _room(connection: Connection, jobs: Mapping[str, Job]) -> Counter[str]:
 
 
 def _assign(
-    connection: Connection, seats: Sequence[_Seat], jobs: Mapping[str, Job], seal: Seal, now_ns: int
+    connection: Connection, seats: Sequence[_Seat], jobs: Mapping[str, Job], registry: Registry, pace: Pace, now_ns: int
 ) -> dict[str, Answer]:
     zones = zones_of(connection, [seat.status.device for seat in seats])
     answers, rows = {}, []
     for seat in seats:
-        items = _items(seat, jobs, zones, now_ns)
-        row = _row(seat, items, seal, now_ns)
+        found = _items(seat, jobs, zones, now_ns)
+        items = {slot_set: item for slot_set, item in found.items() if offers(registry, item)}
+        row = _row(seat, items, registry, now_ns)
         if row is not None and row is not seat.before:
             rows.append(row)
-        busy = any(part.state in (*IN_FLIGHT, DeviceState.RETRY) or _soon(jobs, part) for part in seat.parts)
-        answers[seat.status.device] = Answer(row["message"] if row else None, BUSY_S if busy else IDLE_S)
+        answers[seat.status.device] = Answer(row["message"] if row else None, _soon_s(seat, jobs, pace, now_ns))
     if rows:
         connection.execute(KEEP_ASSIGNMENT, rows)
     return answers
 
 
-def _soon(jobs: Mapping[str, Job], part: Part) -> bool:
-    return part.state is DeviceState.WAITING and jobs[part.rollout].plan.max_in_flight > 0
+def _soon_s(seat: _Seat, jobs: Mapping[str, Job], pace: Pace, now_ns: int) -> int:
+    if any(part.state in IN_FLIGHT for part in seat.parts):
+        return pace.busy_s
+    turn = any(part.state is DeviceState.RETRY or its_turn(jobs[part.rollout], part, now_ns) for part in seat.parts)
+    return pace.waiting_s if turn else pace.idle_s
 
 
 def _items(seat: _Seat, jobs: Mapping[str, Job], zones: Mapping[str, str], now_ns: int) -> dict[str, Item]:
@@ -229,7 +243,7 @@ def _items(seat: _Seat, jobs: Mapping[str, Job], zones: Mapping[str, str], now_n
     return found
 
 
-def _row(seat: _Seat, items: Mapping[str, Item], seal: Seal, now_ns: int) -> Mapping[str, Any] | None:
+def _row(seat: _Seat, items: Mapping[str, Item], registry: Registry, now_ns: int) -> Mapping[str, Any] | None:
     """The assignment as it is kept: that of before where it still holds."""
     before = seat.before
     content = json.dumps({name: vars(item) for name, item in items.items()}, separators=(",", ":"), sort_keys=True)
@@ -240,6 +254,6 @@ def _row(seat: _Seat, items: Mapping[str, Item], seal: Seal, now_ns: int) -> Map
     if before is not None and same and before["expires_ns"] - now_ns > LIFE_NS // 2:
         return before
     counter = before["counter"] if before is not None and same else seat.counter
-    made = Assignment(seat.status.device, counter, now_ns, now_ns + LIFE_NS, items)
-    times = {"counter": counter, "issued_ns": made.issued_ns, "expires_ns": made.expires_ns}
-    return {"device": made.device, "content": content, "message": seal(made).decode(), **times}
+    message = registry.seal(seat.status.device, counter, items, now_ns, LIFE_NS).decode()
+    times = {"counter": counter, "issued_ns": now_ns, "expires_ns": now_ns + LIFE_NS}
+    return {"device": seat.status.device, "content": content, "message": message, **times}

@@ -17,13 +17,14 @@ from fastapi.responses import Response
 from sqlalchemy import Engine
 from starlette.concurrency import run_in_threadpool
 
-from cloud.rollout.polling import Seal, answer
+from cloud.rollout.polling import answer
+from cloud.rollout.registry import Registry
 from edge_runtime.wire.update_status import LIMIT_BYTES, UpdateStatus, read_status
 
 Clock = Callable[[], int]
 
 
-def update_routes(engine: Engine, seal: Seal, certified: Callable[..., Any], now_ns: Clock) -> APIRouter:
+def update_routes(engine: Engine, registry: Registry, certified: Callable[..., Any], now_ns: Clock) -> APIRouter:
     """`certified(request, device) -> str`: FastAPI's dependency. `now_ns`: Unix time."""
     router = APIRouter()
 
@@ -31,7 +32,7 @@ def update_routes(engine: Engine, seal: Seal, certified: Callable[..., Any], now
     async def update(request: Request, device: Annotated[str, Depends(certified)]) -> Response:
         """What the device runs; the answer is its assignment."""
         status = _status(await _body(request), device)
-        found = await run_in_threadpool(partial(answer, engine, [status], seal, now_ns()))
+        found = await run_in_threadpool(partial(answer, engine, [status], registry, now_ns()))
         return Response(found[device].to_json(), media_type="application/json")
 
     return router

@@ -64,7 +64,7 @@ def job_of(row: Row) -> Job:
     artifact = json.loads(row["artifact"])
     made = Artifact(row["target"], row["sha256"], artifact["index"], tuple(artifact["hardware"]))
     state = RolloutState(row["state"])
-    return Job(row["id"], row["slot_set"], state, cached_plan(row["plan"]), made, row["started_ns"])
+    return Job(row["id"], row["slot_set"], state, cached_plan(row["plan"]), made, row["started_ns"], row["changed_ns"])
 
 
 def part_of(row: Row) -> Part:

@@ -141,7 +141,6 @@ DEVICE: Mapping[tuple[DeviceState, DeviceInput], DeviceState] = {
     (_D.SILENT, _E.CANCEL): _D.CANCELLED,
     (_D.FAILED, _E.CONFIRMS): _D.CONFIRMED,
     (_D.CANCELLED, _E.CONFIRMS): _D.CONFIRMED,
-    (_D.CANCELLED, _E.FAILS): _D.FAILED,
 }
 
 #: rollouts of which a device is in one at most for each slot set

@@ -332,6 +332,8 @@ audit_checkpoint = Table(
     Column("seq", BigInteger, primary_key=True, autoincrement=False),
     Column("at_ns", BigInteger, nullable=False),
     Column("message", Text, nullable=False),
+)
+
 fleet = Table(
     "fleet",
     metadata,
