@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import op
 
-revision, down_revision = "0009", "0006"
+revision, down_revision = "0009", "0007"
 
 STATEMENTS = (
     """CREATE TABLE fleet (
