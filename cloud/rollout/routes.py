@@ -1,41 +1,36 @@
-"""The route of the devices: status in, assignment out. It can be mounted on any application.
+"""The route of the devices: status in, assignment out.
 
     POST /device/v1/devices/{device}/update      body and answer: `edge_runtime.wire.update_status`
 
-Who may call it for a device is told by `certified`, which the application brings: it returns the id of the certificate, or
-refuses. 400: the body is not a status; 409: it is of another device; 413: it is too long.
+400: the body is not a status; 409: it is of another device; 413: it is too long; 503: this cloud has no registry. `app.state` has
+`engine`, `registry` (or None) and `now_ns`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.responses import Response
-from sqlalchemy import Engine
 from starlette.concurrency import run_in_threadpool
 
+from cloud.devices.peer import certified
 from cloud.rollout.polling import answer
-from cloud.rollout.registry import Registry
 from edge_runtime.wire.update_status import LIMIT_BYTES, UpdateStatus, read_status
 
-Clock = Callable[[], int]
+router = APIRouter()
 
 
-def update_routes(engine: Engine, registry: Registry, certified: Callable[..., Any], now_ns: Clock) -> APIRouter:
-    """`certified(request, device) -> str`: FastAPI's dependency. `now_ns`: Unix time."""
-    router = APIRouter()
-
-    @router.post("/device/v1/devices/{device}/update", tags=["device"])
-    async def update(request: Request, device: Annotated[str, Depends(certified)]) -> Response:
-        """What the device runs; the answer is its assignment."""
-        status = _status(await _body(request), device)
-        found = await run_in_threadpool(partial(answer, engine, [status], registry, now_ns()))
-        return Response(found[device].to_json(), media_type="application/json")
-
-    return router
+@router.post("/device/v1/devices/{device}/update")
+async def update(request: Request, device: Annotated[str, Depends(certified)]) -> Response:
+    """What the device runs; the answer is its assignment."""
+    state = request.app.state
+    status = _status(await _body(request), device)
+    if state.registry is None:
+        raise HTTPException(503, "this cloud has no registry of artifacts; set registry.folder in cloud.toml")
+    found = await run_in_threadpool(partial(answer, state.engine, [status], state.registry, state.now_ns()))
+    return Response(found[device].to_json(), media_type="application/json")
 
 
 def _status(body: bytes, device: str) -> UpdateStatus:
