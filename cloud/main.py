@@ -24,6 +24,7 @@ from cloud.broker import EmbeddedBroker
 from cloud.devices.side import DeviceSide
 from cloud.dispatch import Dispatch
 from cloud.metrics import Read, of_broker, of_ingest
+from cloud.registry.renewer import Renewer
 from cloud.serving import OnReady, few_collections, make_ingest, serve
 from cloud.settings import CloudSettings, HttpSection
 from cloud.sockets import listen, port_of
@@ -119,6 +120,10 @@ def run(settings: CloudSettings, on_ready: OnReady, stop: threading.Event) -> No
         web.start()
         stack.callback(web.stop)
         told_ports = {"http_port": port_of(http), "broker_port": broker_port}
+        if settings.registry.folder:
+            renewer = Renewer(settings.registry.folder)
+            renewer.start()
+            stack.callback(renewer.stop)
         devices = None
         if listening is not None:
             devices = DeviceSide(engine, settings, listening)

@@ -9,10 +9,11 @@ from fastapi import APIRouter, FastAPI
 from cloud.devices import enrolment
 from cloud.devices.gate import Gate
 from cloud.enrol.desk import Desk
+from cloud.registry import serving as registry
 from cloud.settings import CloudSettings
 from edge_runtime import __version__
 
-ROUTERS: tuple[APIRouter, ...] = (enrolment.router,)
+ROUTERS: tuple[APIRouter, ...] = (enrolment.router, registry.router)
 
 
 def make_devices_app(desk: Desk, settings: CloudSettings, routers: Sequence[APIRouter] = ROUTERS) -> FastAPI:

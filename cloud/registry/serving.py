@@ -29,6 +29,9 @@ PATHS: Mapping[str, tuple[re.Pattern[str], int]] = {
     ),
     "deltas": (re.compile(rf"[0-9a-f]{{64}}/{NAME}(/{NAME})?"), 4 * 1024**3),
 }
+NOTHING = (re.compile("(?!)"), 0)
+TYPES: Mapping[str, str] = {"metadata": "application/json"}
+TYPE = "application/octet-stream"
 HASH = re.compile(r"([0-9a-f]{64})\.")
 #: content-addressed files never change; metadata are asked for anew each time
 CACHE: Mapping[str, str] = {
@@ -38,29 +41,27 @@ CACHE: Mapping[str, str] = {
 }
 
 
-def repo_router(folder: Path) -> APIRouter:
-    """`folder`: of the registry."""
-    router = APIRouter(prefix="/repo", tags=["repository"])
+router = APIRouter(prefix="/repo", tags=["repository"])
 
-    @router.api_route("/{part}/{path:path}", methods=["GET", "HEAD"], include_in_schema=False)
-    def file(request: Request, part: str, path: str) -> Response:
-        pattern, limit_bytes = PATHS.get(part, (None, 0))
-        if pattern is None or not pattern.fullmatch(path):
-            raise HTTPException(404, "no such file in the repository")
-        place = folder / "repo" / part / path
-        status = _regular(folder / "repo", place)
-        if status is None or status.st_size > limit_bytes:
-            raise HTTPException(404, "no such file in the repository")
-        named = HASH.match(place.name)
-        etag = f'"{named.group(1) if named else f"{status.st_mtime_ns:x}-{status.st_size:x}"}"'
-        headers = {"etag": etag, "cache-control": CACHE[part]}
-        if etag in [tag.strip() for tag in request.headers.get("if-none-match", "").split(",")]:
-            return Response(status_code=304, headers=headers)
-        if "," in request.headers.get("range", ""):
-            raise HTTPException(416, "one range at a time")
-        return FileResponse(place, media_type=_type(part), headers=headers, stat_result=status)
 
-    return router
+@router.api_route("/{part}/{path:path}", methods=["GET", "HEAD"], include_in_schema=False)
+def file(request: Request, part: str, path: str) -> Response:
+    """Of the registry in the application's settings."""
+    folder, (pattern, limit_bytes) = request.app.state.settings.registry.folder, PATHS.get(part, NOTHING)
+    if folder is None or not pattern.fullmatch(path):
+        raise HTTPException(404, "no such file in the repository")
+    place = folder / "repo" / part / path
+    status = _regular(folder / "repo", place)
+    if status is None or status.st_size > limit_bytes:
+        raise HTTPException(404, "no such file in the repository")
+    named = HASH.match(place.name)
+    etag = f'"{named.group(1) if named else f"{status.st_mtime_ns:x}-{status.st_size:x}"}"'
+    headers = {"etag": etag, "cache-control": CACHE[part]}
+    if etag in [tag.strip() for tag in request.headers.get("if-none-match", "").split(",")]:
+        return Response(status_code=304, headers=headers)
+    if "," in request.headers.get("range", ""):
+        raise HTTPException(416, "one range at a time")
+    return FileResponse(place, media_type=TYPES.get(part, TYPE), headers=headers, stat_result=status)
 
 
 def _regular(top: Path, place: Path) -> os.stat_result | None:
@@ -75,7 +76,3 @@ def _regular(top: Path, place: Path) -> os.stat_result | None:
     except (OSError, ValueError):
         return None
     return status if stat.S_ISREG(status.st_mode) else None
-
-
-def _type(part: str) -> str:
-    return "application/json" if part == "metadata" else "application/octet-stream"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from cloud.registry.serving import repo_router
+from cloud.registry.serving import router
+from cloud.settings import CloudSettings, RegistrySection
 
 SHA = "a" * 64
 TARGET = f"/repo/targets/models/surface/{SHA}.1.tar"
@@ -32,7 +34,8 @@ def client(tmp_path: Path) -> TestClient:
     (tmp_path / "repo" / "targets" / "models" / "linked").symlink_to(tmp_path / "online")
     (tmp_path / "online" / f"{SHA}.1.tar").write_bytes(b"secret")
     app = FastAPI()
-    app.include_router(repo_router(tmp_path))
+    app.state.settings = replace(CloudSettings(), registry=RegistrySection(tmp_path))
+    app.include_router(router)
     return TestClient(app)
 
 
@@ -81,3 +84,10 @@ def test_nothing_else_is_served(client: TestClient, path: str) -> None:
     answer = client.get(path)
     assert answer.status_code == 404
     assert b"secret" not in answer.content
+
+
+def test_a_cloud_without_a_registry() -> None:
+    app = FastAPI()
+    app.state.settings = CloudSettings()
+    app.include_router(router)
+    assert TestClient(app).get("/repo/metadata/timestamp.json").status_code == 404
