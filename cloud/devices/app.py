@@ -9,12 +9,13 @@ from fastapi import APIRouter, FastAPI
 from cloud.devices import enrolment
 from cloud.devices.gate import Gate
 from cloud.enrol.desk import Desk
+from cloud.registry import serving
 from cloud.rollout import routes as updates
 from cloud.rollout.registry import Registry
 from cloud.settings import CloudSettings
 from edge_runtime import __version__
 
-ROUTERS: tuple[APIRouter, ...] = (enrolment.router, updates.router)
+ROUTERS: tuple[APIRouter, ...] = (enrolment.router, serving.router, updates.router)
 
 
 def make_devices_app(

@@ -2,12 +2,13 @@
 
     POST /device/v1/devices/{device}/update      body and answer: `edge_runtime.wire.update_status`
 
-400: the body is not a status; 409: it is of another device; 413: it is too long; 503: this cloud has no registry. `app.state` has
-`engine`, `registry` (or None) and `now_ns`.
+400: the body is not a status; 409: it is of another device; 413: it is too long; 503: this cloud has no registry,
+or cannot read it. `app.state` has `engine`, `registry` (or None) and `now_ns`.
 """
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import Annotated
 
@@ -17,6 +18,8 @@ from starlette.concurrency import run_in_threadpool
 
 from cloud.devices.peer import certified
 from cloud.rollout.polling import answer
+from edge_runtime import log
+from edge_runtime.errors import GudgeonError
 from edge_runtime.wire.update_status import LIMIT_BYTES, UpdateStatus, read_status
 
 router = APIRouter()
@@ -29,7 +32,11 @@ async def update(request: Request, device: Annotated[str, Depends(certified)]) -
     status = _status(await _body(request), device)
     if state.registry is None:
         raise HTTPException(503, "this cloud has no registry of artifacts; set registry.folder in cloud.toml")
-    found = await run_in_threadpool(partial(answer, state.engine, [status], state.registry, state.now_ns()))
+    try:
+        found = await run_in_threadpool(partial(answer, state.engine, [status], state.registry, state.now_ns()))
+    except (GudgeonError, OSError) as error:
+        log.say(logging.ERROR, "no assignment could be given", device=device, reason=str(error))
+        raise HTTPException(503, "the registry of artifacts cannot be used now; try again later") from error
     return Response(found[device].to_json(), media_type="application/json")
 
 
