@@ -78,18 +78,33 @@ def model_loader(device: DeviceConfig) -> Callable[[Path], Model]:
     return lambda path: load_model(path, cache, engine)
 
 
-def load_models(device: DeviceConfig) -> Models:
-    """The bundles in the active slots; BundleError where there is none or one is damaged."""
+def load_models(device: DeviceConfig, tell: Callable[[str, str, str], None]) -> Models:
+    """What runs in each slot set, its hash found right. One whose newest release cannot run falls back to the one before it;
+    one without any is in safe mode, and its parts are answered `fault`: both are told (kind, slot set, reason).
+
+    BundleError where nothing was ever installed and no cloud is there to ask."""
     state_dir = device.device.state_dir
     load = model_loader(device)
 
-    def model(slot_set: str) -> Model:
-        path = slots.active(state_dir, slot_set)
-        if path is None:
-            raise BundleError(
-                f"no bundle is installed in {state_dir} ({slot_set}); run: gudgeon install BUNDLE_DIR --config device.toml"
-            )
-        return load(path)
+    def model(slot_set: str) -> Model | None:
+        try:
+            for found in slots.bootable(state_dir, slot_set):
+                try:
+                    loaded = load(found.path)
+                except BundleError as error:
+                    tell("release_unusable", slot_set, str(error))
+                    continue
+                if found.fallback:
+                    tell("release_fallback", slot_set, found.fallback)
+                return loaded
+        except slots.SafeModeError as error:
+            tell("safe_mode", slot_set, str(error))
+            return None
+        if device.update.url:
+            return None  # it waits for its first assignment
+        raise BundleError(
+            f"no bundle is installed in {state_dir} ({slot_set}); run: gudgeon install BUNDLE_DIR --config device.toml"
+        )
 
     by_recipe = {int(code): model(f"recipe-{code}") for code in device.bundle.recipes}
     return Models(model("default"), by_recipe, model("shadow") if device.bundle.shadow else None)
@@ -173,12 +188,16 @@ def run(device: DeviceConfig, spare: bool = False) -> None:
     state_dir = device.device.state_dir
     with disk_errors(state_dir):
         (state_dir / RUN).mkdir(parents=True, exist_ok=True)
-    models, driver, camera = load_models(device), make_driver(device.plc), make_camera(device.camera)
+    told: list[tuple[str, str, str]] = []
+    models = load_models(device, lambda *what: told.append(what))
+    driver, camera = make_driver(device.plc), make_camera(device.camera)
     lost: str | None = ""
     if spare and (lost := wait_for_turn(state_dir / RUN)) is None:
         return
     outbox = open_outbox(device)
     recorder = Recorder(outbox, Poke(state_dir / RUN / POKE_SOCKET))
+    for what in told:
+        tell_release(recorder, *what)
     inbox = CommandSocket(state_dir / SOCKET_PATH)
     swap = make_swap(device, models, lost or "")
     loop = make_loop(device, swap, outbox, recorder, inbox, driver, camera)
@@ -189,9 +208,9 @@ def run(device: DeviceConfig, spare: bool = False) -> None:
     gc.freeze()
     gc.disable()
     give_memory_back()
-    assert models.default is not None
-    engine = models.default.engine
-    log.say(logging.INFO, "control runs", engine=engine.name, variant=engine.variant, realtime=realtime)
+    engine = models.default.engine if models.default else None
+    name, variant = (engine.name, engine.variant) if engine else ("none", "none")
+    log.say(logging.INFO, "control runs", engine=name, variant=variant, realtime=realtime)
     while not stopping.is_set():
         wait_s = loop.step()
         if wait_s > LINE_DOWN_WAIT_S:
@@ -212,6 +231,11 @@ def wait_for_turn(run_dir: Path) -> str | None:
         (run_dir / trial_files.READY).write_text(str(os.getpid()))
     line = sys.stdin.readline()
     return line.strip() if line else None
+
+
+def tell_release(recorder: Recorder, kind: str, slot_set: str, reason: str) -> None:
+    log.say(logging.ERROR, kind.replace("_", " "), slot_set=slot_set, reason=reason)
+    recorder.record(("fault", kind, {"slot_set": slot_set, "reason": reason}))
 
 
 def report_models(recorder: Recorder, models: Models) -> None:

@@ -20,8 +20,8 @@ from edge_runtime.errors import EndpointError
 from edge_runtime.update.gate import Candidate, Verdict
 from edge_runtime.update.trial.judge import MODULE, Judge, Order
 
-WORK_S = 180.0  # the longest silence while it loads and measures, on a board that is busy
-SILENCE_S = 30.0  # and on live frames
+WORK_S = 60.0  # the longest silence while it loads, on a board that is busy
+SILENCE_S = 30.0  # and afterwards
 LOAD_S = 120.0
 LOOK_S = 0.1
 
@@ -50,10 +50,10 @@ class LineGate:
         judge = self._start_judge(candidate, offline=True)
         end_s: float | None = None
         while True:
-            live = judge.phase == "live"
+            live, loads = judge.phase == "live", judge.phase in ("start", "loading", "golden")
             if live and end_s is None:
                 end_s = time.monotonic() + self._section.timeout_s
-            word = judge.listen(SILENCE_S if live else WORK_S)
+            word = judge.listen(WORK_S if loads else SILENCE_S)
             if word is None:
                 return self._silent(judge)
             if "ok" in word:

@@ -29,7 +29,7 @@ import numpy as np
 from edge_runtime.decide.decision import Result
 from edge_runtime.decide.frames import FramePlace
 from edge_runtime.decide.swap_socket import LIMIT_BYTES, SOCKET_PATH, bound, decode
-from edge_runtime.errors import BundleError, GudgeonError
+from edge_runtime.errors import BundleError
 from edge_runtime.infer import bundle as bundles
 from edge_runtime.infer import select
 from edge_runtime.infer.model import Looked, Model, load_model
@@ -76,12 +76,28 @@ def try_offline(order: Order) -> tuple[Model, Model | None, dict[str, float]]:
         if not order.offline:
             return candidate, running, {}
         say("pace")
-        paces = pace.measure(candidate.look, running.look if running else None, bundle.golden.frames)
-    except (GudgeonError, ValueError, MemoryError) as error:
-        raise UnfitError(f"not fit to run: {error or type(error).__name__}") from error
+        paces = pace.measure(talking(candidate.look), running.look if running else None, bundle.golden.frames)
+    except UnfitError:
+        raise
+    except Exception as error:  # whatever a candidate does
+        raise UnfitError(f"not fit to run: {type(error).__name__}: {error}") from error
     if problem := pace.problem(paces, order.slow_ratio, order.deadline_ms, order.deadline_share):
         raise UnfitError(problem)
     return candidate, running, paces.measured
+
+
+def talking(look: pace.Look) -> pace.Look:
+    """The same, and every second a word that it goes on."""
+    told_s = time.monotonic()
+
+    def looking(frame: Any) -> object:
+        nonlocal told_s
+        if time.monotonic() - told_s >= TOLD_EVERY_S:
+            told_s = time.monotonic()
+            say("pace")
+        return look(frame)
+
+    return looking
 
 
 class Live:
@@ -148,9 +164,9 @@ class Live:
     def _look(self, model: Model, pixels: Any) -> Looked:
         try:
             looked = model.look(pixels)
-        except (GudgeonError, ValueError, MemoryError) as error:
+        except Exception as error:  # whatever a candidate does
             if model is self._candidate:
-                raise UnfitError(f"it failed on a live frame: {error or type(error).__name__}") from error
+                raise UnfitError(f"it failed on a live frame: {type(error).__name__}: {error}") from error
             raise
         if model is self._candidate and looked.judgement is not None and not looked.judgement.finite:
             raise UnfitError("it gave a value that is not finite on a live frame")
