@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
 import sys
 import threading
 from contextlib import ExitStack
@@ -22,22 +23,23 @@ from cloud.broker import EmbeddedBroker
 from cloud.dispatch import Dispatch
 from cloud.metrics import Read, of_broker, of_ingest
 from cloud.serving import OnReady, few_collections, make_ingest, serve
-from cloud.settings import CloudSettings
+from cloud.settings import CloudSettings, HttpSection
 from cloud.sockets import listen, port_of
 from cloud.store.opening import open_store
 from cloud.store.writer import open_writer
 from edge_runtime import log
-from edge_runtime.errors import GudgeonError
+from edge_runtime.errors import ConfigError, GudgeonError
 
 READY_TIMEOUT_S = 10.0
 STREAMS_END_S = 1
 CHECK_S = 0.2
+NO_TLS = HttpSection()
 
 
 class WebServer:
     """uvicorn on a socket that already listens, in its own thread (where it leaves the signals alone)."""
 
-    def __init__(self, app: FastAPI, sock: socket.socket) -> None:
+    def __init__(self, app: FastAPI, sock: socket.socket, section: HttpSection = NO_TLS) -> None:
         self._app, self._socket = app, sock
         config = uvicorn.Config(
             app,
@@ -46,7 +48,11 @@ class WebServer:
             server_header=False,
             timeout_graceful_shutdown=STREAMS_END_S,
             lifespan="on",
+            ssl_certfile=section.cert_file,
+            ssl_keyfile=section.key_file,
         )
+        if section.tls:
+            _check_tls(config, section)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, args=([sock],), name="http", daemon=True)
 
@@ -103,16 +109,27 @@ def run(settings: CloudSettings, on_ready: OnReady, stop: threading.Event) -> No
         dispatch.start()
         stack.callback(dispatch.stop)
         connected = ingest.connected.is_set if ingest else None
-        web = WebServer(make_app(engine, settings, connected, told=told, send=dispatch.send), http)
+        web = WebServer(make_app(engine, settings, connected, told=told, send=dispatch.send), http, settings.http)
         web.start()
         stack.callback(web.stop)
         few_collections()
-        page = f"http://{url_host(settings.http.host)}:{port_of(http)}/"
+        page = f"{'https' if settings.http.tls else 'http'}://{url_host(settings.http.host)}:{port_of(http)}/"
         log.say(logging.INFO, "cloud serves", page=page, broker=f"{settings.broker.host}:{broker_port}")
         on_ready({"http_port": port_of(http), "broker_port": broker_port})
         while not stop.wait(CHECK_S):
             if not web.alive:
                 raise GudgeonError("the web server ended; see the log above")
+
+
+def _check_tls(config: uvicorn.Config, section: HttpSection) -> None:
+    """Load the certificate now, so that a wrong one is told in one line; TLS 1.2 or newer."""
+    try:
+        config.load()
+    except (OSError, ssl.SSLError) as error:
+        told = f"{section.cert_file}, {section.key_file}: not usable for TLS: {error}; expected PEM files of one pair"
+        raise ConfigError(told) from error
+    assert config.ssl is not None
+    config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
 
 
 def url_host(host: str) -> str:

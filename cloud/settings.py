@@ -2,7 +2,7 @@
 
 - Port 0 means any free port.
 - A relative path, that of SQLite in `store.url` too, is taken from the folder that the file is in.
-- Until users have identities, the web server and the embedded broker stay on this machine: other hosts are refused.
+- The web server goes beyond this machine with TLS and required identities only; the embedded broker never does.
 - A broker on another host is reached with TLS only.
 """
 
@@ -23,13 +23,17 @@ METRICS_HOST = "127.0.0.1"
 METRICS_PORTS = 16
 
 
+def is_loopback(host: str) -> bool:
+    """Whether this is an address of this machine only."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def check_loopback(host: str) -> None:
     """ValueError unless `host` is this machine only."""
-    try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
+    if not is_loopback(host):
         raise ValueError(
             f"host is {host!r}, expected 127.0.0.1, ::1 or localhost: without identities nothing else may connect"
         )
@@ -42,12 +46,51 @@ def check_port(port: int) -> None:
 
 @dataclass(frozen=True)
 class HttpSection:
+    """`cert_file`, `key_file`: TLS, a chain and its key in PEM. `names`: under which names and addresses browsers ask for this
+    server, beside those of this machine; a request under another name is refused."""
+
     host: str = "127.0.0.1"
     port: int = 8080
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    names: tuple[str, ...] = ()
+
+    @property
+    def tls(self) -> bool:
+        return self.cert_file is not None
+
+    @property
+    def beyond(self) -> bool:
+        """Whether others than this machine are to be heard."""
+        return bool(self.names) or not is_loopback(self.host)
 
     def __post_init__(self) -> None:
-        check_loopback(self.host)
         check_port(self.port)
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("expected cert_file and key_file, or neither")
+        if self.beyond and not self.tls:
+            raise ValueError(
+                "host or names go beyond this machine; give cert_file and key_file, so that it is reached with TLS"
+            )
+
+
+@dataclass(frozen=True)
+class AccessSection:
+    """Who may use the web server. `required`: nobody reads without signing in, also on this machine."""
+
+    required: bool = False
+    session_hours: float = 12.0
+    idle_minutes: float = 60.0
+    requests_per_s: float = 100.0
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("session_hours", 0.1, 720.0),
+            ("idle_minutes", 1.0, 10_080.0),
+            ("requests_per_s", 1.0, 100_000.0),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{name} is {getattr(self, name):g}, expected {low:g} to {high:g}")
 
 
 @dataclass(frozen=True)
@@ -119,6 +162,7 @@ class CloudSettings:
     store: StoreSection = field(default_factory=StoreSection)
     ingest: IngestSection = field(default_factory=IngestSection)
     simulator: SimulatorSection = field(default_factory=SimulatorSection)
+    access: AccessSection = field(default_factory=AccessSection)
 
     @property
     def token_file(self) -> Path:
@@ -128,6 +172,8 @@ class CloudSettings:
     def __post_init__(self) -> None:
         if self.broker.embedded and not self.ingest.here:
             raise ValueError("the embedded broker serves ingest in this process only; set broker.embedded = false")
+        if self.http.beyond and not self.access.required:
+            raise ValueError("http.host or http.names go beyond this machine; set required = true in [access]")
 
 
 def load_cloud(path: Path) -> CloudSettings:

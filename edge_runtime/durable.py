@@ -42,6 +42,14 @@ def replace_file(path: Path, data: bytes) -> None:
         sync_folder(path.parent)
 
 
+def make_folder(path: Path) -> None:
+    """`path` and what is missing above it, each name on the disk when this returns."""
+    missing = [p for p in (path, *path.parents) if not p.is_dir()]
+    for folder in reversed(missing):
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
+
+
 def sync_folder(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:

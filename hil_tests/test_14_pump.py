@@ -66,6 +66,7 @@ def ports(tmp_path: Path) -> Iterator[dict[str, int]]:
         process.wait(10)
 
 
+@pytest.mark.slow
 def test_the_how_to_reads_the_pump_with_its_dirt(tmp_path: Path, ports: dict[str, int]) -> None:
     text = DEVICE.replace("5030", str(ports["modbus_port"])).replace("4850", str(ports["opcua_port"]))
     (tmp_path / "device.toml").write_text(text)

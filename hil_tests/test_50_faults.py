@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from hil_tests.bench import wait_for
 from hil_tests.line import line_with_device
 
@@ -45,6 +47,7 @@ part = 120
 """
 
 
+@pytest.mark.slow
 def test_every_fault_of_the_scenario(tmp_path: Path) -> None:
     with line_with_device(tmp_path, parts=150, parts_per_s=20, scenario=SCENARIO) as line:
         wait_for("the end of the run", lambda: line.stats()["done"], timeout_s=50)

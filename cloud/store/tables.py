@@ -19,6 +19,11 @@ asset         the newest that devices tell of each asset: its state, and drift b
 alarm         the state of each alarm after its newest change
 device        where it stands, whether it is connected
 rejection     messages that could not be taken; bounded
+operator      who may sign in or has tokens (`cloud.access`); never deleted, so that a name means one person for ever
+token         API tokens by their public half; of the secret half only a hash is here
+session       who is signed in, by the hash of the cookie
+audit         what was done, by whom: a hash chain (`cloud.audit`)
+audit_checkpoint  how long that chain was, signed
 """
 
 from __future__ import annotations
@@ -257,4 +262,66 @@ alarm = Table(
     Column("raised_wall_ns", BigInteger, nullable=False),
     Column("wall_ns", BigInteger, nullable=False),
     Column("body", Text, nullable=False),
+)
+
+operator = Table(
+    "operator",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("role", Text, nullable=False),
+    Column("password_hash", Text),
+    Column("disabled", Boolean, nullable=False),
+    Column("made_ns", BigInteger, nullable=False),
+)
+
+token = Table(
+    "token",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("operator", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("scopes", Text, nullable=False),
+    Column("label", Text, nullable=False),
+    Column("made_ns", BigInteger, nullable=False),
+    Column("expires_ns", BigInteger, nullable=False),
+    Column("revoked_ns", BigInteger),
+)
+
+session = Table(
+    "session",
+    metadata,
+    Column("hash", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("via", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("made_ns", BigInteger, nullable=False),
+    Column("seen_ns", BigInteger, nullable=False),
+    Column("expires_ns", BigInteger, nullable=False),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("at_ns", BigInteger, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("via", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("prev", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+)
+
+audit_checkpoint = Table(
+    "audit_checkpoint",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("at_ns", BigInteger, nullable=False),
+    Column("message", Text, nullable=False),
 )

@@ -42,7 +42,10 @@ def test_the_defaults_and_a_path_beside_the_file(tmp_path: Path) -> None:
 
 
 BAD = [
-    ('[http]\nhost = "0.0.0.0"', "host is '0.0.0.0', expected 127.0.0.1"),
+    ('[http]\nhost = "0.0.0.0"', "give cert_file and key_file"),
+    ('[http]\nhost = "0.0.0.0"\ncert_file = "c"\nkey_file = "k"', "set required = true in [access]"),
+    ('[http]\nnames = ["a"]\ncert_file = "c"', "expected cert_file and key_file, or neither"),
+    ("[access]\nsession_hours = 0", "session_hours is 0, expected 0.1 to 720"),
     ('[broker]\nhost = "192.168.1.4"', "host is '192.168.1.4'"),
     ('[broker]\nhost = "broker.example"\nembedded = false', "host is 'broker.example'"),
     ("[http]\nport = 70000", "port is 70000"),
