@@ -44,6 +44,9 @@ COMMANDS: dict[str, Command] = {
         "tools.pipeline.launch:evaluate", "edge,tools", "score a bundle on images, or models on a benchmark"
     ),
     "predict": Command("tools.pipeline.launch:predict", "edge,tools", "run a bundle on a file: remaining life"),
+    "pack": Command(
+        "tools.release.main:main", "edge,tools", "a runtime release, or a configuration, as one archive to be signed"
+    ),
     "sign": Command("edge_runtime.update.sign:main", "edge", "sign a bundle with the local developer key"),
     "bench": Command("tools.bench.main:main", "edge,tools", "measure against a floor: loop, infer, outbox, uplink, …"),
     "chaos": Command("tools.chaos.main:main", "edge,cloud,tools", "a device and cloud pair through named faults"),

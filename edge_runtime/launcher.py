@@ -1,7 +1,7 @@
 """`gudgeon-launch`: starts the runtime that the record of the slot set `runtime` names, and goes back where it does not work.
 
-With `launched`, the part of a device that no update replaces: standard library only, nothing of the product. What it shares with every
-release, for good: `slots/runtime/record.{0,1}` of format 1, `runtimes/<sha256>/{bin/python,digests}`, the command
+With `launched`, the part of a device that no update replaces: standard library only, nothing of the product. What it shares with
+every release, for good: `slots/runtime/record.{0,1}` of format 1, `runtimes/<sha256>/{bin/python,digests}`, the command
 `python -m edge_runtime.cli run --config FILE`, and READY=1 and then WATCHDOG=1 on $NOTIFY_SOCKET.
 
 - On trial: a try is spent, on the disk, before each start. The release confirms itself, by its own update process. Where it

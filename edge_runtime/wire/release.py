@@ -22,7 +22,7 @@ from edge_runtime.wire.manifest import SCHEMA, build, check_files, plain, read_t
 M = TypeVar("M", "RuntimeManifest", "ConfigManifest")
 CONFIG_FILE = "config.toml"
 ANY = "any"
-FILES_LIMIT = 200
+FILES_LIMIT = 60
 PYTHON = re.compile(r"3\.\d{1,3}")
 GLIBC = re.compile(r"any|2\.\d{1,3}")
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
