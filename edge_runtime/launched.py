@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-SETTLED_S, STOP_S, TURN_S = 60.0, 20.0, 0.2
+SETTLED_S, TURN_S = 60.0, 0.2
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 DROPPED = ("PYTHONPATH", "PYTHONHOME", "WATCHDOG_USEC", "WATCHDOG_PID")
 PYTHON_SETTINGS = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONNOUSERSITE": "1", "PYTHONSAFEPATH": "1"}
@@ -30,11 +30,12 @@ PYTHON_SETTINGS = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONNOUSERSITE": "1", "PYT
 
 class Limits(NamedTuple):
     """`ready_s`: from the start to READY=1. `silent_s`: between two signs of life. `trial_s`: from the start of a trial to its
-    confirmation."""
+    confirmation. `stop_s`: from the wish that it ends to its end."""
 
     ready_s: float = 300.0
     silent_s: float = 60.0
     trial_s: float = 1800.0
+    stop_s: float = 20.0
 
 
 class Seen(NamedTuple):
@@ -92,7 +93,7 @@ class Keeper:
         """The runtime is asked to end what it has started; what is left then is killed."""
         for number in (signal.SIGTERM, signal.SIGKILL):
             told: set[int] = set()
-            until_s = time.monotonic() + STOP_S
+            until_s = time.monotonic() + self._limits.stop_s
             while (left := children()) and time.monotonic() < until_s:
                 for pid in left - told:
                     os.kill(pid, number)

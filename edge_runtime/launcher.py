@@ -139,7 +139,7 @@ def read(folder: Path) -> tuple[int, Record]:
             checksum, body, _ = (folder / name).read_bytes().split(b"\n", 2)
             record = json.loads(body)
             if hashlib.sha256(body).hexdigest().encode() == checksum and record["format"] == FORMAT:
-                candidates(record)
+                without(record, candidates(record)[0][0], "")
                 found.append((int(record["sequence"]), number, record))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue  # torn by a power cut, or not written by Gudgeon: the other one counts
@@ -185,17 +185,20 @@ def without(record: Record, sha256: str, reason: str) -> Record:
 
 
 def problem(environment: Path) -> str:
-    """Why it cannot run; "" where every file of it has its digest."""
+    """Why it cannot run; "" where every file of it has its digest, and there are no others."""
     try:
         first, _, rest = (environment / "digests").read_bytes().partition(b"\n")
-        for line in [first.decode() + " digests", *rest.decode().splitlines()]:
-            sha256, _, name = line.partition(" ")
-            path = environment / name
-            data = os.readlink(path).encode() if path.is_symlink() else path.read_bytes()
-            if hashlib.sha256(rest if name == "digests" else data).hexdigest() != sha256:
+        lines = [f"{first.decode()} digests", *rest.decode().splitlines()]
+        expected = {name: sha256 for sha256, _, name in (line.partition(" ") for line in lines)}
+        found = {str(p.relative_to(environment)): p for p in environment.rglob("*") if p.is_symlink() or not p.is_dir()}
+        for name in sorted(found.keys() | expected.keys()):
+            data = os.readlink(found[name]).encode() if found[name].is_symlink() else found[name].read_bytes()
+            if hashlib.sha256(rest if name == "digests" else data).hexdigest() != expected[name]:
                 return f"{name} is damaged"
     except (OSError, ValueError) as error:
         return str(error)
+    except KeyError as error:
+        return f"{error.args[0]} is missing, or should not be there"
     return ""
 
 
@@ -207,7 +210,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.add_argument(f"--{name.replace('_', '-')}", type=float, default=seconds, help="default %(default)s")
     args = parser.parse_args(argv)
     try:
-        launcher = Launcher(args.config, args.base, Limits(args.ready_s, args.silent_s, args.trial_s))
+        launcher = Launcher(args.config, args.base, Limits(*(getattr(args, name) for name in Limits._fields)))
     except (OSError, ValueError, KeyError, TypeError) as error:
         print(f"gudgeon-launch: {error}; expected a configuration file that names its state_dir", file=sys.stderr)
         return 3

@@ -97,18 +97,23 @@ def sweep(runtimes: Path, keep: list[str]) -> None:
 
 
 def problem(environment: Path) -> str:
-    """What is wrong with it; "" where every file is there with its digest."""
+    """What is wrong with it; "" where every file is there with its digest, and no other. The launcher looks at the same."""
     try:
         first, _, rest = (environment / DIGESTS).read_bytes().partition(b"\n")
         if hashlib.sha256(rest).hexdigest().encode() != first:
             return f"{DIGESTS} is damaged"
-        for line in rest.decode().splitlines():
-            sha256, _, name = line.partition(" ")
-            if _digest(environment / name) != sha256:
-                return f"{name} is damaged"
-    except (OSError, UnicodeDecodeError) as error:
+        expected = {name: sha for sha, _, name in (line.partition(" ") for line in rest.decode().splitlines())}
+        found = {str(path.relative_to(environment)): path for path in _files(environment)}
+        for name in sorted(found.keys() ^ expected.keys()):
+            return f"{name} is missing, or should not be there"
+        return next((f"{n} is damaged" for n, path in found.items() if _digest(path) != expected[n]), "")
+    except (OSError, ValueError) as error:
         return str(error)
-    return ""
+
+
+def write_digests(environment: Path) -> None:
+    lines = "".join(f"{_digest(path)} {path.relative_to(environment)}\n" for path in _files(environment)).encode()
+    (environment / DIGESTS).write_bytes(hashlib.sha256(lines).hexdigest().encode() + b"\n" + lines)
 
 
 # ── the parts of a build ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -128,9 +133,7 @@ def _build(wheels: list[Path], building: Path) -> None:
     for wheel in wheels:
         _unpack(wheel, packages, seen)
     _compile(packages)
-    files = sorted(p for p in building.rglob("*") if p.is_symlink() or not p.is_dir())
-    lines = "".join(f"{_digest(p)} {p.relative_to(building)}\n" for p in files).encode()
-    (building / DIGESTS).write_bytes(hashlib.sha256(lines).hexdigest().encode() + b"\n" + lines)
+    write_digests(building)
     _flush(building)
 
 
@@ -202,6 +205,12 @@ def _flush(building: Path) -> None:
         elif not path.is_symlink():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
+
+
+def _files(environment: Path) -> list[Path]:
+    """All but the list of digests itself."""
+    found = (p for p in sorted(environment.rglob("*")) if p.is_symlink() or not p.is_dir())
+    return [path for path in found if path != environment / DIGESTS]
 
 
 def _walk(folder: Path) -> Iterator[Path]:
