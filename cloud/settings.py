@@ -215,6 +215,14 @@ class CaSection:
 
 
 @dataclass(frozen=True)
+class RegistrySection:
+    """`folder`: of the registry that devices are served from, made by `gudgeon repo init`; None where there is none. The cloud
+    signs its snapshot and timestamp anew by itself."""
+
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
 class CloudSettings:
     http: HttpSection = field(default_factory=HttpSection)
     broker: BrokerSection = field(default_factory=BrokerSection)
@@ -224,6 +232,7 @@ class CloudSettings:
     devices: DevicesSection = field(default_factory=DevicesSection)
     ca: CaSection = field(default_factory=CaSection)
     access: AccessSection = field(default_factory=AccessSection)
+    registry: RegistrySection = field(default_factory=RegistrySection)
 
     @property
     def ca_folder(self) -> Path:

@@ -74,11 +74,8 @@ def release(folder: Path, text: str = GOOD) -> Path:
 def stored(state_dir: Path, text: str) -> str:
     """The hash of a configuration that lies in the store."""
     folder = release(state_dir / "made" / hashlib.sha256(text.encode()).hexdigest()[:8], text)
-    sha256 = archive.address(folder)
-    files = {p.name: p.read_bytes() for p in folder.iterdir()}
-    Store(state_dir).put(
-        sha256, lambda into: [(into / name).write_bytes(data) for name, data in files.items()] and None
-    )
+    sha256 = address(folder)
+    Store(state_dir).put(sha256, lambda into: shutil.copytree(folder, into))
     return sha256
 
 
