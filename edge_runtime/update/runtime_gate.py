@@ -16,7 +16,7 @@ from pathlib import Path
 from edge_runtime.clock import Clock
 from edge_runtime.errors import BundleError, ConfigError, EndpointError, ResourceError
 from edge_runtime.outbox import schema
-from edge_runtime.update import environment
+from edge_runtime.update import environment, records
 from edge_runtime.update.config_bundle import VARIABLE, read_config_release
 from edge_runtime.update.gate import Candidate, Verdict
 from edge_runtime.update.loop_watch import LoopWatch
@@ -65,6 +65,8 @@ class RuntimeGate(StartedGate):
             manifest = environment.read_release(candidate.path)
             if manifest.outbox < schema.VERSION:
                 return Verdict(False, f"it writes outbox format {manifest.outbox}, this device has {schema.VERSION}")
+            keep = records.read(self._state_dir, candidate.slot_set).record.named | {os.environ[RUNTIME_VARIABLE]}
+            environment.sweep(self._state_dir / environment.FOLDER, [*keep, candidate.sha256])
             made = environment.make(candidate.path, self._state_dir / environment.FOLDER, candidate.sha256)
         except BundleError as error:
             return Verdict(False, str(error))
