@@ -19,6 +19,9 @@ asset         the newest that devices tell of each asset: its state, and drift b
 alarm         the state of each alarm after its newest change
 device        where it stands, whether it is connected
 rejection     messages that could not be taken; bounded
+ddi_token     what a client of the DDI routes shows, hashed
+ddi_action    what such a client was asked to install, and how it went
+ddi_attribute what such a client tells of itself
 """
 
 from __future__ import annotations
@@ -257,4 +260,39 @@ alarm = Table(
     Column("raised_wall_ns", BigInteger, nullable=False),
     Column("wall_ns", BigInteger, nullable=False),
     Column("body", Text, nullable=False),
+)
+
+ddi_token = Table(
+    "ddi_token",
+    metadata,
+    Column("device", Text, primary_key=True),
+    Column("hash", Text, nullable=False),
+    Column("created_ns", BigInteger, nullable=False),
+)
+
+ddi_action = Table(
+    "ddi_action",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("device", Text, nullable=False, index=True),
+    Column("target", Text, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("sha1", Text, nullable=False),
+    Column("md5", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("rollout", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("details", Text, nullable=False),
+    Column("done", Integer, nullable=False),
+    Column("of", Integer, nullable=False),
+    Column("created_ns", BigInteger, nullable=False),
+    Column("updated_ns", BigInteger, nullable=False),
+)
+
+ddi_attribute = Table(
+    "ddi_attribute",
+    metadata,
+    Column("device", Text, primary_key=True),
+    Column("body", Text, nullable=False),
+    Column("at_ns", BigInteger, nullable=False),
 )
