@@ -143,7 +143,7 @@ def make_router(ddi: Ddi) -> APIRouter:
         action = _action(ddi, device, module)
         return JSONResponse(documents.artifacts(_root(request, tenant, device), action), media_type=HAL)
 
-    @router.get("/softwaremodules/{module}/artifacts/{filename}")
+    @router.api_route("/softwaremodules/{module}/artifacts/{filename}", methods=["GET", "HEAD"])
     def artifact(device: str, module: int, filename: str) -> Response:
         """The file, whole or in part (Range), or its MD5 in the format of `md5sum`."""
         action = _action(ddi, device, module)
