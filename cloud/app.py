@@ -13,6 +13,9 @@ from fastapi.responses import FileResponse
 from sqlalchemy import Engine
 
 from cloud import metrics
+from cloud.access.admission import Access
+from cloud.access.needs import needs
+from cloud.access.roles import Role
 from cloud.api import assets, exports, live, proofs, records, series, twin
 from cloud.api import metrics as scrape
 from cloud.security import Security
@@ -69,15 +72,17 @@ def make_app(
     app.state.exports = exports.limit()
     app.state.metrics = metrics.page("cloud", partial(metrics.of_store, engine), *told)
     app.state.send = send
-    app.add_middleware(Security)
+    app.state.access = Access(engine, settings)
+    app.add_middleware(Security, names=settings.http.names, tls=settings.http.tls)
     app.include_router(live.router, prefix=API, tags=["live"])
-    app.include_router(records.router, prefix=API, tags=["records"])
-    app.include_router(assets.router, prefix=API, tags=["assets"])
-    app.include_router(series.router, prefix=API, tags=["records"])
-    app.include_router(exports.router, prefix=API, tags=["records"])
-    app.include_router(proofs.router, prefix=API, tags=["proofs"])
+    for_viewers = [needs(Role.VIEWER)]
+    app.include_router(records.router, prefix=API, tags=["records"], dependencies=for_viewers)
+    app.include_router(assets.router, prefix=API, tags=["assets"], dependencies=for_viewers)
+    app.include_router(series.router, prefix=API, tags=["records"], dependencies=for_viewers)
+    app.include_router(exports.router, prefix=API, tags=["records"], dependencies=for_viewers)
+    app.include_router(proofs.router, prefix=API, tags=["proofs"], dependencies=for_viewers)
     app.include_router(twin.router, prefix=API, tags=["twin"])
-    app.include_router(scrape.router)
+    app.include_router(scrape.router, dependencies=for_viewers)
     for path in PAGES:
         app.add_api_route(path, _page(path), include_in_schema=False)
     return app

@@ -1,13 +1,15 @@
-"""`gudgeon cloud`: broker, ingest and web server in one process, started in this order and stopped in the reverse.
+"""`gudgeon cloud`: broker, ingest, web server and the listener for devices in one process, started in this order and stopped in
+the reverse.
 
 Each has its own thread; this thread waits for SIGTERM or SIGINT. Sockets are opened first, so that a port in use is told
-before anything runs. The ready file appears when all three serve. Broker and ingest may also run elsewhere.
+before anything runs. The ready file appears when all serve. Broker and ingest may also run elsewhere.
 """
 
 from __future__ import annotations
 
 import logging
 import socket
+import ssl
 import sys
 import threading
 from contextlib import ExitStack
@@ -19,25 +21,27 @@ from fastapi import FastAPI
 from cloud.app import make_app
 from cloud.bearer import load_or_make
 from cloud.broker import EmbeddedBroker
+from cloud.devices.side import DeviceSide
 from cloud.dispatch import Dispatch
 from cloud.metrics import Read, of_broker, of_ingest
 from cloud.serving import OnReady, few_collections, make_ingest, serve
-from cloud.settings import CloudSettings
+from cloud.settings import CloudSettings, HttpSection
 from cloud.sockets import listen, port_of
 from cloud.store.opening import open_store
 from cloud.store.writer import open_writer
 from edge_runtime import log
-from edge_runtime.errors import GudgeonError
+from edge_runtime.errors import ConfigError, GudgeonError
 
 READY_TIMEOUT_S = 10.0
 STREAMS_END_S = 1
 CHECK_S = 0.2
+NO_TLS = HttpSection()
 
 
 class WebServer:
     """uvicorn on a socket that already listens, in its own thread (where it leaves the signals alone)."""
 
-    def __init__(self, app: FastAPI, sock: socket.socket) -> None:
+    def __init__(self, app: FastAPI, sock: socket.socket, section: HttpSection = NO_TLS) -> None:
         self._app, self._socket = app, sock
         config = uvicorn.Config(
             app,
@@ -46,7 +50,11 @@ class WebServer:
             server_header=False,
             timeout_graceful_shutdown=STREAMS_END_S,
             lifespan="on",
+            ssl_certfile=section.cert_file,
+            ssl_keyfile=section.key_file,
         )
+        if section.tls:
+            _check_tls(config, section)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, args=([sock],), name="http", daemon=True)
 
@@ -71,7 +79,7 @@ class WebServer:
 
 
 def run(settings: CloudSettings, on_ready: OnReady, stop: threading.Event) -> None:
-    """Serve until `stop`; `on_ready({http_port, broker_port})` is called once everything serves."""
+    """Serve until `stop`; `on_ready({http_port, broker_port, …})` is called once everything serves."""
     with ExitStack() as stack:
         http = listen(settings.http.host, settings.http.port, "http.port")
         stack.callback(http.close)
@@ -81,6 +89,10 @@ def run(settings: CloudSettings, on_ready: OnReady, stop: threading.Event) -> No
             sock = listen(settings.broker.host, settings.broker.port, "broker.port")
             stack.callback(sock.close)
             broker_port, broker = port_of(sock), EmbeddedBroker(sock)
+        listening = None
+        if settings.devices.serve:
+            listening = listen(settings.devices.host, settings.devices.port, "devices.port")
+            stack.callback(listening.close)
         engine = open_store(settings.store.address)
         stack.callback(engine.dispose)
         if broker:
@@ -103,16 +115,34 @@ def run(settings: CloudSettings, on_ready: OnReady, stop: threading.Event) -> No
         dispatch.start()
         stack.callback(dispatch.stop)
         connected = ingest.connected.is_set if ingest else None
-        web = WebServer(make_app(engine, settings, connected, told=told, send=dispatch.send), http)
+        web = WebServer(make_app(engine, settings, connected, told=told, send=dispatch.send), http, settings.http)
         web.start()
         stack.callback(web.stop)
+        told_ports = {"http_port": port_of(http), "broker_port": broker_port}
+        devices = None
+        if listening is not None:
+            devices = DeviceSide(engine, settings, listening)
+            devices.start()
+            stack.callback(devices.stop)
+            told_ports["devices_port"] = port_of(listening)
         few_collections()
-        page = f"http://{url_host(settings.http.host)}:{port_of(http)}/"
+        page = f"{'https' if settings.http.tls else 'http'}://{url_host(settings.http.host)}:{port_of(http)}/"
         log.say(logging.INFO, "cloud serves", page=page, broker=f"{settings.broker.host}:{broker_port}")
-        on_ready({"http_port": port_of(http), "broker_port": broker_port})
+        on_ready(told_ports)
         while not stop.wait(CHECK_S):
-            if not web.alive:
-                raise GudgeonError("the web server ended; see the log above")
+            if not web.alive or (devices is not None and not devices.alive):
+                raise GudgeonError("the web server, or the listener for devices, ended; see the log above")
+
+
+def _check_tls(config: uvicorn.Config, section: HttpSection) -> None:
+    """Load the certificate now, so that a wrong one is told in one line; TLS 1.2 or newer."""
+    try:
+        config.load()
+    except (OSError, ssl.SSLError) as error:
+        told = f"{section.cert_file}, {section.key_file}: not usable for TLS: {error}; expected PEM files of one pair"
+        raise ConfigError(told) from error
+    assert config.ssl is not None
+    config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
 
 
 def url_host(host: str) -> str:
@@ -120,7 +150,7 @@ def url_host(host: str) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    ready = "JSON {http_port, broker_port}, written when all serve"
+    ready = "JSON {http_port, broker_port, devices_port}, written when all serve"
     return serve("cloud", "The cloud companion: broker, ingest, store, page.", ready, run, argv)
 
 

@@ -1,10 +1,14 @@
 """What every answer carries and which requests are heard, as one ASGI layer (streams pass through it unchanged).
 
 - The page loads nothing from elsewhere and runs no inline code.
-- Without identities the Host header must name this machine, so that a web page elsewhere cannot read through a rebound name.
+- The Host header must name this machine, or one of the names that are configured, so that a web page elsewhere cannot read
+  through a rebound name.
+- Over TLS browsers are told never to come without it again.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,6 +24,7 @@ HEADERS: dict[str, str] = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
 }
+HSTS = {"strict-transport-security": "max-age=31536000"}
 HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
 
@@ -31,9 +36,10 @@ def host_name(header: str) -> str:
 
 
 class Security:
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-        self._headers = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+    def __init__(self, app: ASGIApp, names: Iterable[str] = (), tls: bool = False) -> None:
+        self._app, self._hosts = app, HOSTS | {name.lower() for name in names}
+        headers = HEADERS | HSTS if tls else HEADERS
+        self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -47,8 +53,9 @@ class Security:
 
         header = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
         name = host_name(header)
-        if name not in HOSTS:
-            refused = PlainTextResponse("this server answers to 127.0.0.1 and localhost only\n", status_code=421)
+        if name not in self._hosts:
+            told = "this server answers to 127.0.0.1, localhost and the names in http.names of its configuration only\n"
+            refused = PlainTextResponse(told, status_code=421)
             await refused(scope, receive, send_with_headers)
             return
         await self._app(scope, receive, send_with_headers)

@@ -2,34 +2,44 @@
 
 - Port 0 means any free port.
 - A relative path, that of SQLite in `store.url` too, is taken from the folder that the file is in.
-- Until users have identities, the web server and the embedded broker stay on this machine: other hosts are refused.
+- The web server goes beyond this machine with TLS and required identities only; the embedded broker never does.
 - A broker on another host is reached with TLS only.
+- The listener for devices may be reached from anywhere: it asks for their certificates.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from sqlalchemy import URL
 
+from cloud.ca.authority import LONGEST, SHORTEST
 from cloud.store.opening import store_url
 from edge_runtime.config import load
 from edge_runtime.mqtt_access import BrokerAccess, secret_file
 
 METRICS_HOST = "127.0.0.1"
 METRICS_PORTS = 16
+HOST_NAME = re.compile(r"[A-Za-z0-9:](?:[A-Za-z0-9.:-]{0,251}[A-Za-z0-9:])?")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether this is an address of this machine only."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def check_loopback(host: str) -> None:
     """ValueError unless `host` is this machine only."""
-    try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
+    if not is_loopback(host):
         raise ValueError(
             f"host is {host!r}, expected 127.0.0.1, ::1 or localhost: without identities nothing else may connect"
         )
@@ -42,12 +52,51 @@ def check_port(port: int) -> None:
 
 @dataclass(frozen=True)
 class HttpSection:
+    """`cert_file`, `key_file`: TLS, a chain and its key in PEM. `names`: under which names and addresses browsers ask for this
+    server, beside those of this machine; a request under another name is refused."""
+
     host: str = "127.0.0.1"
     port: int = 8080
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    names: tuple[str, ...] = ()
+
+    @property
+    def tls(self) -> bool:
+        return self.cert_file is not None
+
+    @property
+    def beyond(self) -> bool:
+        """Whether others than this machine are to be heard."""
+        return bool(self.names) or not is_loopback(self.host)
 
     def __post_init__(self) -> None:
-        check_loopback(self.host)
         check_port(self.port)
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("expected cert_file and key_file, or neither")
+        if self.beyond and not self.tls:
+            raise ValueError(
+                "host or names go beyond this machine; give cert_file and key_file, so that it is reached with TLS"
+            )
+
+
+@dataclass(frozen=True)
+class AccessSection:
+    """Who may use the web server. `required`: nobody reads without signing in, also on this machine."""
+
+    required: bool = False
+    session_hours: float = 12.0
+    idle_minutes: float = 60.0
+    requests_per_s: float = 100.0
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("session_hours", 0.1, 720.0),
+            ("idle_minutes", 1.0, 10_080.0),
+            ("requests_per_s", 1.0, 100_000.0),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{name} is {getattr(self, name):g}, expected {low:g} to {high:g}")
 
 
 @dataclass(frozen=True)
@@ -113,12 +162,73 @@ class SimulatorSection:
 
 
 @dataclass(frozen=True)
+class DevicesSection:
+    """`serve`: listen for devices, over TLS. `names`: the host names and addresses by which they reach this machine. Their
+    certificates hold for `certificate_days`; one that has expired can be renewed within `grace_days`."""
+
+    serve: bool = False
+    host: str = "127.0.0.1"
+    port: int = 8443
+    names: tuple[str, ...] = ("localhost", "127.0.0.1")
+    certificate_days: int = 60
+    grace_days: int = 60
+
+    def __post_init__(self) -> None:
+        check_port(self.port)
+        if not self.names or not all(HOST_NAME.fullmatch(name) for name in self.names):
+            raise ValueError(f"names is {list(self.names)}, expected host names and addresses of this machine")
+        if not SHORTEST <= self.life <= LONGEST:
+            raise ValueError(f"certificate_days is {self.certificate_days}, expected {SHORTEST.days} to {LONGEST.days}")
+        if not 0 <= self.grace_days <= 365:
+            raise ValueError(f"grace_days is {self.grace_days}, expected 0 to 365")
+
+    @property
+    def life(self) -> timedelta:
+        return timedelta(days=self.certificate_days)
+
+    @property
+    def grace(self) -> timedelta:
+        return timedelta(days=self.grace_days)
+
+
+@dataclass(frozen=True)
+class CaSection:
+    """`local`: an authority of our own in `folder`, by default `ca` beside the key that statements are signed with. `step`:
+    step-ca at `url`, whose root is `root_file`, asked through its JWK provisioner `provisioner` with the key in `key_file`."""
+
+    kind: Literal["local", "step"] = "local"
+    folder: Path = Path()
+    name: str = "Gudgeon"
+    url: str = ""
+    root_file: Path | None = None
+    provisioner: str = ""
+    key_file: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9 ._-]{1,40}", self.name):
+            raise ValueError(f"name is {self.name!r}, expected 1 to 40 letters, digits and spaces")
+        asked = (self.url, self.root_file, self.provisioner, self.key_file)
+        if self.kind == "step" and not (all(asked) and self.url.startswith("https://")):
+            raise ValueError('kind = "step" needs url = "https://…", root_file, provisioner and key_file')
+        if self.kind == "local" and any(asked):
+            raise ValueError('url, root_file, provisioner and key_file need kind = "step"')
+
+
+@dataclass(frozen=True)
 class CloudSettings:
     http: HttpSection = field(default_factory=HttpSection)
     broker: BrokerSection = field(default_factory=BrokerSection)
     store: StoreSection = field(default_factory=StoreSection)
     ingest: IngestSection = field(default_factory=IngestSection)
     simulator: SimulatorSection = field(default_factory=SimulatorSection)
+    devices: DevicesSection = field(default_factory=DevicesSection)
+    ca: CaSection = field(default_factory=CaSection)
+    access: AccessSection = field(default_factory=AccessSection)
+
+    @property
+    def ca_folder(self) -> Path:
+        """Of the local authority; the certificate of the listener for devices lies here too."""
+        return self.ca.folder if self.ca.folder != Path() else self.store.key_file.with_name("ca")
 
     @property
     def token_file(self) -> Path:
@@ -128,6 +238,8 @@ class CloudSettings:
     def __post_init__(self) -> None:
         if self.broker.embedded and not self.ingest.here:
             raise ValueError("the embedded broker serves ingest in this process only; set broker.embedded = false")
+        if self.http.beyond and not self.access.required:
+            raise ValueError("http.host or http.names go beyond this machine; set required = true in [access]")
 
 
 def load_cloud(path: Path) -> CloudSettings:

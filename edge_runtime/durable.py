@@ -26,12 +26,13 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise ResourceError(f"{path}: {what}") from error
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Put `data` at `path` so that after a power cut either the old or the new content is there, whole."""
+def replace_file(path: Path, data: bytes, mode: int = 0o666) -> None:
+    """Put `data` at `path` so that after a power cut either the old or the new content is there, whole. `mode`: who may read
+    a new file, less what the umask takes."""
     temporary = path.with_name(f".{path.name}.tmp")
     with disk_errors(path):
         try:
-            with temporary.open("wb") as file:
+            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -40,6 +41,14 @@ def replace_file(path: Path, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)
+
+
+def make_folder(path: Path) -> None:
+    """`path` and what is missing above it, each name on the disk when this returns."""
+    missing = [p for p in (path, *path.parents) if not p.is_dir()]
+    for folder in reversed(missing):
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
 
 
 def sync_folder(path: Path) -> None:

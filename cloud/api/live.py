@@ -7,14 +7,17 @@ the server is asked to stop.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, HTTPException, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
+from cloud.access.needs import needs
+from cloud.access.roles import Role
 from cloud.api import models
 from cloud.api.records import named
 from cloud.store import queries
@@ -23,6 +26,7 @@ from edge_runtime import __version__
 router = APIRouter()
 
 PERIOD_S = 1.0
+ASKED_AGAIN = 15  # periods
 REJECTS_SHOWN = 12
 
 
@@ -34,22 +38,32 @@ def health(request: Request) -> Any:
     return {"status": status, "broker_connected": connected, "version": __version__}
 
 
-@router.get("/summary", response_model=models.Summary)
+@router.get("/summary", response_model=models.Summary, dependencies=[needs(Role.VIEWER)])
 async def summary(request: Request) -> Any:
     return await request.app.state.summaries.get()
 
 
-@router.get("/stream", response_class=StreamingResponse, responses={200: {"content": {"text/event-stream": {}}}})
+@router.get(
+    "/stream",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/event-stream": {}}}},
+    dependencies=[needs(Role.VIEWER)],
+)
 async def stream(request: Request) -> StreamingResponse:
     """Server-sent events: `summary` (as /summary, and broker_connected) and `reject` (as an item of /decisions)."""
-    return StreamingResponse(_messages(request.app.state), media_type="text/event-stream")
+    return StreamingResponse(_messages(request), media_type="text/event-stream")
 
 
-async def _messages(state: Any) -> AsyncIterator[str]:
+async def _messages(request: Request) -> AsyncIterator[str]:
+    state = request.app.state
     stopping: asyncio.Event = state.stopping
     last_id = 0
     yield "retry: 1000\n\n"
-    while not stopping.is_set():
+    for period in itertools.count():
+        if stopping.is_set() or (
+            period % ASKED_AGAIN == ASKED_AGAIN - 1 and not await run_in_threadpool(_may, request)
+        ):
+            return
         found, last_id = await run_in_threadpool(queries.diverted_after, state.engine, last_id, REJECTS_SHOWN)
         for row in found:
             yield sse("reject", named(row))
@@ -58,6 +72,15 @@ async def _messages(state: Any) -> AsyncIterator[str]:
             await asyncio.wait_for(stopping.wait(), PERIOD_S)
         except TimeoutError:
             pass
+
+
+def _may(request: Request) -> bool:
+    """Whether who listens may still: a session may have ended since."""
+    try:
+        request.app.state.access.admit(request, Role.VIEWER)
+    except HTTPException:
+        return False
+    return True
 
 
 def _connected(state: Any) -> bool | None:

@@ -1,4 +1,4 @@
-"""What a device is asked to be and to do. The only part of the API that writes: with the token, in bounded bodies."""
+"""What a device is asked to be and to do: by operators, in bounded bodies."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request
+from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cloud.bearer import allowed, load_or_make
+from cloud.access.needs import needs
+from cloud.access.roles import Actor, Role
 from cloud.store import twin
 from edge_runtime.identity import load_or_make as load_key
 from edge_runtime.identity import public_text
@@ -88,14 +89,6 @@ class Key(BaseModel):
     public_key: str
 
 
-def with_token(request: Request, authorization: Annotated[str, Header()] = "") -> None:
-    path = request.app.state.settings.token_file
-    if not allowed(authorization, load_or_make(path)):
-        raise HTTPException(
-            401, f"expected the token of {path.name}: Authorization: Bearer …", {"www-authenticate": "Bearer"}
-        )
-
-
 def body_of(kind: type[M]) -> Callable[[Request], Awaitable[M]]:
     """Read no more than the limit, whatever the length that the header tells."""
 
@@ -122,7 +115,8 @@ def known_name(device: str) -> str:
 
 
 Named = Annotated[str, Depends(known_name)]
-TOKEN = [Depends(with_token)]
+VIEWERS = [needs(Role.VIEWER)]
+Operator = Annotated[Actor, needs(Role.OPERATOR)]
 
 
 @router.get("/key", response_model=Key)
@@ -131,28 +125,31 @@ def key(request: Request) -> Any:
     return {"public_key": public_text(load_key(request.app.state.settings.store.key_file))}
 
 
-@router.get("/devices/{device}/desired", response_model=Twin)
+@router.get("/devices/{device}/desired", response_model=Twin, dependencies=VIEWERS)
 def desired(request: Request, device: Named) -> Any:
     """What the device is asked to be, and what it says that it is."""
     return twin.twin(request.app.state.engine, device)
 
 
-@router.post("/devices/{device}/desired", response_model=Twin, dependencies=TOKEN)
+@router.post("/devices/{device}/desired", response_model=Twin)
 def change_desired(
-    request: Request, device: Named, change: Annotated[DesiredChange, Depends(body_of(DesiredChange))]
+    request: Request,
+    actor: Operator,
+    device: Named,
+    change: Annotated[DesiredChange, Depends(body_of(DesiredChange))],
 ) -> Any:
     """Change keys of the desired state; it gets the next version, is signed, kept, and sent when the device can be reached."""
     state = request.app.state
     try:
         sign = load_key(state.settings.store.key_file).sign
-        found = twin.set_desired(state.engine, device, change.set, change.unset, sign, time.time_ns())
+        found = twin.set_desired(state.engine, device, change.set, change.unset, sign, time.time_ns(), actor)
     except ValueError as error:
         raise HTTPException(422, str(error)) from error
     state.send(device)
     return found
 
 
-@router.get("/devices/{device}/commands", response_model=CommandPage)
+@router.get("/devices/{device}/commands", response_model=CommandPage, dependencies=VIEWERS)
 def commands(
     request: Request,
     device: Named,
@@ -164,7 +161,7 @@ def commands(
     return {"items": items, "next_after": items[-1]["counter"] if len(items) == limit else None}
 
 
-@router.get("/devices/{device}/commands/{number}", response_model=CommandState)
+@router.get("/devices/{device}/commands/{number}", response_model=CommandState, dependencies=VIEWERS)
 def command(request: Request, device: Named, number: str) -> Any:
     """One command, by its `id`."""
     found = twin.one_command(request.app.state.engine, device, number)
@@ -173,9 +170,12 @@ def command(request: Request, device: Named, number: str) -> Any:
     return found
 
 
-@router.post("/devices/{device}/commands", response_model=CommandState, status_code=202, dependencies=TOKEN)
+@router.post("/devices/{device}/commands", response_model=CommandState, status_code=202)
 def send_command(
-    request: Request, device: Named, wanted: Annotated[CommandRequest, Depends(body_of(CommandRequest))]
+    request: Request,
+    actor: Operator,
+    device: Named,
+    wanted: Annotated[CommandRequest, Depends(body_of(CommandRequest))],
 ) -> Any:
     """Sign a command, keep it, and send it as long as it has not expired."""
     state = request.app.state
@@ -183,7 +183,9 @@ def send_command(
         raise HTTPException(404, f"no device {device} has ever appeared; see /api/v1/devices")
     try:
         sign = load_key(state.settings.store.key_file).sign
-        made = twin.make_command(state.engine, device, wanted.name, wanted.args, wanted.expires_s, sign, time.time_ns())
+        made = twin.make_command(
+            state.engine, device, wanted.name, wanted.args, wanted.expires_s, sign, time.time_ns(), actor
+        )
     except ValueError as error:
         raise HTTPException(422, str(error)) from error
     state.send(device)

@@ -19,6 +19,14 @@ asset         the newest that devices tell of each asset: its state, and drift b
 alarm         the state of each alarm after its newest change
 device        where it stands, whether it is connected
 rejection     messages that could not be taken; bounded
+operator      who may sign in or has tokens (`cloud.access`); never deleted, so that a name means one person for ever
+token         API tokens by their public half; of the secret half only a hash is here
+session       who is signed in, by the hash of the cookie
+audit         what was done, by whom: a hash chain (`cloud.audit`)
+audit_checkpoint  how long that chain was, signed
+identity      each device that may have a certificate, and the hardware that it is bound to (`cloud.enrol`)
+enrolment_token  hashes of one-time tokens, and the public key that one was used for
+certificate   every certificate that a device was given; `public_key` is the SHA-256 of its key
 ddi_token     what a client of the DDI routes shows, hashed
 ddi_action    what such a client was asked to install, and how it went
 ddi_attribute what such a client tells of itself
@@ -262,6 +270,107 @@ alarm = Table(
     Column("body", Text, nullable=False),
 )
 
+operator = Table(
+    "operator",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("role", Text, nullable=False),
+    Column("password_hash", Text),
+    Column("disabled", Boolean, nullable=False),
+    Column("made_ns", BigInteger, nullable=False),
+)
+
+token = Table(
+    "token",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("operator", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("scopes", Text, nullable=False),
+    Column("label", Text, nullable=False),
+    Column("made_ns", BigInteger, nullable=False),
+    Column("expires_ns", BigInteger, nullable=False),
+    Column("revoked_ns", BigInteger),
+)
+
+session = Table(
+    "session",
+    metadata,
+    Column("hash", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("via", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("made_ns", BigInteger, nullable=False),
+    Column("seen_ns", BigInteger, nullable=False),
+    Column("expires_ns", BigInteger, nullable=False),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("at_ns", BigInteger, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("via", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("prev", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+)
+
+audit_checkpoint = Table(
+    "audit_checkpoint",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("at_ns", BigInteger, nullable=False),
+    Column("message", Text, nullable=False),
+)
+
+identity = Table(
+    "identity",
+    metadata,
+    Column("device", Text, primary_key=True),
+    Column("hardware", Text, nullable=False),
+    Column("revoked_ns", BigInteger),
+    Column("reason", Text),
+    Column("since_ns", BigInteger, nullable=False),
+)
+
+enrolment_token = Table(
+    "enrolment_token",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("device", Text, nullable=False),
+    Column("hardware", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+    Column("made_ns", BigInteger, nullable=False),
+    Column("expires_ns", BigInteger, nullable=False),
+    Column("failures", BigInteger, nullable=False),
+    Column("used_ns", BigInteger),
+    Column("public_key", Text),
+    Column("withdrawn_ns", BigInteger),
+)
+
+certificate = Table(
+    "certificate",
+    metadata,
+    Column("serial", Text, primary_key=True),
+    Column("device", Text, nullable=False),
+    Column("public_key", Text, nullable=False),
+    Column("issuer", Text, nullable=False),
+    Column("issued_ns", BigInteger, nullable=False),
+    Column("not_before_ns", BigInteger, nullable=False),
+    Column("not_after_ns", BigInteger, nullable=False),
+    Column("revoked_ns", BigInteger),
+    Column("reason", Text),
+    Column("pem", Text, nullable=False),
+    Column("chain", Text, nullable=False),
 ddi_token = Table(
     "ddi_token",
     metadata,

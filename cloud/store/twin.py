@@ -16,6 +16,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, func, or_, select, update
 
+from cloud.access.roles import Actor
+from cloud.audit import record
 from cloud.messages import plain_text
 from cloud.store import tables as t
 from cloud.store.database import WRITES, lock, merge, newest
@@ -54,9 +56,16 @@ def _writing(engine: Engine) -> Engine:
 
 
 def set_desired(
-    engine: Engine, device: str, changes: Mapping[str, Any], unset: Iterable[str], sign: Sign, now_ns: int
+    engine: Engine,
+    device: str,
+    changes: Mapping[str, Any],
+    unset: Iterable[str],
+    sign: Sign,
+    now_ns: int,
+    by: Actor | None = None,
 ) -> Row:
-    """The new desired state of a device. ValueError where a key is unknown or out of range, also one to be unset."""
+    """The new desired state of a device. `by`: who asks for it, None: this program. ValueError where a key is unknown or out of
+    range, also one to be unset."""
     wanted, gone = check_state(changes), set(unset)
     for name in gone - set(desired.KEYS):
         raise ValueError(f"unknown key {name}; known keys: {', '.join(desired.KEYS)}")
@@ -69,6 +78,8 @@ def set_desired(
         message = seal(desired.KIND, Desired(device, version, now_ns, state).body(), sign).decode()
         values = {"version": version, "state": json.dumps(state), "issued_ns": now_ns, "message": message}
         connection.execute(KEEP_DESIRED, values | {"device": device})
+        if by is not None:
+            record(connection, by, "desired.change", device, {"version": version, "set": wanted, "unset": sorted(gone)})
     return twin(engine, device)
 
 
@@ -104,9 +115,16 @@ def keep_reported(engine: Engine, device: str, told: Reported, now_ns: int) -> N
 
 
 def make_command(
-    engine: Engine, device: str, name: str, args: Mapping[str, Any], expires_s: float, sign: Sign, now_ns: int
+    engine: Engine,
+    device: str,
+    name: str,
+    args: Mapping[str, Any],
+    expires_s: float,
+    sign: Sign,
+    now_ns: int,
+    by: Actor | None = None,
 ) -> Row:
-    """A new command, signed and kept. ValueError where the format does not allow it."""
+    """A new command, signed and kept. `by`: who asks for it, None: this program. ValueError where the format forbids it."""
     with _writing(engine).begin() as connection:
         lock(connection, {device}, alone=False)
         last = connection.execute(select(func.max(t.command.c.counter)).where(t.command.c.device == device)).scalar()
@@ -115,6 +133,8 @@ def make_command(
         message = seal(command.KIND, made.body(), sign).decode()
         row = {**vars(made), "args": json.dumps(dict(args)), "message": message}
         connection.execute(t.command.insert().values(**row))
+        if by is not None:
+            record(connection, by, "command.send", device, {"command": made.id, "name": name, "args": dict(args)})
     return one_command(engine, device, made.id) or {}
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import queue
 import signal
 import socket
+import ssl
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import httpx
 import pytest
 
-from cloud.main import main
+from cloud.ca.local import LocalAuthority
+from cloud.main import main, run
 from cloud.settings import CloudSettings, load_cloud
 from cloud.sockets import listen
 from cloud.tests.made import FakeDevice, decision
@@ -42,7 +46,10 @@ def test_the_defaults_and_a_path_beside_the_file(tmp_path: Path) -> None:
 
 
 BAD = [
-    ('[http]\nhost = "0.0.0.0"', "host is '0.0.0.0', expected 127.0.0.1"),
+    ('[http]\nhost = "0.0.0.0"', "give cert_file and key_file"),
+    ('[http]\nhost = "0.0.0.0"\ncert_file = "c"\nkey_file = "k"', "set required = true in [access]"),
+    ('[http]\nnames = ["a"]\ncert_file = "c"', "expected cert_file and key_file, or neither"),
+    ("[access]\nsession_hours = 0", "session_hours is 0, expected 0.1 to 720"),
     ('[broker]\nhost = "192.168.1.4"', "host is '192.168.1.4'"),
     ('[broker]\nhost = "broker.example"\nembedded = false', "host is 'broker.example'"),
     ("[http]\nport = 70000", "port is 70000"),
@@ -121,3 +128,20 @@ def test_it_serves_and_stops_clean_with_a_page_open(tmp_path: Path, number: sign
         assert process.stderr
         lines = process.stderr.read().decode().splitlines()
     assert [json.loads(line)["msg"] for line in lines] == ["ingest connected", "cloud serves"]
+
+
+def test_the_listener_for_devices_serves_where_it_is_asked_for(tmp_path: Path) -> None:
+    told: queue.Queue[dict[str, int]] = queue.Queue()
+    stop, settings = threading.Event(), load_cloud(write(tmp_path, FREE + "[devices]\nserve = true\nport = 0\n"))
+    thread = threading.Thread(target=run, args=(settings, told.put, stop))
+    thread.start()
+    try:
+        port = told.get(timeout=30)["devices_port"]
+        (tmp_path / "root.pem").write_bytes(LocalAuthority(settings.ca_folder).roots())
+        context = ssl.create_default_context(cafile=str(tmp_path / "root.pem"))
+        found = httpx.get(f"https://localhost:{port}/device/v1/roots", verify=context)
+        assert found.json()["roots"] == (tmp_path / "root.pem").read_text()
+    finally:
+        stop.set()
+        thread.join(20)
+    assert settings.ca_folder == tmp_path / "ca"

@@ -1,0 +1,42 @@
+"""Which role each route needs: one row for each, and a test that no route is without one.
+
+PUBLIC routes tell nothing of the fleet. A page is a file without data; what it shows comes from routes with a role, and where
+nobody is signed in, it leads to /login.
+"""
+
+from __future__ import annotations
+
+from cloud.access.roles import Role
+
+PUBLIC = None
+API = "/api/v1"
+
+#: (method, path) → role
+ROLES: dict[tuple[str, str], Role | None] = {
+    ("GET", "/"): PUBLIC,
+    ("GET", "/app.css"): PUBLIC,
+    ("GET", "/app.js"): PUBLIC,
+    ("GET", "/assets"): PUBLIC,
+    ("GET", "/assets.js"): PUBLIC,
+    ("GET", "/icon.svg"): PUBLIC,
+    ("GET", "/metrics"): Role.VIEWER,
+    ("GET", f"{API}/openapi.json"): PUBLIC,
+    ("GET", f"{API}/health"): PUBLIC,
+    ("GET", f"{API}/summary"): Role.VIEWER,
+    ("GET", f"{API}/stream"): Role.VIEWER,
+    ("GET", f"{API}/devices"): Role.VIEWER,
+    ("GET", f"{API}/events"): Role.VIEWER,
+    ("GET", f"{API}/decisions"): Role.VIEWER,
+    ("GET", f"{API}/rejections"): Role.VIEWER,
+    ("GET", f"{API}/assets"): Role.VIEWER,
+    ("GET", f"{API}/alarms"): Role.VIEWER,
+    ("GET", f"{API}/series"): Role.VIEWER,
+    ("GET", f"{API}/export.parquet"): Role.VIEWER,
+    ("GET", f"{API}/devices/{{device}}/proof"): Role.VIEWER,
+    ("GET", f"{API}/key"): PUBLIC,
+    ("GET", f"{API}/devices/{{device}}/desired"): Role.VIEWER,
+    ("POST", f"{API}/devices/{{device}}/desired"): Role.OPERATOR,
+    ("GET", f"{API}/devices/{{device}}/commands"): Role.VIEWER,
+    ("GET", f"{API}/devices/{{device}}/commands/{{number}}"): Role.VIEWER,
+    ("POST", f"{API}/devices/{{device}}/commands"): Role.OPERATOR,
+}

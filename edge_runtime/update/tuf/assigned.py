@@ -1,0 +1,111 @@
+"""Assignments: whose they may be, and what of them this device takes. Pure.
+
+The keys that may seal an assignment are entries of the top-level targets, ``assignment-keys/<print>.pub``, so that they are
+named, changed and taken away by the offline keys. Whoever steals the online key can only choose among artifacts that the
+offline keys have signed, above the floor, for devices of that hardware.
+
+Refused as a whole: not signed by such a key, for another device, a counter below the highest seen, expired. Refused one by
+one: an item whose target or hash is not what is signed, or that this device may not take. ``revert`` brings no artifact, so
+that it may name one that is in the targets no more.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Set
+from dataclasses import dataclass
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from edge_runtime.errors import BundleError
+from edge_runtime.update.tuf.target import Target, check_target
+from edge_runtime.wire.assignment import KIND, Assignment, Item, read_assignment
+from edge_runtime.wire.signed import signed_bytes, unseal
+
+FOLDER = "assignment-keys/"
+KEYS_LIMIT = 8
+
+
+@dataclass(frozen=True)
+class Taken:
+    """`targets`: what is signed for the items that this device takes. `refused`: slot set → why not."""
+
+    assignment: Assignment
+    targets: Mapping[str, Target]
+    refused: Mapping[str, str]
+
+
+def assignment_keys(entries: Iterable[tuple[str, str | None, Any]]) -> list[bytes]:
+    """From the top-level targets: path, SHA-256 and custom of each. An entry that is not made so names no key."""
+    found = []
+    for path, sha256, custom in entries:
+        if not path.startswith(FOLDER) or not isinstance(custom, dict):
+            continue
+        text = custom.get("public")
+        if not isinstance(text, str) or hashlib.sha256(f"{text}\n".encode()).hexdigest() != sha256:
+            continue
+        try:
+            public = base64.b64decode(text, validate=True)
+        except (binascii.Error, ValueError):
+            continue
+        if len(public) == 32:
+            found.append(public)
+    return found[:KEYS_LIMIT]
+
+
+def open_assignment(payload: bytes, keys: Iterable[bytes]) -> Assignment:
+    """BundleError unless one of these keys has sealed it."""
+    try:
+        sealed = unseal(payload, KIND)
+        if not any(_signed_by(public, sealed.body, sealed.signature) for public in keys):
+            raise BundleError("assignment: not signed by a key that the offline keys name for it; refused")
+        return read_assignment(sealed.body)
+    except (ValueError, TypeError) as error:
+        raise BundleError(f"{error}; refused") from error
+
+
+def _signed_by(public: bytes, body: bytes, signature: bytes) -> bool:
+    try:
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, signed_bytes(KIND, body))
+    except InvalidSignature:
+        return False
+    return True
+
+
+def check_assignment(assignment: Assignment, device: str, counter: int, now_ns: int) -> None:
+    """`counter`: the highest seen. BundleError where it must not be taken."""
+    if assignment.device != device:
+        raise BundleError(f"assignment: for device {assignment.device[:80]!r}, this one is {device!r}; refused")
+    if assignment.counter < counter:
+        raise BundleError(f"assignment: counter {assignment.counter} is older than {counter}, which was seen; refused")
+    if assignment.expires_ns <= now_ns:
+        late_s = (now_ns - assignment.expires_ns) // 10**9
+        raise BundleError(f"assignment: expired {late_s} s ago; refused, the next one is asked for")
+
+
+def take(
+    assignment: Assignment, signed: Callable[[str], Target], hardware: Set[str], floor_index: int
+) -> tuple[dict[str, Target], dict[str, str]]:
+    """The items that this device takes, and those that it refuses. `signed`: path → Target, BundleError if there is none."""
+    taken: dict[str, Target] = {}
+    refused: dict[str, str] = {}
+    for slot_set, item in assignment.items.items():
+        if item.go == "revert":
+            continue
+        try:
+            taken[slot_set] = _taken(item, signed, hardware, floor_index)
+        except BundleError as error:
+            refused[slot_set] = str(error)
+    return taken, refused
+
+
+def _taken(item: Item, signed: Callable[[str], Target], hardware: Set[str], floor_index: int) -> Target:
+    target = signed(item.target)
+    if target.sha256 != item.sha256:
+        raise BundleError(f"target {item.target!r}: the assignment names another hash than what is signed; refused")
+    check_target(target, hardware, floor_index)
+    return target

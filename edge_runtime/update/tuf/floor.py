@@ -1,0 +1,168 @@
+"""The version floor: what this device has seen at the highest, so that nothing older is taken whatever became of other files.
+
+    <folder>/floor.0, floor.1     the same record in two files, written one after the other: a line of JSON, a line of SHA-256
+
+- Versions only rise. What a newer root brings: where it takes a role's keys away from those who signed before, the floor of
+  that role begins again, because whoever held the old keys may have signed any number (fast-forward recovery of TUF). The
+  versions of `targets` and of delegated roles are told by the snapshot, and begin again with it.
+- `index` (of artifacts) and `counter` (of assignments) never begin again.
+- One damaged file loses nothing. Both damaged, or none where metadata lies: refused, never begun from zero in silence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from edge_runtime.durable import disk_errors, replace_file
+from edge_runtime.errors import ResourceError
+from edge_runtime.wire.envelope import INT64_MAX
+
+VERSION = 1
+FILES = ("floor.0", "floor.1")
+LIMIT_BYTES = 1024 * 1024
+ROLES_LIMIT = 1024
+NAME_LIMIT = 256
+
+#: key prints of who may sign a role, and how many of them must
+Signers = tuple[frozenset[str], int]
+
+
+@dataclass(frozen=True)
+class Floor:
+    """`roles`: targets and the roles that it delegates to. `keys`: prints of the keys that the versions of timestamp and
+    snapshot were counted under. `time_ns`: when everything was last found valid."""
+
+    root: int = 0
+    timestamp: int = 0
+    snapshot: int = 0
+    roles: Mapping[str, int] = field(default_factory=dict)
+    keys: Mapping[str, Set[str]] = field(default_factory=dict)
+    index: int = 0
+    counter: int = 0
+    time_ns: int = 0
+
+    @property
+    def versions(self) -> dict[str, int]:
+        """As `wire.update_status` tells them."""
+        targets = self.roles.get("targets", 0)
+        return {
+            "root": self.root, "timestamp": self.timestamp, "snapshot": self.snapshot, "targets": targets,
+            "index": self.index,
+        }  # fmt: skip
+
+    def under(self, root: int, signers: Mapping[str, Signers]) -> Floor:
+        """The floor that holds under this root. An older or the same one changes nothing."""
+        if root <= self.root:
+            return self
+        gone = {role for role in ("timestamp", "snapshot") if self._replaced(role, signers[role])}
+        return replace(
+            self,
+            root=root,
+            timestamp=0 if "timestamp" in gone else self.timestamp,
+            snapshot=0 if "snapshot" in gone else self.snapshot,
+            roles={} if "snapshot" in gone else self.roles,
+            keys={role: keys for role, (keys, _) in signers.items()},
+        )
+
+    def _replaced(self, role: str, signers: Signers) -> bool:
+        """Those who signed before could not sign any more."""
+        keys, threshold = signers
+        return len(self.keys.get(role, frozenset()) & keys) < threshold
+
+    def raised(self, timestamp: int = 0, snapshot: int = 0, roles: Mapping[str, int] | None = None) -> Floor:
+        highest = dict(self.roles)
+        for role, version in (roles or {}).items():
+            highest[role] = max(version, highest.get(role, 0))
+        return replace(
+            self, timestamp=max(self.timestamp, timestamp), snapshot=max(self.snapshot, snapshot), roles=highest
+        )
+
+    def below(self, timestamp: int = 0, snapshot: int = 0, roles: Mapping[str, int] | None = None) -> Iterator[str]:
+        """What of these versions is older than the floor, in words. 0 or None: not looked at. Where `roles` are given, none
+        that was seen may be missing."""
+        for role, version, least in (
+            ("timestamp", timestamp, self.timestamp),
+            ("snapshot", snapshot, self.snapshot),
+        ):
+            if version and version < least:
+                yield f"{role} version {version} is older than {least}, which this device has seen"
+        for role, least in self.roles.items() if roles is not None else ():
+            if (roles or {}).get(role, 0) < least:
+                found = (roles or {}).get(role)
+                told = f"{role} version {found} is older than {least}" if found else f"{role} is gone, not at {least}"
+                yield f"{told}, which this device has seen"
+
+
+class FloorFiles:
+    """The two files in `folder`. `floor` is what they hold; `keep` puts another in its place."""
+
+    def __init__(self, folder: Path, metadata: Path) -> None:
+        """`metadata`: where that lies which makes a missing floor suspicious."""
+        self._paths = [folder / name for name in FILES]
+        found = [_read(path) for path in self._paths]
+        usable = [entry for entry in found if entry is not None]
+        if not usable:
+            self._refuse_silent_start(folder, metadata)
+        self._number, self.floor = max(usable, key=lambda entry: entry[0], default=(0, Floor()))
+        if not usable or found[0] != found[1]:
+            self._write(self._number + 1, self.floor)
+
+    def _refuse_silent_start(self, folder: Path, metadata: Path) -> None:
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            there = [p for p in self._paths if p.exists()]
+            if there or (metadata.exists() and any(metadata.iterdir())):
+                raise ResourceError(
+                    f"{self._paths[0]} and {FILES[1]}: {'both damaged' if there else 'both missing'}, so that an old release "
+                    f"could pass for a new one; what runs goes on, nothing new is installed; look at what this device runs, "
+                    f"then remove {metadata} and {', '.join(FILES)} to trust {folder.name}/root.json afresh"
+                )
+
+    def keep(self, floor: Floor) -> None:
+        """On the disk, in both files, when this returns. Nothing is written where nothing changes."""
+        if floor != self.floor:
+            self._write(self._number + 1, floor)
+
+    def _write(self, number: int, floor: Floor) -> None:
+        data = _encode(number, floor)
+        for path in self._paths:
+            replace_file(path, data)
+            self._number, self.floor = number, floor
+
+
+def _encode(number: int, floor: Floor) -> bytes:
+    keys = {role: sorted(prints) for role, prints in floor.keys.items()}
+    value = {"v": VERSION, "number": number, **vars(floor), "roles": dict(floor.roles), "keys": keys}
+    line = json.dumps(value, separators=(",", ":"), sort_keys=True).encode()
+    return line + b"\n" + hashlib.sha256(line).hexdigest().encode() + b"\n"
+
+
+def _read(path: Path) -> tuple[int, Floor] | None:
+    """None where the file is missing, or is not what was written."""
+    with disk_errors(path):
+        if not path.is_file() or path.stat().st_size > LIMIT_BYTES:
+            return None
+        line, _, rest = path.read_bytes().partition(b"\n")
+    if rest != hashlib.sha256(line).hexdigest().encode() + b"\n":
+        return None
+    try:
+        return _decode(json.loads(line))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _decode(value: dict[str, Any]) -> tuple[int, Floor]:
+    if value.pop("v") != VERSION:
+        raise ValueError
+    number = value.pop("number")
+    keys = {role: frozenset(map(str, prints)) for role, prints in value.pop("keys").items()}
+    roles = {str(role): version for role, version in value.pop("roles").items()}
+    for count in (number, *roles.values(), *value.values()):
+        if type(count) is not int or not 0 <= count <= INT64_MAX:
+            raise ValueError
+    return number, Floor(roles=roles, keys=keys, **value)
