@@ -24,6 +24,9 @@ from cloud.broker import EmbeddedBroker
 from cloud.devices.side import DeviceSide
 from cloud.dispatch import Dispatch
 from cloud.metrics import Read, of_broker, of_ingest
+from cloud.registry.assigner import Assigner
+from cloud.registry.renewer import Renewer
+from cloud.rollout.ticker import Ticker
 from cloud.serving import OnReady, few_collections, make_ingest, serve
 from cloud.settings import CloudSettings, HttpSection
 from cloud.sockets import listen, port_of
@@ -119,9 +122,17 @@ def run(settings: CloudSettings, on_ready: OnReady, stop: threading.Event) -> No
         web.start()
         stack.callback(web.stop)
         told_ports = {"http_port": port_of(http), "broker_port": broker_port}
+        if settings.registry.folder:
+            renewer = Renewer(settings.registry.folder)
+            renewer.start()
+            stack.callback(renewer.stop)
+        registry = Assigner(settings.registry.folder) if settings.registry.folder else None
+        ticker = Ticker(engine, registry)
+        ticker.start()
+        stack.callback(ticker.stop)
         devices = None
         if listening is not None:
-            devices = DeviceSide(engine, settings, listening)
+            devices = DeviceSide(engine, settings, listening, registry=registry)
             devices.start()
             stack.callback(devices.stop)
             told_ports["devices_port"] = port_of(listening)

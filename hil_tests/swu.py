@@ -65,7 +65,7 @@ def build(folder: Path, image: bytes, path: Path, version: str, signer: tuple[Pa
         "-out",
         signature,
     ]
-    subprocess.run([*command, "-signer", signer[0], "-inkey", signer[1]], check=True, capture_output=True)
+    subprocess.run([*command, "-signer", str(signer[0]), "-inkey", str(signer[1])], check=True, capture_output=True)
     files = {"sw-description": text, "sw-description.sig": signature.read_bytes(), "image.bin": image}
     archive = b"".join(_entry(name, data, i) for i, (name, data) in enumerate(files.items(), 1)) + _entry(
         "TRAILER!!!", b"", 0

@@ -9,25 +9,36 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvicorn
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import FastAPI, Request, Response
-from sqlalchemy import Connection
 
 from cloud.ddi import store
-from cloud.ddi.routes import Ddi, make_router
+from cloud.ddi.routes import router
+from cloud.ddi.service import make_ddi
+from cloud.rollout import fleet
+from cloud.rollout import store as rollouts
+from cloud.rollout.offer import Artifact
+from cloud.rollout.plan import read_plan
+from cloud.rollout.registry import InMemory, MemoryRegistry
+from cloud.rollout.shown import show
+from cloud.rollout.ticker import Ticker
+from cloud.settings import DdiSection
 from cloud.sockets import listen, port_of
 from cloud.store.opening import open_store
-from edge_runtime.wire.assignment import Item
-from edge_runtime.wire.update_status import SlotStatus, UpdateState
+from edge_runtime.wire.update_status import UpdateStatus
 from hil_tests import swu
 from hil_tests.bench import wait_for
 from tools.chaos.proxy import ProxyControl
 
+TARGET = "os/press/1.0.0.swu"
 SIZE_BYTES = 6 << 20
 SLOW_BYTES_PER_S = 1 << 20
 
@@ -41,22 +52,36 @@ pytestmark = [
 
 
 class Cloud:
-    """The DDI routes on a socket. `ranges`: of each request for the file, where it began."""
+    """The DDI routes on a socket, over a running rollout of the image. `ranges`: of each request for the file, what it asked."""
 
     def __init__(self, folder: Path, image: bytes) -> None:
-        self.file, self.told, self.ranges = folder / "press.swu", list[SlotStatus](), list[str]()
-        self.file.write_bytes(image)
-        self.item: Item | None = Item("os/press/1.0.0.swu", hashlib.sha256(image).hexdigest(), "r-1")
+        self.ranges = list[str]()
+        self.sha256 = hashlib.sha256(image).hexdigest()
+        file = folder / "repo/targets/os/press" / f"{self.sha256}.1.0.0.swu"
+        file.parent.mkdir(parents=True)
+        file.write_bytes(image)
         self.engine = open_store(f"sqlite:///{folder / 'cloud.db'}")
-        ddi = Ddi(self.engine, lambda _, device: self.item, self._hear, lambda item: self.file, poll_s=1)
+        self._registry = MemoryRegistry(Ed25519PrivateKey.generate().sign, {TARGET: InMemory(self.sha256)})
+        ddi = make_ddi(self.engine, DdiSection(serve=True, poll_s=1), self._registry, folder, time.time_ns)
         with ddi.writing() as connection:
             self.token = store.make_token(connection, "press-1", 1)
+        ddi.ask(UpdateStatus("press-1", "", "", time.time_ns()))  # the fleet knows it from its first question on
+        plan = read_plan({"groups": [{"name": "all"}], "enough": "installed", "tries": 1})
+        rollouts.create(
+            self.engine, rollouts.Asked("r-1", "os", Artifact(TARGET, self.sha256), plan), "anna", time.time_ns()
+        )
+        rollouts.start(self.engine, "r-1", "anna", time.time_ns())
         self.app = FastAPI()
-        self.app.include_router(make_router(ddi))
+        self.app.state.ddi = ddi
+        self.app.include_router(router)
         self.app.middleware("http")(self._look)
 
-    def _hear(self, connection: Connection, device: str, status: SlotStatus, now_ns: int) -> None:
-        self.told.append(status)
+    def rollout(self) -> dict[str, Any]:
+        return show(self.engine, "r-1", time.time_ns())
+
+    def slot(self) -> dict[str, Any]:
+        slots: dict[str, Any] = (fleet.device(self.engine, "press-1") or {})["slots"]
+        return dict(slots.get("os", {}))
 
     async def _look(self, request: Request, go: Callable[[Request], Awaitable[Response]]) -> Response:
         if request.method == "GET" and request.url.path.endswith(".swu"):
@@ -68,10 +93,13 @@ class Cloud:
         with listen("127.0.0.1", 0, "") as sock:
             server = uvicorn.Server(uvicorn.Config(self.app, log_config=None, timeout_graceful_shutdown=1))
             thread = threading.Thread(target=server.run, args=([sock],), daemon=True)
+            ticker = Ticker(self.engine, self._registry)
             thread.start()
+            ticker.start()
             try:
                 yield port_of(sock)
             finally:
+                ticker.stop()
                 server.should_exit = True
                 thread.join(10)
                 self.engine.dispose()
@@ -97,7 +125,7 @@ def client(folder: Path, port: int, token: str, certificate: Path, *more: str) -
     suricatta = f"-t DEFAULT -u http://127.0.0.1:{port} -i press-1 -k {token} -p 1 -r 20 -w 1 {' '.join(more)}"
     log = folder / f"swupdate{len(more)}.log"
     (folder / "tmp").mkdir(exist_ok=True)
-    command = ["swupdate", "-k", certificate, "-H", "board:1.0", "-l", "4", "-M", "-m", "-u", suricatta]
+    command = ["swupdate", "-k", str(certificate), "-H", "board:1.0", "-l", "4", "-M", "-m", "-u", suricatta]
     with log.open("wb") as output:
         environment = {**os.environ, "TMPDIR": str(folder / "tmp")}
         process = subprocess.Popen(
@@ -127,12 +155,13 @@ def test_a_signed_image_is_cut_resumed_installed_and_told(tmp_path: Path) -> Non
         resumed = [r for r in cloud.ranges if r]
         assert resumed, cloud.ranges
         assert int(resumed[0].removeprefix("bytes=").split("-")[0]) > 0
-        assert cloud.told[-1].state is UpdateState.DOWNLOADING  # installed and not yet booted: nothing is claimed
+        assert cloud.rollout()["confirmed"] == 0, "written and not yet booted: nothing is claimed"
 
         with client(tmp_path, through, cloud.token, signer[0], "-c", "2"):  # after its restart, as its boot script says
-            wait_for("its success", lambda: cloud.told[-1].state is UpdateState.STAGED)
-    last = cloud.told[-1]
-    assert (last.installed, last.running, last.confirmed) == (cloud.item.sha256 if cloud.item else "", "", "")
+            wait_for("its success", lambda: cloud.rollout()["state"] == "finished")
+    assert cloud.rollout()["failed"] == 0
+    slot = cloud.slot()
+    assert (slot["installed"], slot["running"], slot["confirmed"]) == (cloud.sha256, "", "")
 
 
 def test_an_image_of_another_signer_is_refused_by_the_device_and_told(tmp_path: Path) -> None:
@@ -142,6 +171,6 @@ def test_an_image_of_another_signer_is_refused_by_the_device_and_told(tmp_path: 
     place = tmp_path / "rootfs.bin"
     cloud = Cloud(tmp_path, swu.build(tmp_path, b"bad" * 1000, place, "1.0.0", stranger))
     with cloud.serve() as port, client(tmp_path, port, cloud.token, signer[0]):
-        wait_for("the failure", lambda: cloud.told and cloud.told[-1].state is UpdateState.REFUSED, 60)
+        wait_for("the failure", lambda: cloud.rollout()["failed"] == 1, 60)
     assert not place.exists()
-    assert cloud.told[-1].reason
+    assert cloud.slot()["state"] == "refused"

@@ -101,7 +101,8 @@ def heard(execution: str, finished: str, of_cancel: bool) -> Input | None:
 
 @dataclass(frozen=True)
 class Action:
-    """`sha256`, `sha1` and `md5` are those of the file; `done` of `of`: the device's own count of its progress."""
+    """`sha256`, `sha1` and `md5` are those of the file; `counter`: of the
+    newest assignment that asked for it; `done` of `of`: the device's own count of its progress."""
 
     id: int
     device: str
@@ -111,6 +112,7 @@ class Action:
     md5: str
     size_bytes: int
     rollout: str
+    counter: int
     state: State
     details: str = ""
     done: int = 0

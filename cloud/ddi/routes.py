@@ -16,31 +16,33 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
 from cloud.ddi import documents, store
 from cloud.ddi.actions import ACTIVE, TOLD, Action, State, heard
 from cloud.store.database import WRITES
 from edge_runtime.wire.assignment import Item
 from edge_runtime.wire.topics import SEGMENT
-from edge_runtime.wire.update_status import SlotStatus
+from edge_runtime.wire.update_status import TEXT_LIMIT, SlotStatus, UpdateStatus
 
 BODY_LIMIT_BYTES = 64 * 1024
 HAL = "application/hal+json"
 SLOT_SET = "os"
 DETAILS = 50
+#: the attribute that tells the class of hardware
+HARDWARE = "hardware"
 
 
 @dataclass(frozen=True)
 class Ddi:
-    """What stands behind the routes. `wanted`: what a device is to run in its slot set `os`. `told`: what became of it.
-    `certified`: the id of the client certificate of a request, "" where there is none or it holds no longer."""
+    """What stands behind the routes: `app.state.ddi`, None where they are not served. `ask` tells the rollouts of a device how
+    it is and gives the counter of its assignment and what it is to run in its slot set `os`. `certified`: the id of the client
+    certificate of a request, "" where there is none or it holds no longer."""
 
     engine: Engine
-    wanted: Callable[[Connection, str], Item | None]
-    told: Callable[[Connection, str, SlotStatus, int], None]
+    ask: Callable[[UpdateStatus], tuple[int, Item | None]]
     file_of: store.FileOf
-    certified: Callable[[Request], str] = lambda request: ""
+    certified: Callable[[Request, str], bool] = lambda request, device: False
     tenant: str = "DEFAULT"
     poll_s: int = 300
     gateway_token: str = ""
@@ -68,105 +70,10 @@ async def _body(request: Request) -> dict[str, Any]:
 Body = Annotated[dict[str, Any], Depends(_body)]
 
 
-def make_router(ddi: Ddi) -> APIRouter:
-    def admit(request: Request, tenant: str, device: str) -> None:
-        _admit(ddi, request, tenant, device)
-
-    router = APIRouter(prefix="/{tenant}/controller/v1/{device}", tags=["ddi"], dependencies=[Depends(admit)])
-
-    @router.get("")
-    def base(request: Request, tenant: str, device: str) -> Response:
-        """What is to be done, and when to ask again."""
-        with ddi.writing() as connection:
-            action = store.reconcile(connection, device, ddi.wanted(connection, device), ddi.file_of, ddi.now_ns())
-            asks = not store.attributes(connection, device)
-            if action is not None:
-                _tell(ddi, connection, action)
-        return JSONResponse(documents.base(_root(request, tenant, device), ddi.poll_s, action, asks), media_type=HAL)
-
-    @router.put("/configData")
-    def attributes(device: str, body: Body) -> Response:
-        """What the device tells of itself: names and values."""
-        data, mode = body.get("data"), body.get("mode", "merge")
-        if (
-            not isinstance(data, dict)
-            or not all(isinstance(v, str) for v in data.values())
-            or not isinstance(mode, str)
-        ):
-            raise HTTPException(400, "expected {mode, data}, with data an object of texts")
-        try:
-            with ddi.writing() as connection:
-                store.keep_attributes(connection, device, data, mode, ddi.now_ns())
-        except ValueError as error:
-            raise HTTPException(400, str(error)) from error
-        return Response()
-
-    @router.get("/deploymentBase/{number}")
-    def deployment(request: Request, tenant: str, device: str, number: int) -> Response:
-        """The artifact to install."""
-        action = _action(ddi, device, number)
-        if action.state not in ACTIVE:
-            raise HTTPException(410, f"action {number} has ended: {action.state.value}")
-        return JSONResponse(documents.deployment(_root(request, tenant, device), action), media_type=HAL)
-
-    @router.get("/installedBase/{number}")
-    def installed(request: Request, tenant: str, device: str, number: int) -> Response:
-        """The artifact that the device has installed with this action."""
-        action = _action(ddi, device, number)
-        if action.state is not State.INSTALLED:
-            raise HTTPException(404, f"action {number} is {action.state.value}, not installed")
-        return JSONResponse(documents.deployment(_root(request, tenant, device), action), media_type=HAL)
-
-    @router.post("/deploymentBase/{number}/feedback")
-    def feedback(device: str, number: int, body: Body) -> Response:
-        """How it goes. `closed` with `success`: installed."""
-        _report(ddi, device, number, body, of_cancel=False)
-        return Response()
-
-    @router.get("/cancelAction/{number}")
-    def cancel(device: str, number: int) -> Response:
-        """The action to stop."""
-        action = _action(ddi, device, number)
-        if action.state is not State.CANCELING:
-            raise HTTPException(404, f"action {number} is {action.state.value}; it is not being canceled")
-        return JSONResponse(documents.cancel(action), media_type=HAL)
-
-    @router.post("/cancelAction/{number}/feedback")
-    def cancel_feedback(device: str, number: int, body: Body) -> Response:
-        """Whether it was stopped."""
-        _report(ddi, device, number, body, of_cancel=True)
-        return Response()
-
-    @router.get("/softwaremodules/{module}/artifacts")
-    def artifacts(request: Request, tenant: str, device: str, module: int) -> Response:
-        """The files of a module; a module here is the artifact of one action."""
-        action = _action(ddi, device, module)
-        return JSONResponse(documents.artifacts(_root(request, tenant, device), action), media_type=HAL)
-
-    @router.api_route("/softwaremodules/{module}/artifacts/{filename}", methods=["GET", "HEAD"])
-    def artifact(device: str, module: int, filename: str) -> Response:
-        """The file, whole or in part (Range), or its MD5 in the format of `md5sum`."""
-        action = _action(ddi, device, module)
-        if filename == f"{action.filename}.MD5SUM":
-            return PlainTextResponse(f"{action.md5}  {action.filename}\n")
-        path = ddi.file_of(Item(action.target, action.sha256)) if filename == action.filename else None
-        if path is None or action.state not in ACTIVE | {State.INSTALLED}:
-            raise HTTPException(404, f"action {module} has no file {filename[:80]!r} to fetch")
-        return _file(path, action)
-
-    return router
-
-
-def _file(path: Path, action: Action) -> FileResponse:
-    return FileResponse(path, media_type="application/octet-stream", headers={"etag": f'"{action.sha256}"'})
-
-
-def _root(request: Request, tenant: str, device: str) -> str:
-    return f"{str(request.base_url).rstrip('/')}/{tenant}/controller/v1/{device}"
-
-
-def _admit(ddi: Ddi, request: Request, tenant: str, device: str) -> None:
-    if tenant != ddi.tenant or not SEGMENT.fullmatch(device):
+def admit(request: Request, tenant: str, device: str) -> Ddi:
+    """Of this cloud's tenant, and who it says that it is."""
+    ddi: Ddi | None = request.app.state.ddi
+    if ddi is None or tenant != ddi.tenant or not SEGMENT.fullmatch(device):
         raise HTTPException(404, "no such tenant or controller")
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     token = token.strip()
@@ -176,9 +83,106 @@ def _admit(ddi: Ddi, request: Request, tenant: str, device: str) -> None:
     elif scheme.lower() == "gatewaytoken":
         fits = bool(ddi.gateway_token) and secrets.compare_digest(token.encode(), ddi.gateway_token.encode())
     else:
-        fits = ddi.certified(request) == device
+        fits = ddi.certified(request, device)
     if not fits:
         raise HTTPException(401, "expected this device's TargetToken, a GatewayToken, or its client certificate")
+    return ddi
+
+
+Admitted = Annotated[Ddi, Depends(admit)]
+router = APIRouter(prefix="/{tenant}/controller/v1/{device}", tags=["ddi"], dependencies=[Depends(admit)])
+
+
+@router.get("")
+def base(ddi: Admitted, request: Request, tenant: str, device: str) -> Response:
+    """What is to be done, and when to ask again."""
+    counter, item = ddi.ask(_status(ddi, device))
+    with ddi.writing() as connection:
+        action = store.reconcile(connection, device, item, counter, ddi.file_of, ddi.now_ns())
+        asks = not store.attributes(connection, device)
+    return JSONResponse(documents.base(_root(request, tenant, device), ddi.poll_s, action, asks), media_type=HAL)
+
+
+@router.put("/configData")
+def attributes(ddi: Admitted, device: str, body: Body) -> Response:
+    """What the device tells of itself: names and values."""
+    data, mode = body.get("data"), body.get("mode", "merge")
+    if not isinstance(data, dict) or not all(isinstance(v, str) for v in data.values()) or not isinstance(mode, str):
+        raise HTTPException(400, "expected {mode, data}, with data an object of texts")
+    try:
+        with ddi.writing() as connection:
+            store.keep_attributes(connection, device, data, mode, ddi.now_ns())
+    except ValueError as error:
+        raise HTTPException(400, str(error)) from error
+    return Response()
+
+
+@router.get("/deploymentBase/{number}")
+def deployment(ddi: Admitted, request: Request, tenant: str, device: str, number: int) -> Response:
+    """The artifact to install."""
+    action = _action(ddi, device, number)
+    if action.state not in ACTIVE:
+        raise HTTPException(410, f"action {number} has ended: {action.state.value}")
+    return JSONResponse(documents.deployment(_root(request, tenant, device), action), media_type=HAL)
+
+
+@router.get("/installedBase/{number}")
+def installed(ddi: Admitted, request: Request, tenant: str, device: str, number: int) -> Response:
+    """The artifact that the device has installed with this action."""
+    action = _action(ddi, device, number)
+    if action.state is not State.INSTALLED:
+        raise HTTPException(404, f"action {number} is {action.state.value}, not installed")
+    return JSONResponse(documents.deployment(_root(request, tenant, device), action), media_type=HAL)
+
+
+@router.post("/deploymentBase/{number}/feedback")
+def feedback(ddi: Admitted, device: str, number: int, body: Body) -> Response:
+    """How it goes. `closed` with `success`: installed."""
+    _report(ddi, device, number, body, of_cancel=False)
+    return Response()
+
+
+@router.get("/cancelAction/{number}")
+def cancel(ddi: Admitted, device: str, number: int) -> Response:
+    """The action to stop."""
+    action = _action(ddi, device, number)
+    if action.state is not State.CANCELING:
+        raise HTTPException(404, f"action {number} is {action.state.value}; it is not being canceled")
+    return JSONResponse(documents.cancel(action), media_type=HAL)
+
+
+@router.post("/cancelAction/{number}/feedback")
+def cancel_feedback(ddi: Admitted, device: str, number: int, body: Body) -> Response:
+    """Whether it was stopped."""
+    _report(ddi, device, number, body, of_cancel=True)
+    return Response()
+
+
+@router.get("/softwaremodules/{module}/artifacts")
+def artifacts(ddi: Admitted, request: Request, tenant: str, device: str, module: int) -> Response:
+    """The files of a module; a module here is the artifact of one action."""
+    action = _action(ddi, device, module)
+    return JSONResponse(documents.artifacts(_root(request, tenant, device), action), media_type=HAL)
+
+
+@router.api_route("/softwaremodules/{module}/artifacts/{filename}", methods=["GET", "HEAD"])
+def artifact(ddi: Admitted, device: str, module: int, filename: str) -> Response:
+    """The file, whole or in part (Range), or its MD5 in the format of `md5sum`."""
+    action = _action(ddi, device, module)
+    if filename == f"{action.filename}.MD5SUM":
+        return PlainTextResponse(f"{action.md5}  {action.filename}\n")
+    path = ddi.file_of(Item(action.target, action.sha256)) if filename == action.filename else None
+    if path is None or action.state not in ACTIVE | {State.INSTALLED}:
+        raise HTTPException(404, f"action {module} has no file {filename[:80]!r} to fetch")
+    return _file(path, action)
+
+
+def _file(path: Path, action: Action) -> FileResponse:
+    return FileResponse(path, media_type="application/octet-stream", headers={"etag": f'"{action.sha256}"'})
+
+
+def _root(request: Request, tenant: str, device: str) -> str:
+    return f"{str(request.base_url).rstrip('/')}/{tenant}/controller/v1/{device}"
 
 
 def _action(ddi: Ddi, device: str, number: int) -> Action:
@@ -202,9 +206,23 @@ def _report(ddi: Ddi, device: str, number: int, body: dict[str, Any], of_cancel:
     text = "; ".join(str(line) for line in details[:DETAILS]) if isinstance(details, list) else ""
     _action(ddi, device, number)
     with ddi.writing() as connection:
-        action = store.report(connection, device, number, event, text, _progress(result), ddi.now_ns())
-        if action is not None:
-            _tell(ddi, connection, action)
+        store.report(connection, device, number, event, text, _progress(result), ddi.now_ns())
+    ddi.ask(_status(ddi, device))  # the rollouts hear of it at once
+
+
+def _status(ddi: Ddi, device: str) -> UpdateStatus:
+    """What the rollouts hear of it. `running` and `confirmed` stay empty: nobody has said so."""
+    with ddi.engine.connect() as connection:
+        action, told = store.newest_action(connection, device), store.attributes(connection, device)
+        installed = store.installed(connection, device)
+    slot = SlotStatus(installed=installed)
+    if action is not None:
+        reason = action.details if action.state is State.FAILED else ""
+        slot = SlotStatus(
+            TOLD[action.state], action.target, action.sha256, action.rollout, action.counter, installed,
+            reason=reason[:TEXT_LIMIT], size_bytes=action.size_bytes, since_ns=action.updated_ns,
+        )  # fmt: skip
+    return UpdateStatus(device, "", told.get(HARDWARE, ""), ddi.now_ns(), {}, {SLOT_SET: slot})
 
 
 def _progress(result: dict[str, Any]) -> tuple[int, int]:
@@ -212,14 +230,3 @@ def _progress(result: dict[str, Any]) -> tuple[int, int]:
     numbers = [progress.get(name) for name in ("cnt", "of")] if isinstance(progress, dict) else [0, 0]
     done, of = (n if type(n) is int and 0 <= n < 2**31 else 0 for n in numbers)
     return done, of
-
-
-def _tell(ddi: Ddi, connection: Connection, action: Action) -> None:
-    """What a rollout hears of it. `running` and `confirmed` stay empty: nobody has said so."""
-    installed = action.sha256 if action.state is State.INSTALLED else ""
-    reason = action.details[:500] if action.state is State.FAILED else ""
-    status = SlotStatus(
-        TOLD[action.state], action.target, action.sha256, action.rollout, action.id, installed, reason=reason,
-        size_bytes=action.size_bytes, since_ns=action.updated_ns,
-    )  # fmt: skip
-    ddi.told(connection, action.device, status, ddi.now_ns())

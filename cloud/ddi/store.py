@@ -2,7 +2,7 @@
 
 - A device has one action under way at most. It follows what the rollouts want of the device (`reconcile`): what is wanted no
   more is withdrawn, and only when that has ended is the next offered.
-- An action that ended is not offered again, as long as the same rollout wants the same file.
+- What is installed is not offered again; what failed only by a newer assignment.
 - A token is kept as its SHA-256 alone: it is 256 random bits, so that nothing slower is needed.
 """
 
@@ -12,6 +12,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,19 +87,28 @@ def keep_attributes(connection: Connection, device: str, data: Mapping[str, str]
 # ── actions ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def reconcile(connection: Connection, device: str, item: Item | None, file_of: FileOf, now_ns: int) -> Action | None:
-    """The action that is under way after what is wanted now; None where there is nothing to do. `item` is None where
-    nothing is wanted; a paused rollout's (`go` = stage) offers nothing new and stops nothing."""
+def reconcile(
+    connection: Connection, device: str, item: Item | None, counter: int, file_of: FileOf, now_ns: int
+) -> Action | None:
+    """The action that is under way after what is wanted now; None where there is nothing to do. `item` of assignment `counter`,
+    None where nothing is wanted; a paused rollout's (`go` = stage) offers nothing new and stops nothing."""
     lock(connection, {device}, alone=False)
     last = newest_action(connection, device)
+    same = last is not None and item is not None and (last.target, last.sha256) == (item.target, item.sha256)
     if last and last.state in ACTIVE:
-        if item is not None and item.go != "revert" and _same(last, item):
-            return last if item.go == "activate" or last.state is not State.OPEN else None
-        return _moved(connection, last, Input.WITHDRAW, now_ns)
-    if item is None or item.go != "activate" or (last and _same(last, item) and last.state is not State.CANCELED):
+        if not same or item is None or item.go == "revert":
+            return _moved(connection, last, Input.WITHDRAW, now_ns)
+        last = _asked_again(connection, last, item, counter)
+        return last if item.go == "activate" or last.state is not State.OPEN else None
+    if item is None or item.go != "activate":
+        return None
+    if last and same and last.state is State.INSTALLED:
+        _asked_again(connection, last, item, counter)
+        return None
+    if last and same and last.state is State.FAILED and counter <= last.counter:
         return None
     file = file_of(item)
-    return None if file is None else _new(connection, device, item, file, now_ns)
+    return None if file is None else _new(connection, device, item, counter, file, now_ns)
 
 
 def report(
@@ -131,6 +141,13 @@ def newest_action(connection: Connection, device: str) -> Action | None:
     return _action(connection.execute(query).mappings().one_or_none())
 
 
+def installed(connection: Connection, device: str) -> str:
+    """The hash of what was installed last; "" where nothing was."""
+    c = t.ddi_action.c
+    query = select(c.sha256).where(c.device == device, c.state == State.INSTALLED.value).order_by(c.id.desc()).limit(1)
+    return str(connection.execute(query).scalar() or "")
+
+
 def one_action(connection: Connection, device: str, number: int) -> Action | None:
     c = t.ddi_action.c
     query = select(t.ddi_action).where(c.device == device, c.id == number)
@@ -141,8 +158,13 @@ def _action(row: Any) -> Action | None:
     return None if row is None else Action(**{**row, "state": State(row["state"])})
 
 
-def _same(action: Action, item: Item) -> bool:
-    return (action.target, action.sha256, action.rollout) == (item.target, item.sha256, item.rollout)
+def _asked_again(connection: Connection, action: Action, item: Item, counter: int) -> Action:
+    """Another assignment, maybe of another rollout, asks for the same file."""
+    if counter <= action.counter:
+        return action
+    values = {"counter": counter, "rollout": item.rollout}
+    connection.execute(update(t.ddi_action).where(t.ddi_action.c.id == action.id).values(**values))
+    return replace(action, counter=counter, rollout=item.rollout)
 
 
 def _moved(connection: Connection, action: Action, event: Input, now_ns: int) -> Action:
@@ -152,7 +174,7 @@ def _moved(connection: Connection, action: Action, event: Input, now_ns: int) ->
     return one_action(connection, action.device, action.id) or action
 
 
-def _new(connection: Connection, device: str, item: Item, file: Path, now_ns: int) -> Action | None:
+def _new(connection: Connection, device: str, item: Item, counter: int, file: Path, now_ns: int) -> Action | None:
     """None where the file is not what the offline signature names."""
     sums = [hashlib.sha256(), hashlib.sha1(usedforsecurity=False), hashlib.md5(usedforsecurity=False)]
     size_bytes = 0
@@ -166,7 +188,8 @@ def _new(connection: Connection, device: str, item: Item, file: Path, now_ns: in
         return None
     values: dict[str, Any] = {
         "device": device, "target": item.target, "sha256": sha256, "sha1": sha1, "md5": md5, "size_bytes": size_bytes,
-        "rollout": item.rollout, "state": State.OPEN.value, "details": "", "done": 0, "of": 0, "created_ns": now_ns,
+        "rollout": item.rollout, "counter": counter,
+        "state": State.OPEN.value, "details": "", "done": 0, "of": 0, "created_ns": now_ns,
         "updated_ns": now_ns,
     }  # fmt: skip
     number = connection.execute(insert(t.ddi_action).values(**values).returning(t.ddi_action.c.id)).scalar_one()

@@ -17,6 +17,7 @@ from cloud.devices.served import Served
 from cloud.devices.server import DeviceServer, server_context
 from cloud.enrol.challenges import Challenges
 from cloud.enrol.desk import Clock, Desk
+from cloud.rollout.registry import Registry
 from cloud.settings import CloudSettings
 from edge_runtime import log
 from edge_runtime.errors import GudgeonError
@@ -39,14 +40,19 @@ def make_desk(engine: Engine, settings: CloudSettings, authority: Authority, now
 
 class DeviceSide:
     def __init__(
-        self, engine: Engine, settings: CloudSettings, sock: socket.socket, now_ns: Clock = time.time_ns
+        self,
+        engine: Engine,
+        settings: CloudSettings,
+        sock: socket.socket,
+        now_ns: Clock = time.time_ns,
+        registry: Registry | None = None,
     ) -> None:
         self.authority = make_authority(settings)
         self.desk = make_desk(engine, settings, self.authority, now_ns)
         self._served = Served(settings.ca_folder, settings.devices.names, self.authority, time.time_ns)
         self._context = server_context(self.authority.roots())
         self._served.load(self._context)
-        self._server = DeviceServer(make_devices_app(self.desk, settings), sock, self._context)
+        self._server = DeviceServer(make_devices_app(self.desk, settings, registry=registry), sock, self._context)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._refresh, name="devices-certificate", daemon=True)
 

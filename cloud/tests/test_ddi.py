@@ -10,15 +10,14 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from httpx import Response
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
 from cloud.ddi import documents, store
 from cloud.ddi.actions import ACTIVE, TABLE, Input, State, heard
-from cloud.ddi.routes import BODY_LIMIT_BYTES, Ddi, make_router
+from cloud.ddi.routes import BODY_LIMIT_BYTES, Ddi, router
 from edge_runtime.machine import step
 from edge_runtime.wire.assignment import Item
-from edge_runtime.wire.update_status import SlotStatus, UpdateState
+from edge_runtime.wire.update_status import SlotStatus, UpdateState, UpdateStatus
 
 IMAGE = bytes(range(256)) * 100
 SHA256 = hashlib.sha256(IMAGE).hexdigest()
@@ -33,33 +32,34 @@ class Rig:
     engine: Engine
     folder: Path
     item: Item | None = ITEM
+    counter: int = 7
     now_ns: int = 1000
     told: list[SlotStatus] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         (self.folder / "image").write_bytes(IMAGE)
-        ddi = Ddi(
-            self.engine, lambda _, device: self.item if device == "press-1" else None, self._hear,
-            lambda item: self.folder / "image" if item.target == ITEM.target else None,
-            lambda request: request.headers.get("x-test-certificate", ""), poll_s=90, gateway_token="g" * 43,
+        self.ddi = Ddi(
+            self.engine, self._ask, lambda item: self.folder / "image" if item.target == ITEM.target else None,
+            lambda request, device: request.headers.get("x-test-certificate") == device, poll_s=90, gateway_token="g" * 43,
             now_ns=lambda: self.now_ns,
         )  # fmt: skip
         app = FastAPI()
-        app.include_router(make_router(ddi))
-        with ddi.writing() as connection:
+        app.state.ddi = self.ddi
+        app.include_router(router)
+        with self.ddi.writing() as connection:
             token = store.make_token(connection, "press-1", 1)
         self.client = TestClient(app, base_url="https://cloud.test", headers={"authorization": f"TargetToken {token}"})
 
-    def _hear(self, connection: Connection, device: str, status: SlotStatus, now_ns: int) -> None:
-        assert device == "press-1"
-        self.told.append(status)
+    def _ask(self, status: UpdateStatus) -> tuple[int, Item | None]:
+        self.told.append(status.slots["os"])
+        return self.counter, self.item if status.device == "press-1" else None
 
     def links(self) -> dict[str, str]:
         answer = self.client.get(HOME)
         assert answer.status_code == 200, answer.text
         return {name: link["href"] for name, link in answer.json()["_links"].items() if name != "configData"}
 
-    def say(self, href: str, execution: str, finished: str = "none", *details: str) -> Response:
+    def say(self, href: str, execution: str, finished: str = "none", *details: str) -> Any:
         status = {"execution": execution, "result": {"finished": finished}, "details": list(details)}
         return self.client.post(f"{href}/feedback", json={"id": "1", "time": "20261125T120000", "status": status})
 
@@ -88,6 +88,7 @@ def test_from_the_offer_to_installed_and_never_confirmed(rig: Rig) -> None:
     assert [s.state for s in rig.told] == [UpdateState.IDLE, UpdateState.DOWNLOADING, UpdateState.STAGED]
     last = rig.told[-1]
     assert (last.installed, last.running, last.confirmed, last.rollout) == (SHA256, "", "", "r-1")
+    assert last.counter == 7
     assert rig.links() == {}
     assert rig.client.get(href).status_code == 410
     assert rig.client.get(href.replace("deploymentBase", "installedBase")).json()["id"] == document["id"]
@@ -110,15 +111,29 @@ def test_what_failed_is_not_offered_again_until_something_else_is_wanted(rig: Ri
     assert rig.told[-1].reason == "no space; gave up"
     assert rig.links() == {}
     rig.item = replace(ITEM, rollout="r-2")
+    assert rig.links() == {}
+    rig.counter = 8
     assert "deploymentBase" in rig.links()
+
+
+def test_another_assignment_of_the_same_file_changes_nothing_but_is_heard(rig: Rig) -> None:
+    href = rig.links()["deploymentBase"]
+    rig.item, rig.counter = replace(ITEM, rollout="r-2"), 9
+    assert rig.links() == {"deploymentBase": href}
+    rig.say(href, "closed", "success")
+    rig.item, rig.counter = replace(ITEM, rollout="r-3"), 10
+    assert rig.links() == {}
+    rig.links()
+    assert (rig.told[-1].rollout, rig.told[-1].counter, rig.told[-1].state) == ("r-3", 10, UpdateState.STAGED)
 
 
 def test_what_is_wanted_no_more_is_canceled_before_the_next_is_offered(rig: Rig) -> None:
     first = rig.links()["deploymentBase"]
-    rig.item = replace(ITEM, rollout="r-2")
+    rig.item = replace(ITEM, target="os/press/2.0.2.swu")
     cancel = rig.links()["cancelAction"]
     assert rig.client.get(cancel).json() == {"id": cancel[-1], "cancelAction": {"stopId": first[-1]}}
     rig.say(cancel, "closed", "success")
+    rig.item = ITEM
     assert rig.links()["deploymentBase"] != first
 
 

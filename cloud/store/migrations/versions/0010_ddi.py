@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision, down_revision = "0010", "0007"
+revision, down_revision = "0010", "0009"
 
 
 def upgrade() -> None:
@@ -20,7 +20,9 @@ def upgrade() -> None:
         sa.Column("id", sa.Integer, primary_key=True),
         *(sa.Column(name, sa.Text, nullable=False) for name in ("device", "target", "sha256", "sha1", "md5")),
         sa.Column("size_bytes", sa.BigInteger, nullable=False),
-        *(sa.Column(name, sa.Text, nullable=False) for name in ("rollout", "state", "details")),
+        sa.Column("rollout", sa.Text, nullable=False),
+        sa.Column("counter", sa.BigInteger, nullable=False),
+        *(sa.Column(name, sa.Text, nullable=False) for name in ("state", "details")),
         *(sa.Column(name, sa.Integer, nullable=False) for name in ("done", "of")),
         *(sa.Column(name, sa.BigInteger, nullable=False) for name in ("created_ns", "updated_ns")),
     )
