@@ -21,29 +21,9 @@ DESCRIPTION = """software = {{
 def release_key(folder: Path) -> tuple[Path, Path]:
     """Certificate and key of a signer."""
     certificate, key = folder / "release.pem", folder / "release.key"
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:3072",
-        "-nodes",
-        "-keyout",
-        key,
-        "-out",
-        certificate,
-        "-days",
-        "2",
-    ]
-    command += [
-        "-subj",
-        "/CN=release",
-        "-addext",
-        "keyUsage=digitalSignature",
-        "-addext",
-        "extendedKeyUsage=emailProtection",
-    ]
-    subprocess.run(command, check=True, capture_output=True)
+    text = f"openssl req -x509 -newkey rsa:3072 -nodes -keyout {key} -out {certificate} -days 2 -subj /CN=release"
+    text += " -addext keyUsage=digitalSignature -addext extendedKeyUsage=emailProtection"
+    subprocess.run(text.split(), check=True, capture_output=True)
     return certificate, key
 
 
@@ -52,24 +32,12 @@ def build(folder: Path, image: bytes, path: Path, version: str, signer: tuple[Pa
     text = DESCRIPTION.format(version=version, path=path, sha256=hashlib.sha256(image).hexdigest()).encode()
     description, signature = folder / "sw-description", folder / "sw-description.sig"
     description.write_bytes(text)
-    command = [
-        "openssl",
-        "cms",
-        "-sign",
-        "-binary",
-        "-nosmimecap",
-        "-outform",
-        "DER",
-        "-in",
-        description,
-        "-out",
-        signature,
-    ]
-    subprocess.run([*command, "-signer", str(signer[0]), "-inkey", str(signer[1])], check=True, capture_output=True)
+    command = f"openssl cms -sign -binary -nosmimecap -outform DER -in {description} -out {signature}"
+    command += f" -signer {signer[0]} -inkey {signer[1]}"
+    subprocess.run(command.split(), check=True, capture_output=True)
     files = {"sw-description": text, "sw-description.sig": signature.read_bytes(), "image.bin": image}
-    archive = b"".join(_entry(name, data, i) for i, (name, data) in enumerate(files.items(), 1)) + _entry(
-        "TRAILER!!!", b"", 0
-    )
+    archive = b"".join(_entry(name, data, i) for i, (name, data) in enumerate(files.items(), 1))
+    archive += _entry("TRAILER!!!", b"", 0)
     return archive + bytes(-len(archive) % BLOCK_BYTES)
 
 
