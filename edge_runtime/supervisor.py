@@ -193,7 +193,9 @@ def main(argv: list[str]) -> int:
         (state_dir / "run").mkdir(parents=True, exist_ok=True)
     replace_file(state_dir / STATE_FILE, b"{}")  # says at once, and once, that the disk is full
     log.setup("supervisor", state_dir / "log")
-    supervisor = Supervisor(state_dir, spawn_task(args.config), wanted(device.has_line, bool(device.assets)))
+    supervisor = Supervisor(
+        state_dir, spawn_task(args.config), wanted(device.has_line, bool(device.assets), bool(device.update.url))
+    )
 
     def stop(number: int, frame: FrameType | None) -> None:
         supervisor.stopping = True

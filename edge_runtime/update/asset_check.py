@@ -1,5 +1,5 @@
-"""``python -m edge_runtime.update.asset_check BUNDLE ENGINE CACHE``: do the golden vectors of a bundle come out right on this board,
-and how long do they take? One line of JSON: {ok, reason, measured}. In a process of its own: a candidate may crash or hang."""
+"""``python -m edge_runtime.update.asset_check BUNDLE ENGINE CACHE``: do the golden vectors of a bundle come out right here, and
+how long do they take? One line of JSON: {ok, reason, measured}. In a process of its own: a candidate may crash or hang."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from edge_runtime.errors import GudgeonError
 from edge_runtime.infer import kinds, select
+from edge_runtime.wire.manifest import Variant
 
 NICE = 10
 ROUNDS = 20
@@ -23,7 +24,7 @@ def check(bundle_dir: Path, engine: str, cache: Path) -> dict[str, object]:
         bundle = kinds.load(bundle_dir)
         choice = select.choose(bundle, cache, engine)
         inputs = bundle.golden_inputs()
-        if problem := select.check_golden(bundle, bundle_variant(bundle, choice.engine.variant), choice.engine, inputs):
+        if problem := select.check_golden(bundle, variant_of(bundle, choice.engine.variant), choice.engine, inputs):
             return {"ok": False, "reason": problem, "measured": {}}
         took_ms = []
         for x in inputs * ROUNDS:
@@ -37,8 +38,8 @@ def check(bundle_dir: Path, engine: str, cache: Path) -> dict[str, object]:
     return {"ok": True, "reason": "", "measured": {"golden": len(inputs), "p50_ms": float(p50), "p99_ms": float(p99)}}
 
 
-def bundle_variant(bundle: select.Selectable, name: str) -> select.Variant:
-    """The variant that runs; the reference engine runs the first one with its own name."""
+def variant_of(bundle: select.Selectable, name: str) -> Variant:
+    """The one that runs; the reference engine runs the first one under a name of its own."""
     return next((v for v in bundle.variants if v.name == name), bundle.variants[0])
 
 

@@ -8,6 +8,7 @@ and times them. On trial `monitor` runs it (`decide.monitor` looks at the slots 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -44,7 +45,7 @@ class AssetGate:
                 errors="replace",
                 timeout=CHECK_S,
                 check=False,
-                env={**_environment(), **ENVIRONMENT},
+                env={**os.environ, **ENVIRONMENT},
                 preexec_fn=end_with_parent,
             )
         except subprocess.TimeoutExpired:
@@ -72,7 +73,9 @@ class AssetGate:
         if digest != candidate.digest:
             self._taken_s = None
             if self._now_s() - since_s > TAKEN_S:
-                raise EndpointError(f"monitor has not taken {candidate.digest[:12]} within {TAKEN_S:.0f} s; does it run?")
+                raise EndpointError(
+                    f"monitor has not taken {candidate.digest[:12]} within {TAKEN_S:.0f} s; does it run?"
+                )
             return None
         self._taken_s = self._now_s() if self._taken_s is None else self._taken_s
         lasted_s = self._now_s() - self._taken_s
@@ -93,9 +96,3 @@ class AssetGate:
             return str(value["digest"]), str(value["refused"])
         except (OSError, ValueError, KeyError, TypeError):
             return "", ""
-
-
-def _environment() -> dict[str, str]:
-    import os
-
-    return dict(os.environ)

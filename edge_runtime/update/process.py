@@ -14,16 +14,23 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 from edge_runtime import log
 from edge_runtime.boot import boot_id
 from edge_runtime.child import child_main, stop_event
+from edge_runtime.clock import SystemClock
 from edge_runtime.config import DeviceConfig
 from edge_runtime.durable import disk_errors
 from edge_runtime.errors import GudgeonError
+from edge_runtime.identity.cloud import Cloud
+from edge_runtime.identity.credentials import CredentialStore
+from edge_runtime.identity.judging import judge
+from edge_runtime.identity.renewer import Renewer, Tell
+from edge_runtime.link import time_floor
+from edge_runtime.link.time_floor import TimeFloor
 from edge_runtime.outbox.opening import open_outbox
 from edge_runtime.outbox.recorder import Recorder
 from edge_runtime.update import lock
@@ -35,7 +42,7 @@ from edge_runtime.update.transport import tls_context
 from edge_runtime.update.tuf.repository import TrustedRepository, own_hardware
 from edge_runtime.update.tuf.source import HttpSource
 from edge_runtime.update.updater import Device, Item, Seams, Updater
-from edge_runtime.update.wake import SOCKET_PATH, Wake
+from edge_runtime.update.wake import SOCKET_PATH, Wake, poke
 
 NICE = 10
 RETRY_S = 30.0
@@ -69,22 +76,28 @@ def make_updater(
     return Updater(state_dir, own_device(device), seams, section.poll_s, section.store_bytes)
 
 
+def make_renewer(device: DeviceConfig, tell: Tell) -> Renewer:
+    state_dir = device.device.state_dir
+    floor = TimeFloor(state_dir / time_floor.FILE, SystemClock())
+    cloud = Cloud(device.identity.url or device.update.url, judge(floor))
+    return Renewer(CredentialStore(state_dir, device.device.id), cloud, tell)
+
+
 class Runner:
     """Turns, under the lock, with pauses; and what is told of them in `run/update.json`."""
 
     def __init__(self, device: DeviceConfig, config_path: Path, stopping: threading.Event, wake: Wake) -> None:
         self._device, self._config_path, self._stopping, self._wake = device, config_path, stopping, wake
         self._state_dir = device.device.state_dir
-        outbox = open_outbox(device)
-        from edge_runtime.control_process import Poke
-
-        self._recorder = Recorder(outbox, Poke(self._state_dir / POKE_PATH))
-        self._outbox = outbox
+        self._outbox = open_outbox(device)
+        self._recorder = Recorder(self._outbox, lambda: poke(self._state_dir / POKE_PATH))
+        self._renew, self._renew_ns = make_renewer(device, self._tell_renewal), 0
         self._updater: Updater | None = None
         self._said = ""
 
     def run(self) -> None:
         while not self._stopping.is_set():
+            self._renew_when_due()
             try:
                 pause_s = self._turns()
                 self._say(self._updater.error if self._updater else "")
@@ -107,6 +120,14 @@ class Runner:
                 self._pause(pause_s)
                 pause_s = self._updater.turn()
         return pause_s
+
+    def _renew_when_due(self) -> None:
+        """The certificate of this device, long before it ends."""
+        if self._renew.store.enrolled and time.monotonic_ns() >= self._renew_ns:
+            self._renew_ns = time.monotonic_ns() + round(self._renew.step(time.time_ns()) * 1e9)
+
+    def _tell_renewal(self, kind: str, body: Mapping[str, object]) -> None:
+        self._tell(("health" if kind == "certificate_renewed" else "fault", kind, body))
 
     def _tell(self, item: Item) -> None:
         stream, kind, body = item

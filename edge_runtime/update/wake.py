@@ -39,6 +39,11 @@ class Wake:
         self._socket.close()
 
 
+def poke(path: Path) -> None:
+    """The same where it does not matter whether somebody is there."""
+    wake(path)
+
+
 def wake(path: Path) -> bool:
     """False where no updater is there."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
