@@ -25,6 +25,9 @@ COMMANDS: dict[str, Command] = {
     "run": Command(
         "edge_runtime.supervisor:main", "edge", "the device: control, monitor and link under the supervisor"
     ),
+    "update": Command(
+        "edge_runtime.update.cli:main", "edge", "what this device runs and is asked to run; from a medium"
+    ),
     "install": Command("edge_runtime.update.install:main", "edge", "stage, try and activate a signed bundle"),
     "enroll": Command(
         "edge_runtime.identity.enroll_cli:main", "edge", "get this device its certificate from the cloud"
