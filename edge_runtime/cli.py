@@ -25,6 +25,9 @@ COMMANDS: dict[str, Command] = {
     "run": Command(
         "edge_runtime.supervisor:main", "edge", "the device: control, monitor and link under the supervisor"
     ),
+    "update": Command(
+        "edge_runtime.update.cli:main", "edge", "what this device runs and is asked to run; from a medium"
+    ),
     "install": Command("edge_runtime.update.install:main", "edge", "stage, try and activate a signed bundle"),
     "enroll": Command(
         "edge_runtime.identity.enroll_cli:main", "edge", "get this device its certificate from the cloud"
@@ -47,6 +50,9 @@ COMMANDS: dict[str, Command] = {
         "tools.pipeline.launch:evaluate", "edge,tools", "score a bundle on images, or models on a benchmark"
     ),
     "predict": Command("tools.pipeline.launch:predict", "edge,tools", "run a bundle on a file: remaining life"),
+    "pack": Command(
+        "tools.release.main:main", "edge,tools", "a runtime release, or a configuration, as one archive to be signed"
+    ),
     "sign": Command("edge_runtime.update.sign:main", "edge", "sign a bundle as its developer, or (--key) a release"),
     "keys": Command("cloud.registry.keys_cli:main", "cloud", "keys that sign releases: make, list, public half"),
     "repo": Command(
