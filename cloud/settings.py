@@ -9,12 +9,15 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from sqlalchemy import URL
 
+from cloud.access.roles import Role
 from cloud.store.opening import store_url
 from edge_runtime.config import load
 from edge_runtime.mqtt_access import BrokerAccess, secret_file
@@ -156,6 +159,33 @@ class SimulatorSection:
 
 
 @dataclass(frozen=True)
+class OidcSection:
+    """`roles`: a value of `role_claim` → the role here. `base_url`: of this server, as browsers see it."""
+
+    issuer: str = ""
+    client_id: str = ""
+    client_secret_file: Path | None = None
+    base_url: str = ""
+    scopes: str = "openid profile email"
+    role_claim: str = "groups"
+    roles: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.issuer:
+            return
+        for name in ("issuer", "base_url"):
+            parts = urlsplit(getattr(self, name))
+            if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname or "")):
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}, expected https://… (http:// on this machine only)"
+                )
+        if self.base_url.endswith("/") or not self.client_id:
+            raise ValueError("expected client_id, and base_url without a slash at its end")
+        for word in self.roles.values():
+            Role.of(word)
+
+
+@dataclass(frozen=True)
 class CloudSettings:
     http: HttpSection = field(default_factory=HttpSection)
     broker: BrokerSection = field(default_factory=BrokerSection)
@@ -163,11 +193,17 @@ class CloudSettings:
     ingest: IngestSection = field(default_factory=IngestSection)
     simulator: SimulatorSection = field(default_factory=SimulatorSection)
     access: AccessSection = field(default_factory=AccessSection)
+    oidc: OidcSection = field(default_factory=OidcSection)
 
     @property
     def token_file(self) -> Path:
         """Beside the key: what a writer to the API must know."""
         return self.store.key_file.with_suffix(".token")
+
+    @property
+    def anchor_file(self) -> Path:
+        """Beside the key: the newest signed checkpoint of the audit log."""
+        return self.store.key_file.with_suffix(".audit")
 
     def __post_init__(self) -> None:
         if self.broker.embedded and not self.ingest.here:

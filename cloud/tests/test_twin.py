@@ -18,7 +18,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from sqlalchemy import Engine
 
 from cloud import device_cli
-from cloud.api.twin import BODY_LIMIT_BYTES
+from cloud.api.bodies import BODY_LIMIT_BYTES
 from cloud.app import make_app
 from cloud.bearer import allowed, load_or_make
 from cloud.broker import EmbeddedBroker
