@@ -1,7 +1,8 @@
-"""`gudgeon cloud`: broker, ingest and web server in one process, started in this order and stopped in the reverse.
+"""`gudgeon cloud`: broker, ingest, web server and the listener for devices in one process, started in this order and stopped in
+the reverse.
 
 Each has its own thread; this thread waits for SIGTERM or SIGINT. Sockets are opened first, so that a port in use is told
-before anything runs. The ready file appears when all three serve. Broker and ingest may also run elsewhere.
+before anything runs. The ready file appears when all serve. Broker and ingest may also run elsewhere.
 """
 
 from __future__ import annotations
@@ -21,8 +22,12 @@ from cloud.app import make_app
 from cloud.audit.checkpoint import Checkpointer
 from cloud.bearer import load_or_make
 from cloud.broker import EmbeddedBroker
+from cloud.devices.side import DeviceSide
 from cloud.dispatch import Dispatch
 from cloud.metrics import Read, of_broker, of_ingest
+from cloud.registry.assigner import Assigner
+from cloud.registry.renewer import Renewer
+from cloud.rollout.ticker import Ticker
 from cloud.serving import OnReady, few_collections, make_ingest, serve
 from cloud.settings import CloudSettings, HttpSection
 from cloud.sockets import listen, port_of
@@ -79,7 +84,7 @@ class WebServer:
 
 
 def run(settings: CloudSettings, on_ready: OnReady, stop: threading.Event) -> None:
-    """Serve until `stop`; `on_ready({http_port, broker_port})` is called once everything serves."""
+    """Serve until `stop`; `on_ready({http_port, broker_port, …})` is called once everything serves."""
     with ExitStack() as stack:
         http = listen(settings.http.host, settings.http.port, "http.port")
         stack.callback(http.close)
@@ -89,6 +94,10 @@ def run(settings: CloudSettings, on_ready: OnReady, stop: threading.Event) -> No
             sock = listen(settings.broker.host, settings.broker.port, "broker.port")
             stack.callback(sock.close)
             broker_port, broker = port_of(sock), EmbeddedBroker(sock)
+        listening = None
+        if settings.devices.serve:
+            listening = listen(settings.devices.host, settings.devices.port, "devices.port")
+            stack.callback(listening.close)
         engine = open_store(settings.store.address)
         stack.callback(engine.dispose)
         if broker:
@@ -117,13 +126,28 @@ def run(settings: CloudSettings, on_ready: OnReady, stop: threading.Event) -> No
         web = WebServer(make_app(engine, settings, connected, told=told, send=dispatch.send), http, settings.http)
         web.start()
         stack.callback(web.stop)
+        told_ports = {"http_port": port_of(http), "broker_port": broker_port}
+        if settings.registry.folder:
+            renewer = Renewer(settings.registry.folder)
+            renewer.start()
+            stack.callback(renewer.stop)
+        registry = Assigner(settings.registry.folder) if settings.registry.folder else None
+        ticker = Ticker(engine, registry)
+        ticker.start()
+        stack.callback(ticker.stop)
+        devices = None
+        if listening is not None:
+            devices = DeviceSide(engine, settings, listening, registry=registry)
+            devices.start()
+            stack.callback(devices.stop)
+            told_ports["devices_port"] = port_of(listening)
         few_collections()
         page = f"{'https' if settings.http.tls else 'http'}://{url_host(settings.http.host)}:{port_of(http)}/"
         log.say(logging.INFO, "cloud serves", page=page, broker=f"{settings.broker.host}:{broker_port}")
-        on_ready({"http_port": port_of(http), "broker_port": broker_port})
+        on_ready(told_ports)
         while not stop.wait(CHECK_S):
-            if not web.alive:
-                raise GudgeonError("the web server ended; see the log above")
+            if not web.alive or (devices is not None and not devices.alive):
+                raise GudgeonError("the web server, or the listener for devices, ended; see the log above")
 
 
 def _check_tls(config: uvicorn.Config, section: HttpSection) -> None:
@@ -142,7 +166,7 @@ def url_host(host: str) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    ready = "JSON {http_port, broker_port}, written when all serve"
+    ready = "JSON {http_port, broker_port, devices_port}, written when all serve"
     return serve("cloud", "The cloud companion: broker, ingest, store, page.", ready, run, argv)
 
 

@@ -4,26 +4,32 @@
 - A relative path, that of SQLite in `store.url` too, is taken from the folder that the file is in.
 - The web server goes beyond this machine with TLS and required identities only; the embedded broker never does.
 - A broker on another host is reached with TLS only.
+- The listener for devices may be reached from anywhere: it asks for their certificates.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 from sqlalchemy import URL
 
 from cloud.access.roles import Role
+from cloud.ca.authority import LONGEST, SHORTEST
 from cloud.store.opening import store_url
 from edge_runtime.config import load
 from edge_runtime.mqtt_access import BrokerAccess, secret_file
 
 METRICS_HOST = "127.0.0.1"
 METRICS_PORTS = 16
+HOST_NAME = re.compile(r"[A-Za-z0-9:](?:[A-Za-z0-9.:-]{0,251}[A-Za-z0-9:])?")
 
 
 def is_loopback(host: str) -> bool:
@@ -186,14 +192,83 @@ class OidcSection:
 
 
 @dataclass(frozen=True)
+class DevicesSection:
+    """`serve`: listen for devices, over TLS. `names`: the host names and addresses by which they reach this machine. Their
+    certificates hold for `certificate_days`; one that has expired can be renewed within `grace_days`."""
+
+    serve: bool = False
+    host: str = "127.0.0.1"
+    port: int = 8443
+    names: tuple[str, ...] = ("localhost", "127.0.0.1")
+    certificate_days: int = 60
+    grace_days: int = 60
+
+    def __post_init__(self) -> None:
+        check_port(self.port)
+        if not self.names or not all(HOST_NAME.fullmatch(name) for name in self.names):
+            raise ValueError(f"names is {list(self.names)}, expected host names and addresses of this machine")
+        if not SHORTEST <= self.life <= LONGEST:
+            raise ValueError(f"certificate_days is {self.certificate_days}, expected {SHORTEST.days} to {LONGEST.days}")
+        if not 0 <= self.grace_days <= 365:
+            raise ValueError(f"grace_days is {self.grace_days}, expected 0 to 365")
+
+    @property
+    def life(self) -> timedelta:
+        return timedelta(days=self.certificate_days)
+
+    @property
+    def grace(self) -> timedelta:
+        return timedelta(days=self.grace_days)
+
+
+@dataclass(frozen=True)
+class CaSection:
+    """`local`: an authority of our own in `folder`, by default `ca` beside the key that statements are signed with. `step`:
+    step-ca at `url`, whose root is `root_file`, asked through its JWK provisioner `provisioner` with the key in `key_file`."""
+
+    kind: Literal["local", "step"] = "local"
+    folder: Path = Path()
+    name: str = "Gudgeon"
+    url: str = ""
+    root_file: Path | None = None
+    provisioner: str = ""
+    key_file: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9 ._-]{1,40}", self.name):
+            raise ValueError(f"name is {self.name!r}, expected 1 to 40 letters, digits and spaces")
+        asked = (self.url, self.root_file, self.provisioner, self.key_file)
+        if self.kind == "step" and not (all(asked) and self.url.startswith("https://")):
+            raise ValueError('kind = "step" needs url = "https://…", root_file, provisioner and key_file')
+        if self.kind == "local" and any(asked):
+            raise ValueError('url, root_file, provisioner and key_file need kind = "step"')
+
+
+@dataclass(frozen=True)
+class RegistrySection:
+    """`folder`: of the registry that devices are served from, made by `gudgeon repo init`; None where there is none. The cloud
+    signs its snapshot and timestamp anew by itself."""
+
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
 class CloudSettings:
     http: HttpSection = field(default_factory=HttpSection)
     broker: BrokerSection = field(default_factory=BrokerSection)
     store: StoreSection = field(default_factory=StoreSection)
     ingest: IngestSection = field(default_factory=IngestSection)
     simulator: SimulatorSection = field(default_factory=SimulatorSection)
+    devices: DevicesSection = field(default_factory=DevicesSection)
+    ca: CaSection = field(default_factory=CaSection)
     access: AccessSection = field(default_factory=AccessSection)
     oidc: OidcSection = field(default_factory=OidcSection)
+    registry: RegistrySection = field(default_factory=RegistrySection)
+
+    @property
+    def ca_folder(self) -> Path:
+        """Of the local authority; the certificate of the listener for devices lies here too."""
+        return self.ca.folder if self.ca.folder != Path() else self.store.key_file.with_name("ca")
 
     @property
     def token_file(self) -> Path:

@@ -46,7 +46,11 @@ COMMANDS: dict[str, Command] = {
         "tools.pipeline.launch:evaluate", "edge,tools", "score a bundle on images, or models on a benchmark"
     ),
     "predict": Command("tools.pipeline.launch:predict", "edge,tools", "run a bundle on a file: remaining life"),
-    "sign": Command("edge_runtime.update.sign:main", "edge", "sign a bundle with the local developer key"),
+    "sign": Command("edge_runtime.update.sign:main", "edge", "sign a bundle as its developer, or (--key) a release"),
+    "keys": Command("cloud.registry.keys_cli:main", "cloud", "keys that sign releases: make, list, public half"),
+    "repo": Command(
+        "cloud.registry.repo_cli:main", "cloud", "the repository of releases: init, add, publish, rotate, …"
+    ),
     "bench": Command("tools.bench.main:main", "edge,tools", "measure against a floor: loop, infer, outbox, uplink, …"),
     "chaos": Command("tools.chaos.main:main", "edge,cloud,tools", "a device and cloud pair through named faults"),
     "fleet": Command("tools.fleet.main:main", "edge,cloud,tools", "many emulated devices through a broker restart"),

@@ -196,6 +196,34 @@ class MetricsSection:
 
 
 @dataclass(frozen=True)
+class UpdateSection:
+    """Where releases come from; `url` "": this device asks nobody. `url` is the cloud's device listener
+    (``https://cloud.example:8443``); `ca`: the certificate that it is checked against. `key` and `certificate`: what the
+    device says who it is with (default: what enrolment has left in `<state_dir>/identity`). `poll_s`: how often it asks, give or
+    take a fifth. `store_bytes`: what all releases on the device may take. `rate_bytes_per_s`: of a download, 0: no limit.
+    `hardware`: which artifacts fit, "": what the processor is. `allow_local`: `gudgeon install` works on a managed device."""
+
+    url: str = ""
+    ca: Path | None = None
+    key: Path | None = None
+    certificate: Path | None = None
+    poll_s: float = 300.0
+    store_bytes: int = 2 * 1024**3
+    rate_bytes_per_s: int = 0
+    hardware: str = ""
+    allow_local: bool = False
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "poll_s")
+        if self.store_bytes < 0 or self.rate_bytes_per_s < 0:
+            raise ValueError("expected store_bytes >= 0 and rate_bytes_per_s >= 0")
+        if self.url and not self.url.startswith("https://"):
+            raise ValueError(
+                f"url is {self.url!r}, expected https://HOST:PORT: a device proves who it is by its certificate"
+            )
+
+
+@dataclass(frozen=True)
 class DeviceConfig:
     device: DeviceSection
     plc: PlcSection = field(default_factory=PlcSection)
@@ -209,6 +237,7 @@ class DeviceConfig:
     cloud: CloudSection = field(default_factory=CloudSection)
     commands: Commands = field(default_factory=Commands)
     metrics: MetricsSection = field(default_factory=MetricsSection)
+    update: UpdateSection = field(default_factory=UpdateSection)
     endpoints: tuple[EndpointSection, ...] = ()
     tags: tuple[TagSection, ...] = ()
     assets: tuple[AssetSection, ...] = ()

@@ -12,6 +12,7 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from edge_runtime import log
@@ -62,18 +63,33 @@ def make_camera(camera: CameraSection) -> Camera:
     return FolderCamera(camera.path)
 
 
-def load_models(device: DeviceConfig) -> Models:
-    """The bundles in the active slots; BundleError where there is none or one is damaged."""
+def load_models(device: DeviceConfig, tell: Callable[[str, str, str], None]) -> Models:
+    """What runs in each slot set, its hash found right. One whose newest release cannot run falls back to the one before it;
+    one without any is in safe mode, and its parts are answered `fault`: both are told (kind, slot set, reason).
+
+    BundleError where nothing was ever installed and no cloud is there to ask."""
     state_dir = device.device.state_dir
     cache = state_dir / "engines.json"
 
-    def model(slot_set: str) -> Model:
-        path = slots.active(state_dir, slot_set)
-        if path is None:
-            raise BundleError(
-                f"no bundle is installed in {state_dir} ({slot_set}); run: gudgeon install BUNDLE_DIR --config device.toml"
-            )
-        return load_model(path, cache, device.bundle.engine)
+    def model(slot_set: str) -> Model | None:
+        try:
+            for found in slots.bootable(state_dir, slot_set):
+                try:
+                    loaded = load_model(found.path, cache, device.bundle.engine)
+                except BundleError as error:
+                    tell("release_unusable", slot_set, str(error))
+                    continue
+                if found.fallback:
+                    tell("release_fallback", slot_set, found.fallback)
+                return loaded
+        except slots.SafeModeError as error:
+            tell("safe_mode", slot_set, str(error))
+            return None
+        if device.update.url:
+            return None  # it waits for its first assignment
+        raise BundleError(
+            f"no bundle is installed in {state_dir} ({slot_set}); run: gudgeon install BUNDLE_DIR --config device.toml"
+        )
 
     by_recipe = {int(code): model(f"recipe-{code}") for code in device.bundle.recipes}
     return Models(model("default"), by_recipe, model("shadow") if device.bundle.shadow else None)
@@ -141,8 +157,8 @@ def run(device: DeviceConfig) -> None:
     with disk_errors(state_dir):
         (state_dir / RUN).mkdir(parents=True, exist_ok=True)
     outbox = open_outbox(device)
-    models = load_models(device)
     recorder = Recorder(outbox, Poke(state_dir / RUN / POKE_SOCKET))
+    models = load_models(device, tell_release(recorder))
     inbox = CommandSocket(state_dir / SOCKET_PATH)
     loop = make_loop(device, models, outbox, recorder, inbox)
     report_models(recorder, models)
@@ -152,9 +168,9 @@ def run(device: DeviceConfig) -> None:
     gc.freeze()
     gc.disable()
     give_memory_back()
-    assert models.default is not None
-    engine = models.default.engine
-    log.say(logging.INFO, "control runs", engine=engine.name, variant=engine.variant, realtime=realtime)
+    engine = models.default.engine if models.default else None
+    name, variant = (engine.name, engine.variant) if engine else ("none", "none")
+    log.say(logging.INFO, "control runs", engine=name, variant=variant, realtime=realtime)
     while not stopping.is_set():
         wait_s = loop.step()
         if wait_s > LINE_DOWN_WAIT_S:
@@ -163,6 +179,14 @@ def run(device: DeviceConfig) -> None:
             time.sleep(wait_s)
     loop.stop()
     outbox.close()
+
+
+def tell_release(recorder: Recorder) -> Callable[[str, str, str], None]:
+    def tell(kind: str, slot_set: str, reason: str) -> None:
+        log.say(logging.ERROR, kind.replace("_", " "), slot_set=slot_set, reason=reason)
+        recorder.record(("fault", kind, {"slot_set": slot_set, "reason": reason}))
+
+    return tell
 
 
 def report_models(recorder: Recorder, models: Models) -> None:

@@ -26,12 +26,13 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise ResourceError(f"{path}: {what}") from error
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Put `data` at `path` so that after a power cut either the old or the new content is there, whole."""
+def replace_file(path: Path, data: bytes, mode: int = 0o666) -> None:
+    """Put `data` at `path` so that after a power cut either the old or the new content is there, whole. `mode`: who may read
+    a new file, less what the umask takes."""
     temporary = path.with_name(f".{path.name}.tmp")
     with disk_errors(path):
         try:
-            with temporary.open("wb") as file:
+            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())

@@ -25,10 +25,11 @@ from edge_runtime.decide.alarm_file import NAME, AlarmFile
 from edge_runtime.decide.alarm_socket import SOCKET_PATH, AlarmSocket
 from edge_runtime.decide.monitor import Loaded, Monitor
 from edge_runtime.durable import disk_errors
+from edge_runtime.errors import BundleError
 from edge_runtime.field.sections import TagSection
 from edge_runtime.field.source import ReportQueue
 from edge_runtime.field.sources import make_sources
-from edge_runtime.infer.series import load_series_model
+from edge_runtime.infer.series import SeriesModel, load_series_model
 from edge_runtime.outbox.opening import open_outbox
 from edge_runtime.outbox.recorder import Recorder
 from edge_runtime.outbox.store import Outbox
@@ -49,10 +50,13 @@ def slot_of(state_dir: Path, engine: str) -> Callable[[str], Loaded]:
     """What is active in a slot set now."""
 
     def slot(slot_set: str) -> Loaded:
-        record = slots.read(state_dir, slot_set)
-        digest = record.slots[record.current].digest if record.current else ""
-        path = record.path(record.current or "A")
-        return Loaded(digest, lambda: load_series_model(path, state_dir / "engines.json", engine))
+        return Loaded(slots.confirmed_digest(state_dir, slot_set), lambda: load(slot_set))
+
+    def load(slot_set: str) -> SeriesModel:
+        path = slots.active(state_dir, slot_set)
+        if path is None:
+            raise BundleError(f"no bundle is installed in slot set {slot_set}")
+        return load_series_model(path, state_dir / "engines.json", engine)
 
     return slot
 

@@ -30,6 +30,7 @@ from edge_runtime.config import DeviceConfig
 from edge_runtime.durable import disk_errors, replace_file
 from edge_runtime.errors import BundleError, ConfigError, MissingExtraError, ResourceError, UsageError
 from edge_runtime.tasks import ENVIRONMENT, REFUSED_FILE, STATE_FILE, Task, wanted
+from edge_runtime.update import legacy, lock
 
 FINAL_CODES = {e.exit_code for e in (UsageError, ConfigError, BundleError, ResourceError, MissingExtraError)}
 CHECK_S = 0.05
@@ -156,7 +157,7 @@ def install_assets(device: DeviceConfig, config_path: Path) -> dict[str, str]:
 
 def install_command(bundle: Path, config_path: Path, slot_set: str) -> list[str]:
     command = [sys.executable, "-m", "edge_runtime.update.install", str(bundle), "--config", str(config_path)]
-    return [*command, "--slot-set", slot_set]
+    return [*command, "--slot-set", slot_set, "--at-start"]
 
 
 def install_configured(device: DeviceConfig, config_path: Path) -> int:
@@ -170,6 +171,16 @@ def install_configured(device: DeviceConfig, config_path: Path) -> int:
         if done.returncode:
             return done.returncode
     return 0
+
+
+def migrate(state_dir: Path) -> None:
+    """Slot folders of an earlier version, moved where there is room; else they run from where they are."""
+    try:
+        if legacy.slot_sets(state_dir):
+            with lock.writing(state_dir):
+                log.say(logging.INFO, "slots moved into the store", slot_sets=legacy.migrate(state_dir))
+    except ResourceError as error:
+        log.say(logging.WARNING, "slots not moved into the store", reason=str(error))
 
 
 def main(argv: list[str]) -> int:
@@ -189,6 +200,7 @@ def main(argv: list[str]) -> int:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    migrate(state_dir)
     code = install_configured(device, args.config)
     if device.assets and not code:
         refused = install_assets(device, args.config)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import os
-import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -11,10 +11,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from edge_runtime.tests.bundles import SPEC, make_bundle
+from edge_runtime.decide.decision import Health, Result
+from edge_runtime.field.tests.modbus_server import Plc
+from edge_runtime.tests.bundles import SPEC, make_bundle, make_frame
 from edge_runtime.wire.manifest import InputSpec
-from hil_tests.bench import free_port, gudgeon, one_line, running, wait_for
+from hil_tests.bench import Registers, free_port, gudgeon, one_line, running, wait_for
 
 DEVICE = """
 [device]
@@ -85,16 +88,32 @@ def test_a_bundle_whose_input_size_is_not_its_networks(place: Path) -> None:
 
 
 def test_a_bundle_damaged_after_its_installation(place: Path) -> None:
+    """Safe mode: nothing ends and nothing starts again and again; every part is answered `fault`, and the PLC reads why."""
     make_bundle(place / "bundle")
     assert gudgeon("install", "bundle", "--config", "device.toml", cwd=place).returncode == 0
-    shutil.rmtree(place / "bundle")
-    (place / "device.toml").write_text((place / "device.toml").read_text().replace('path = "bundle"', ""))
-    weights = place / "state/slots/default/B/model.fp32.onnx"
-    weights = weights if weights.exists() else place / "state/slots/default/A/model.fp32.onnx"
+    (weights,) = (place / "state/store").glob("*/model.fp32.onnx")
+    weights.chmod(0o644)
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    assert "is corrupt" in refused(place, 4)
+    (place / "images").mkdir()
+    Image.fromarray(make_frame(False)).save(place / "images" / "sound.png")
+    plc = Plc(dict.fromkeys(range(128), 0), dict.fromkeys(range(128), False))
+    plc.start()
+    text = DEVICE.format(state="state", plc=plc.port, broker=free_port()).replace('path = "bundle"', "")
+    (place / "device.toml").write_text(text)
+    registers, log = Registers(plc.port), place / "run.log"
+    with running("run", "--config", "device.toml", cwd=place, log=log) as process:
+        wait_for("safe mode in the PLC", lambda: registers.read(104) == [Health.SAFE])
+        registers.write(1, [1])
+        wait_for("the answer", lambda: registers.read(100) == [1])
+        assert registers.read(101) == [Result.FAULT]
+        assert process.poll() is None
+        restarts = json.loads((place / "state/run/processes.json").read_text())["control"]["restarts"]
+    registers.close()
+    plc.stop()
+    assert restarts == 0
+    assert "slot set default: safe mode: release" in log.read_text()
 
 
 def test_an_unknown_key(place: Path) -> None:
@@ -159,7 +178,7 @@ def test_a_disk_that_is_full_at_start(place: Path, full_disk: Path) -> None:
     write_config(place, state=str(full_disk / "state"))
     fill(full_disk)
     assert "the disk is full; free some space" in refused(place, 6)
-    assert not os.path.exists(full_disk / "state/slots/default/A/model.fp32.onnx")
+    assert not os.path.exists(full_disk / "state/store")
 
 
 def test_a_disk_that_is_full_at_a_later_start(place: Path, full_disk: Path) -> None:

@@ -24,6 +24,17 @@ token         API tokens by their public half; of the secret half only a hash is
 session       who is signed in, by the hash of the cookie
 audit         what was done, by whom: a hash chain (`cloud.audit`)
 audit_checkpoint  how long that chain was, signed
+identity      each device that may have a certificate, and the hardware that it is bound to (`cloud.enrol`)
+enrolment_token  hashes of one-time tokens, and the public key that one was used for
+certificate   every certificate that a device was given; `public_key` is the SHA-256 of its key
+fleet         each device that asks for updates: hardware, floor, time zone; `told_ns` 0: was only named so far
+fleet_tag     what people call devices by
+fleet_slot    what a device told of each of its slot sets: installed, running and confirmed apart
+fleet_history what became of a device in its rollouts; a ring of rows for each device
+assignment    what each device was last given: `content` without times, `message` as it was signed
+rollout       what is asked of many devices, with its plan
+rollout_group the state of each of its groups
+rollout_device each device in it; `closed`: has nothing to say any more, because a newer rollout has the slot set
 """
 
 from __future__ import annotations
@@ -324,4 +335,153 @@ audit_checkpoint = Table(
     Column("seq", BigInteger, primary_key=True, autoincrement=False),
     Column("at_ns", BigInteger, nullable=False),
     Column("message", Text, nullable=False),
+)
+
+identity = Table(
+    "identity",
+    metadata,
+    Column("device", Text, primary_key=True),
+    Column("hardware", Text, nullable=False),
+    Column("revoked_ns", BigInteger),
+    Column("reason", Text),
+    Column("since_ns", BigInteger, nullable=False),
+)
+
+enrolment_token = Table(
+    "enrolment_token",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("device", Text, nullable=False),
+    Column("hardware", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+    Column("made_ns", BigInteger, nullable=False),
+    Column("expires_ns", BigInteger, nullable=False),
+    Column("failures", BigInteger, nullable=False),
+    Column("used_ns", BigInteger),
+    Column("public_key", Text),
+    Column("withdrawn_ns", BigInteger),
+)
+
+certificate = Table(
+    "certificate",
+    metadata,
+    Column("serial", Text, primary_key=True),
+    Column("device", Text, nullable=False),
+    Column("public_key", Text, nullable=False),
+    Column("issuer", Text, nullable=False),
+    Column("issued_ns", BigInteger, nullable=False),
+    Column("not_before_ns", BigInteger, nullable=False),
+    Column("not_after_ns", BigInteger, nullable=False),
+    Column("revoked_ns", BigInteger),
+    Column("reason", Text),
+    Column("pem", Text, nullable=False),
+    Column("chain", Text, nullable=False),
+)
+
+fleet = Table(
+    "fleet",
+    metadata,
+    Column("device", Text, primary_key=True),
+    Column("hardware", Text, nullable=False),
+    Column("boot_id", Text, nullable=False),
+    Column("floor", Text, nullable=False),
+    Column("zone", Text, nullable=False),
+    Column("first_seen_ns", BigInteger, nullable=False),
+    Column("told_ns", BigInteger, nullable=False),
+    Column("changed_ns", BigInteger, nullable=False),
+    Column("changes", BigInteger, nullable=False),
+)
+
+fleet_tag = Table(
+    "fleet_tag",
+    metadata,
+    Column("device", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+fleet_slot = Table(
+    "fleet_slot",
+    metadata,
+    Column("device", Text, primary_key=True),
+    Column("slot_set", Text, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("installed", Text, nullable=False),
+    Column("running", Text, nullable=False),
+    Column("confirmed", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("changed_ns", BigInteger, nullable=False),
+)
+
+fleet_history = Table(
+    "fleet_history",
+    metadata,
+    Column("device", Text, primary_key=True),
+    Column("place", Integer, primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("at_ns", BigInteger, nullable=False),
+    Column("slot_set", Text, nullable=False),
+    Column("rollout", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+)
+
+assignment = Table(
+    "assignment",
+    metadata,
+    Column("device", Text, primary_key=True),
+    Column("counter", BigInteger, nullable=False),
+    Column("content", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("issued_ns", BigInteger, nullable=False),
+    Column("expires_ns", BigInteger, nullable=False),
+)
+
+rollout = Table(
+    "rollout",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("slot_set", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("artifact", Text, nullable=False),
+    Column("plan", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("approved_by", Text, nullable=False),
+    Column("replaces", Text, nullable=False),
+    Column("created_ns", BigInteger, nullable=False),
+    Column("started_ns", BigInteger, nullable=False),
+    Column("changed_ns", BigInteger, nullable=False),
+    Column("joined_ns", BigInteger, nullable=False),
+)
+
+rollout_group = Table(
+    "rollout_group",
+    metadata,
+    Column("rollout", Text, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("since_ns", BigInteger, nullable=False),
+)
+
+rollout_device = Table(
+    "rollout_device",
+    metadata,
+    Column("rollout", Text, primary_key=True),
+    Column("device", Text, primary_key=True),
+    Column("number", Integer, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("counter", BigInteger, nullable=False),
+    Column("offered_ns", BigInteger, nullable=False),
+    Column("deadline_ns", BigInteger, nullable=False),
+    Column("next_ns", BigInteger, nullable=False),
+    Column("changed_ns", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("closed", Boolean, nullable=False),
 )

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import queue
 import signal
 import socket
+import ssl
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import httpx
 import pytest
 
-from cloud.main import main
+from cloud.ca.local import LocalAuthority
+from cloud.main import main, run
 from cloud.settings import CloudSettings, load_cloud
 from cloud.sockets import listen
 from cloud.tests.made import FakeDevice, decision
@@ -124,3 +128,20 @@ def test_it_serves_and_stops_clean_with_a_page_open(tmp_path: Path, number: sign
         assert process.stderr
         lines = process.stderr.read().decode().splitlines()
     assert [json.loads(line)["msg"] for line in lines] == ["ingest connected", "cloud serves"]
+
+
+def test_the_listener_for_devices_serves_where_it_is_asked_for(tmp_path: Path) -> None:
+    told: queue.Queue[dict[str, int]] = queue.Queue()
+    stop, settings = threading.Event(), load_cloud(write(tmp_path, FREE + "[devices]\nserve = true\nport = 0\n"))
+    thread = threading.Thread(target=run, args=(settings, told.put, stop))
+    thread.start()
+    try:
+        port = told.get(timeout=30)["devices_port"]
+        (tmp_path / "root.pem").write_bytes(LocalAuthority(settings.ca_folder).roots())
+        context = ssl.create_default_context(cafile=str(tmp_path / "root.pem"))
+        found = httpx.get(f"https://localhost:{port}/device/v1/roots", verify=context)
+        assert found.json()["roots"] == (tmp_path / "root.pem").read_text()
+    finally:
+        stop.set()
+        thread.join(20)
+    assert settings.ca_folder == tmp_path / "ca"

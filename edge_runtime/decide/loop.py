@@ -68,10 +68,11 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Models:
-    """`by_recipe` holds the bundles of single recipe codes; `default` serves the others. None: no model is loaded."""
+    """`by_recipe` holds the bundles of single recipe codes; `default` serves the others. None: no model is loaded, and parts are
+    answered `fault`."""
 
     default: Model | None
-    by_recipe: Mapping[int, Model]
+    by_recipe: Mapping[int, Model | None]
     shadow: Model | None = None
 
     def of(self, recipe: int | None) -> Model | None:
@@ -128,7 +129,7 @@ class Loop:
         self._pulse_off_ns: int | None = None
         self._waiting: deque[tuple[Job, Seen]] = deque(maxlen=JOBS_KEPT * max(1, len(jobs)))
         self._previous: NDArray[np.uint8] | None = None
-        self._conditions: set[str] = set() if models.default or models.by_recipe else {"model"}
+        self._conditions: set[str] = set() if models.default or any(models.by_recipe.values()) else {"model"}
         self._inputs = Inputs(0, 0)
         self._recipe: int | None = None
         self.health = health.after(Health.NOMINAL, self._conditions)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from edge_runtime import identity
 from edge_runtime.errors import ResourceError
 from edge_runtime.identity import KEY_PATH, device_key, public_text
 
@@ -17,7 +16,7 @@ def test_the_key_and_the_name_of_its_folder_are_flushed(
 ) -> None:
     first = public_text(device_key(tmp_path)) if was_there else None
     flushed: list[Path] = []
-    monkeypatch.setattr(identity, "sync_folder", flushed.append)
+    monkeypatch.setattr("edge_runtime.identity.signing_key.sync_folder", flushed.append)
     key = public_text(device_key(tmp_path))
     assert first in (None, key)
     assert flushed == [tmp_path / "identity", tmp_path], "who made it may have been killed before its flush"

@@ -1,31 +1,29 @@
-"""`gudgeon install`: the only road of a bundle into `slots/`: verify, stage a copy, verify the copy, try it, switch.
+"""`gudgeon install`: a bundle from a folder, by hand or at the start: verify, stage a copy, verify the copy, try it, switch.
 
-A bundle that fails anywhere leaves the running one as it was. The switch is one atomic file replacement, so that a
-power cut at any instruction boots either the old bundle or the new one.
+- A bundle that fails anywhere leaves the running one as it was. The switch is one slot record, so that a power cut at any
+  instruction boots either the old bundle or the new one.
+- A managed device (it was given a root of trust) takes releases from its repository only, unless `[update] allow_local`.
+- At the start (`--at-start`) what came as an update stays: the configuration's bundle does not take its place.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import re
-import shutil
 import sys
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge_runtime import config
-from edge_runtime.durable import disk_errors, sync_folder
-from edge_runtime.errors import BundleError, GudgeonError, UsageError
+from edge_runtime.errors import BundleError, GudgeonError, ResourceError, UsageError
 from edge_runtime.infer import bundle as bundles
 from edge_runtime.infer import kinds, select
-from edge_runtime.infer.bundle import Bundle
-from edge_runtime.infer.series_bundle import SeriesBundle
-from edge_runtime.update import keyring, slots, trust
-from edge_runtime.update.slots import SlotInput, SlotState
+from edge_runtime.update import keyring, legacy, lock, records, slots, states, trust
+from edge_runtime.update.records import Job, RecordError, Release, SlotRecord
+from edge_runtime.update.store import Store, address
 from edge_runtime.wire import manifest as wire
-
-SLOT_SET = re.compile(r"[a-z0-9-]{1,32}")
+from edge_runtime.wire.assignment import SLOT_SET
+from edge_runtime.wire.update_status import UpdateState
 
 
 @dataclass(frozen=True)
@@ -38,38 +36,88 @@ class Installed:
     changed: bool
 
 
-def install(bundle_dir: Path, state_dir: Path, slot_set: str = "default", engine: str = "auto") -> Installed:
+def install(
+    bundle_dir: Path, state_dir: Path, slot_set: str = "default", engine: str = "auto", allow_local: bool = False
+) -> Installed:
     """Install `bundle_dir`; BundleError if it is refused, ResourceError if there is no room."""
     if not SLOT_SET.fullmatch(slot_set):
         raise UsageError(f"slot set {slot_set!r}: expected 1 to 32 characters of a-z 0-9 -")
+    if slots.managed(state_dir) and not allow_local:
+        raise BundleError(
+            f"{bundle_dir}: this device is managed: it takes releases from its repository only; assign one there, or set "
+            "[update] allow_local = true"
+        )
     keys = keyring.trusted_keys(state_dir)
-    if bundle_dir.resolve().is_relative_to((state_dir / "slots").resolve()):
-        raise UsageError(f"{bundle_dir} is inside the device's own slots; install from the folder that it came from")
+    for ours in (records.SLOTS, Store(state_dir).folder.name):
+        if bundle_dir.resolve().is_relative_to((state_dir / ours).resolve()):
+            raise UsageError(
+                f"{bundle_dir} is inside the device's own {ours}; install from the folder that it came from"
+            )
     signer = verify_signature(bundle_dir, keys)
-    source = kinds.load(bundle_dir)
-    record = slots.read(state_dir, slot_set)
-    if record.current and record.slots[record.current].digest == source.digest:
-        current = record.path(record.current)
-        try:
-            kinds.load(current)
-            return Installed(current, source.digest, signer, changed=False)
-        except BundleError:
-            pass  # the installed copy is damaged: install it again into the other slot
-    name = record.other
-    record = _stage(source, record, name)
-    verify_signature(record.path(name), keys)
-    record = record.with_slot(name, record.slots[name].after(SlotInput.TRY))
-    slots.write(record)
+    digest = kinds.load(bundle_dir).digest
+    with lock.writing(state_dir):
+        legacy.migrate(state_dir)
+        return _install(bundle_dir, state_dir, slot_set, engine, Installed(bundle_dir, digest, signer, changed=True))
+
+
+def _install(bundle_dir: Path, state_dir: Path, slot_set: str, engine: str, wanted: Installed) -> Installed:
+    store, record = Store(state_dir), _record(state_dir, slot_set)
+    release = Release(_address(bundle_dir), wanted.digest)
+    path = store.path(release.sha256)
+    if record.confirmed and record.confirmed.sha256 == release.sha256 and not store.problem(release.sha256):
+        return replace(wanted, path=path, changed=False)
+    if record.state is UpdateState.TRIAL and record.job and not record.job.release.target:
+        record = states.roll_back(record, "the installation was cut")
+    if record.state is UpdateState.TRIAL:
+        raise ResourceError(f"slot set {slot_set}: an update is on trial; install when it has ended")
+    store.put(release.sha256, lambda into: legacy.copy(bundle_dir, into))
+    record = states.staged(states.take(_free(record, release), Job(release, tries_left=1, since_ns=time.time_ns())))
+    records.write(state_dir, slot_set, record)
+    record = states.try_once(record, time.time_ns())
+    records.write(state_dir, slot_set, record)
     try:
-        select.choose(kinds.load(record.path(name)), state_dir / "engines.json", engine).engine.close()
+        verify_signature(path, keyring.trusted_keys(state_dir))
+        select.choose(kinds.load(path), state_dir / "engines.json", engine).engine.close()
     except GudgeonError as error:
-        slots.write(record.with_slot(name, record.slots[name].after(SlotInput.FAIL, str(error))))
+        records.write(state_dir, slot_set, _free(states.roll_back(record, str(error)), release))
         raise BundleError(f"bundle {bundle_dir}: refused in its trial: {error}") from error
-    passed = record.slots[name].after(SlotInput.PASS)
-    if passed.state is not SlotState.ACTIVE:
-        raise BundleError(f"slot {name} is {passed.state.value} after its trial, expected active")
-    slots.write(record.with_slot(name, passed, current=name))
-    return Installed(record.path(name), source.digest, signer, changed=True)
+    records.write(state_dir, slot_set, states.confirm(record, now_ns=time.time_ns()))
+    keep = slots.named(state_dir)
+    if keep is not None:
+        store.collect(keep)
+    return replace(wanted, path=path)
+
+
+def _record(state_dir: Path, slot_set: str) -> SlotRecord:
+    try:
+        return records.read(state_dir, slot_set).record
+    except RecordError:
+        return SlotRecord()  # this installation ends the safe mode
+
+
+def _free(record: SlotRecord, release: Release) -> SlotRecord:
+    """Who installs by hand may try the same bundle again; a refusal is for assignments."""
+    return replace(record, refused={sha: n for sha, n in record.refused.items() if sha != release.sha256})
+
+
+def _address(bundle_dir: Path) -> str:
+    try:
+        return address(bundle_dir)
+    except (OSError, ValueError) as error:
+        raise BundleError(f"bundle {bundle_dir}: {error}") from error
+
+
+def kept_at_start(state_dir: Path, slot_set: str, allow_local: bool) -> str:
+    """Why the bundle that the configuration names is not installed at the start; "" where it may be."""
+    if slots.managed(state_dir) and not allow_local:
+        return "this device is managed"
+    try:
+        record = records.read(state_dir, slot_set).record
+    except RecordError:
+        return ""
+    if record.confirmed and record.confirmed.target:
+        return f"{record.confirmed.target} came as an update"
+    return "an update is on trial" if record.state is UpdateState.TRIAL else ""
 
 
 def verify_signature(bundle_dir: Path, keys: trust.KeySet) -> str:
@@ -81,30 +129,6 @@ def verify_signature(bundle_dir: Path, keys: trust.KeySet) -> str:
         raise BundleError(f"{bundle_dir}: {error}") from error
 
 
-def _stage(source: Bundle | SeriesBundle, record: slots.SlotSet, name: str) -> slots.SlotSet:
-    """Copy into the slot, durably; on a full disk the slot is empty again and the error says so."""
-    cleared = record.with_slot(name, record.slots[name].after(SlotInput.CLEAR))
-    slots.write(cleared)
-    target = record.path(name)
-    with disk_errors(target):
-        try:
-            shutil.rmtree(target, ignore_errors=True)
-            target.mkdir(parents=True)
-            for file in (wire.MANIFEST, wire.SIGNATURE, *source.manifest.files):
-                shutil.copyfile(source.path / file, target / file)
-                with (target / file).open("rb") as copied:
-                    os.fsync(copied.fileno())
-            sync_folder(target)
-            sync_folder(target.parent)
-        except OSError:
-            shutil.rmtree(target, ignore_errors=True)
-            raise
-    staged = slots.Slot(SlotState.EMPTY, source.digest).after(SlotInput.STAGE)
-    record = cleared.with_slot(name, staged)
-    slots.write(record)
-    return record
-
-
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="gudgeon install", description=__doc__)
     parser.add_argument("bundle", type=Path, metavar="BUNDLE_DIR")
@@ -114,9 +138,15 @@ def main(argv: list[str]) -> int:
         default="default",
         help="default, shadow, recipe-<code>, or asset-<name>-anomaly and asset-<name>-rul",
     )
+    parser.add_argument("--at-start", action="store_true", help="keep what came as an update (the supervisor does so)")
     args = parser.parse_args(argv)
     device = config.load_device(args.config)
-    done = install(args.bundle, device.device.state_dir, args.slot_set, device.bundle.engine)
+    state_dir, allow_local = device.device.state_dir, device.update.allow_local
+    reason = kept_at_start(state_dir, args.slot_set, allow_local) if args.at_start else ""
+    if reason:
+        print(f"{args.bundle} is not installed in slot set {args.slot_set}: {reason}")
+        return 0
+    done = install(args.bundle, state_dir, args.slot_set, device.bundle.engine, allow_local)
     verb = "installed" if done.changed else "already active:"
     print(f"{verb} {done.digest[:12]} in {done.path}, signed by {done.signer}")
     return 0

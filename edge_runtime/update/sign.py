@@ -1,8 +1,11 @@
-"""`gudgeon sign BUNDLE_DIR`: verify a bundle and sign its manifest with the local developer key."""
+"""`gudgeon sign BUNDLE_DIR`: verify a bundle and sign its manifest with the local developer key.
+
+`gudgeon sign METADATA|REGISTRY --key KEY` signs a release, as one of its holders; it has a help of its own."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -24,7 +27,13 @@ def sign_bundle(path: Path, key: Ed25519PrivateKey | None = None) -> str:
     return signer
 
 
+#: of a release, loaded on demand: a device has no registry
+CEREMONY = "cloud.registry.sign_cli"
+
+
 def main(argv: list[str]) -> int:
+    if any(arg == "--key" or arg.startswith("--key=") for arg in argv):
+        return int(importlib.import_module(CEREMONY).main(argv))
     parser = argparse.ArgumentParser(prog="gudgeon sign", description=__doc__)
     parser.add_argument("bundle", type=Path, metavar="BUNDLE_DIR")
     args = parser.parse_args(argv)

@@ -1,116 +1,100 @@
-"""Slots: the A/B places of a bundle. One record a slot set, replaced atomically; the states are one table.
+"""Which release runs in a slot set. Read by every process of the device; it writes nothing.
 
-    <state_dir>/slots/<slot set>/A, B      bundle folders
-    <state_dir>/slots/<slot set>/slots.json
+    <state_dir>/slots/<slot set>/record.{0,1}     what is confirmed (`records`)
+    <state_dir>/store/<sha256>/                   the releases (`store`)
 
-Only this package writes there.
+- What is confirmed runs, once its hash was found right. Where it is not, what was confirmed before it runs, and its hash is
+  looked at, too. Where neither is right, or both records are damaged, the slot set is in *safe mode*: `SafeModeError`. Nothing is
+  guessed, and no process ends because of it: `control` answers every part `fault`, and the updater can still mend it.
+- A candidate on trial is never what a process starts with: after a crash or a power cut the confirmed one runs first.
+- Slot sets: `default`, `shadow`, `recipe-<code>`, `asset-<name>-anomaly`, `asset-<name>-rul`; and `runtime`.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from enum import Enum
+import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
-from edge_runtime.durable import disk_errors, replace_file
 from edge_runtime.errors import BundleError
-from edge_runtime.machine import step
-
-NAMES = ("A", "B")
-
-
-class SlotState(Enum):
-    EMPTY = "empty"
-    STAGED = "staged"
-    TRIAL = "trial"
-    ACTIVE = "active"
-    REJECTED = "rejected"
+from edge_runtime.update import legacy, records
+from edge_runtime.update.records import Release, SlotRecord
+from edge_runtime.update.store import Store
 
 
-class SlotInput(Enum):
-    STAGE = "stage"
-    TRY = "try"
-    PASS = "pass"
-    FAIL = "fail"
-    CLEAR = "clear"
+class SafeModeError(BundleError):
+    """Something was installed in this slot set, and nothing of it can run."""
 
 
-TABLE: Mapping[tuple[SlotState, SlotInput], SlotState] = {
-    (SlotState.EMPTY, SlotInput.STAGE): SlotState.STAGED,
-    (SlotState.REJECTED, SlotInput.STAGE): SlotState.STAGED,
-    (SlotState.STAGED, SlotInput.STAGE): SlotState.STAGED,
-    (SlotState.TRIAL, SlotInput.STAGE): SlotState.STAGED,
-    (SlotState.STAGED, SlotInput.TRY): SlotState.TRIAL,
-    (SlotState.TRIAL, SlotInput.PASS): SlotState.ACTIVE,
-    (SlotState.TRIAL, SlotInput.FAIL): SlotState.REJECTED,
-    (SlotState.STAGED, SlotInput.FAIL): SlotState.REJECTED,
-    (SlotState.ACTIVE, SlotInput.CLEAR): SlotState.EMPTY,
-    (SlotState.REJECTED, SlotInput.CLEAR): SlotState.EMPTY,
-    (SlotState.STAGED, SlotInput.CLEAR): SlotState.EMPTY,
-    (SlotState.TRIAL, SlotInput.CLEAR): SlotState.EMPTY,
-}
+class Bootable(NamedTuple):
+    """`release` lies whole at `path`. `fallback`: why it is not the confirmed one; "" where it is."""
+
+    path: Path
+    release: Release
+    fallback: str
 
 
-@dataclass(frozen=True)
-class Slot:
-    state: SlotState = SlotState.EMPTY
-    digest: str = ""
-    reason: str = ""
-
-    def after(self, event: SlotInput, reason: str = "") -> Slot:
-        return replace(self, state=step(TABLE, self.state, event), reason=reason)
-
-
-@dataclass(frozen=True)
-class SlotSet:
-    """`current` names the slot that runs ("" before the first installation); the other one is kept for rollback."""
-
-    folder: Path
-    slots: Mapping[str, Slot]
-    current: str = ""
-
-    @property
-    def other(self) -> str:
-        return "B" if self.current == "A" else "A"
-
-    def path(self, name: str) -> Path:
-        return self.folder / name
-
-    def with_slot(self, name: str, slot: Slot, current: str | None = None) -> SlotSet:
-        slots = {**self.slots, name: slot}
-        return replace(self, slots=slots, current=self.current if current is None else current)
-
-
-def read(state_dir: Path, slot_set: str = "default") -> SlotSet:
-    """The record; BundleError if it is damaged."""
-    folder = state_dir / "slots" / slot_set
-    file = folder / "slots.json"
-    empty = SlotSet(folder, {name: Slot() for name in NAMES})
-    if not file.exists():
-        return empty
+def bootable(state_dir: Path, slot_set: str = "default") -> Iterator[Bootable]:
+    """What may run, best first, each looked at when it is asked for. None at all where nothing is installed; SafeModeError at the
+    end where nothing more can run."""
+    before = legacy.current(state_dir, slot_set)
+    if before is not None:
+        yield Bootable(before.path, Release("", before.digest), "")
+        return
     try:
-        data = json.loads(file.read_text())
-        slots = {n: Slot(SlotState(data[n]["state"]), data[n]["digest"], data[n]["reason"]) for n in NAMES}
-        current = str(data["current"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BundleError(
-            f"{file}: the slot record is damaged ({error}); remove it and install the bundle again"
-        ) from error
-    if current not in ("", *NAMES):
-        raise BundleError(f"{file}: current slot is {current!r}, expected A or B; remove the file and install again")
-    return SlotSet(folder, slots, current)
-
-
-def write(slots: SlotSet) -> None:
-    data = {n: {**asdict(s), "state": s.state.value} for n, s in slots.slots.items()}
-    with disk_errors(slots.folder):
-        slots.folder.mkdir(parents=True, exist_ok=True)
-    replace_file(slots.folder / "slots.json", json.dumps({**data, "current": slots.current}, indent=1).encode())
+        record = records.read(state_dir, slot_set).record
+    except BundleError as error:
+        raise SafeModeError(str(error)) from error
+    reasons: list[str] = []
+    for release in (record.confirmed, record.previous):
+        if release is None:
+            continue
+        reason = Store(state_dir).problem(release.sha256)
+        if not reason:
+            yield Bootable(Store(state_dir).path(release.sha256), release, reasons[0] if reasons else "")
+            reason = f"release {release.sha256[:12]} is whole, and could not be run"
+        reasons.append(reason)
+    if reasons:
+        raise SafeModeError(
+            f"slot set {slot_set}: safe mode: {'; '.join(reasons)}; install a bundle, or let the cloud assign one"
+        )
 
 
 def active(state_dir: Path, slot_set: str = "default") -> Path | None:
-    """The folder of the bundle that runs, or None before the first installation."""
-    slots = read(state_dir, slot_set)
-    return slots.path(slots.current) if slots.current else None
+    """The folder of what runs, its hash found right; None before the first installation. SafeModeError where nothing can run."""
+    found = next(bootable(state_dir, slot_set), None)
+    return found.path if found else None
+
+
+def confirmed_digest(state_dir: Path, slot_set: str) -> str:
+    """The manifest digest of what is confirmed, by its record alone; "" where there is none."""
+    before = legacy.current(state_dir, slot_set)
+    if before is not None:
+        return before.digest
+    release = records.read(state_dir, slot_set).record.confirmed
+    return release.digest if release else ""
+
+
+def named(state_dir: Path) -> frozenset[str] | None:
+    """Every hash that a record of this device needs; None where one cannot be read: then nothing may be removed."""
+    found: frozenset[str] = frozenset()
+    try:
+        for slot_set in records.slot_sets(state_dir):
+            found |= records.read(state_dir, slot_set).named
+    except BundleError:
+        return None
+    return found
+
+
+def read(state_dir: Path, slot_set: str = "default") -> SlotRecord:
+    """The record; RecordError where both files are damaged."""
+    return records.read(state_dir, slot_set).record
+
+
+def managed(state_dir: Path) -> bool:
+    """Does this device take its releases from a repository whose root it was given?"""
+    with suppress(OSError):
+        return os.lstat(state_dir / "trust" / "root.json").st_size >= 0
+    return False

@@ -66,8 +66,8 @@ class Store:
                 return f"release {sha256[:12]} is not in the store"
             found = address(path)
         except (OSError, ValueError) as error:
-            return f"release {sha256[:12]} in the store cannot be read: {error}"
-        return "" if found == sha256 else f"release {sha256[:12]} in the store was changed: its files give {found[:12]}"
+            return f"release {sha256[:12]} in the store is damaged: {str(error).partition(';')[0]}"
+        return "" if found == sha256 else f"release {sha256[:12]} in the store is damaged: its files give {found[:12]}"
 
     def put(self, sha256: str, fill: Fill) -> Path:
         """Have `fill` write the release, check it and put it in its place; BundleError where what it wrote has another hash.

@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ from edge_runtime.identity import public_bytes
 from edge_runtime.infer import bundle as bundles
 from edge_runtime.tests.bundles import make_bundle
 from edge_runtime.update import install as installing
-from edge_runtime.update import keyring, slots
-from edge_runtime.update.install import install, main
-from edge_runtime.update.slots import SlotState
+from edge_runtime.update import keyring, lock, records, slots, states
+from edge_runtime.update.install import install, kept_at_start, main
+from edge_runtime.update.records import Job, Release
+from edge_runtime.update.store import address
 from edge_runtime.wire import manifest as wire
 from edge_runtime.wire.manifest import Variant
+from edge_runtime.wire.update_status import UpdateState
 
 
 @pytest.fixture
@@ -49,29 +52,36 @@ def running(state: Path) -> bundles.Bundle:
     return bundles.load(path)
 
 
-def test_the_first_and_the_next(state: Path, old: Path, new: Path) -> None:
+def test_the_first_and_the_next(state: Path, old: Path, new: Path, tmp_path: Path) -> None:
     first = running(state)
-    assert old == state / "slots" / "default" / "A"
+    assert old.parent == state / "store"
     done = install(new, state)
-    assert (done.path, done.changed) == (state / "slots" / "default" / "B", True)
+    assert done.changed
+    assert done.path == state / "store" / address(new)
     assert running(state).digest == done.digest != first.digest
     assert bundles.load(old).digest == first.digest  # kept for rollback
     record = slots.read(state)
-    assert (record.current, record.slots["B"].state, record.slots["B"].digest) == ("B", SlotState.ACTIVE, done.digest)
+    assert record.confirmed == Release(address(new), done.digest)
+    assert record.previous == Release(old.name, first.digest)
+    assert record.state is UpdateState.CONFIRMED
+    for seed in (3, 4):
+        install(make_bundle(tmp_path / str(seed), seed=seed, int8=False), state)
+    assert not old.exists()  # neither of the two records names it any more
+    assert len(list((state / "store").iterdir())) == 3
 
 
 def test_the_same_again_changes_nothing(state: Path, new: Path) -> None:
     done = install(new, state)
-    before = (state / "slots" / "default" / "slots.json").read_bytes()
+    before = records.read(state, "default").sequence
     again = install(new, state)
     assert (again.changed, again.path, again.signer) == (False, done.path, done.signer)
-    assert (state / "slots" / "default" / "slots.json").read_bytes() == before
+    assert records.read(state, "default").sequence == before
 
 
 def test_slot_sets_are_separate(state: Path, old: Path, new: Path) -> None:
-    install(new, state, "recipe-7")
+    done = install(new, state, "recipe-7")
     assert slots.active(state) == old
-    assert slots.active(state, "recipe-7") == state / "slots" / "recipe-7" / "A"
+    assert slots.active(state, "recipe-7") == done.path
     for bad in ("", "../x", "A", "a" * 33, "a/b"):
         with pytest.raises(UsageError, match="slot set"):
             install(new, state, bad)
@@ -79,10 +89,10 @@ def test_slot_sets_are_separate(state: Path, old: Path, new: Path) -> None:
 
 def test_a_damaged_running_copy_is_installed_again(state: Path, new: Path) -> None:
     first = install(new, state)
+    (first.path / "model.fp32.onnx").chmod(0o644)
     (first.path / "model.fp32.onnx").write_bytes(b"rotten")
     again = install(new, state)
     assert again.changed
-    assert again.path != first.path
     assert running(state).digest == first.digest
 
 
@@ -116,10 +126,13 @@ def test_a_failed_trial_is_on_record_and_the_next_may_come(state: Path, old: Pat
     bad = make_bundle(tmp_path / "bad", int8=False, **WRONG["engine"][0])
     with pytest.raises(BundleError):
         install(bad, state)
-    slot = slots.read(state).slots["B"]
-    assert slot.state is SlotState.REJECTED
-    assert "no variant can run" in slot.reason
-    assert install(new, state).path.name == "B"
+    record = slots.read(state)
+    assert record.state is UpdateState.ROLLED_BACK
+    assert record.job
+    assert "no variant can run" in record.job.reason
+    with pytest.raises(BundleError, match="refused in its trial"):  # by hand it may be tried again
+        install(bad, state)
+    assert install(new, state).changed
 
 
 def test_a_trusted_stranger_is_believed(state: Path, tmp_path: Path) -> None:
@@ -130,8 +143,50 @@ def test_a_trusted_stranger_is_believed(state: Path, tmp_path: Path) -> None:
 
 
 def test_the_slots_are_no_source(state: Path, old: Path) -> None:
-    with pytest.raises(UsageError, match="inside the device's own slots"):
+    with pytest.raises(UsageError, match="inside the device's own store"):
         install(old, state)
+    assert running(state)
+
+
+def test_a_managed_device_takes_no_local_bundle_unless_it_is_told_to(state: Path, old: Path, new: Path) -> None:
+    (state / "trust").mkdir()
+    (state / "trust" / "root.json").write_text("{}")
+    with pytest.raises(BundleError, match="this device is managed"):
+        install(new, state)
+    assert slots.active(state) == old
+    assert kept_at_start(state, "default", allow_local=False) == "this device is managed"
+    assert install(new, state, allow_local=True).changed
+
+
+def test_what_came_as_an_update_stays_at_the_start(state: Path, old: Path) -> None:
+    record = slots.read(state)
+    assert record.confirmed
+    assert kept_at_start(state, "default", allow_local=False) == ""
+    update = replace(record.confirmed, target="models/line/2.tar")
+    records.write(state, "default", replace(record, confirmed=update))
+    assert "came as an update" in kept_at_start(state, "default", allow_local=True)
+    assert kept_at_start(state, "shadow", allow_local=True) == ""
+
+
+def test_nothing_is_installed_beside_a_trial_or_another_writer(state: Path, old: Path, new: Path) -> None:
+    record = slots.read(state)
+    on_trial = states.try_once(
+        states.staged(states.take(record, Job(Release("1" * 64, target="models/a/1.tar"), tries_left=1, counter=9)))
+    )
+    records.write(state, "default", on_trial)
+    with pytest.raises(ResourceError, match="on trial"):
+        install(new, state)
+    with lock.writing(state), pytest.raises(ResourceError, match="is at work"), lock.writing(state, wait_s=0.0):
+        pass
+    assert slots.active(state) == old
+
+
+def test_an_installation_ends_safe_mode(state: Path, old: Path, new: Path) -> None:
+    for name in records.NAMES:
+        (records.folder_of(state, "default") / name).write_bytes(b"torn")
+    with pytest.raises(slots.SafeModeError):
+        slots.active(state)
+    assert install(new, state).changed
     assert running(state)
 
 
@@ -153,7 +208,8 @@ def cut_at(n: int, monkeypatch: pytest.MonkeyPatch, error: Callable[[], BaseExce
         return call
 
     for owner, name in (
-        (os, "fsync"), (Path, "replace"), (Path, "mkdir"), (shutil, "copyfile"), (shutil, "rmtree"), (Path, "unlink"),
+        (os, "fsync"), (os, "pwrite"), (Path, "rename"), (Path, "replace"), (Path, "mkdir"), (shutil, "copyfile"),
+        (shutil, "rmtree"), (Path, "unlink"),
     ):  # fmt: skip
         monkeypatch.setattr(owner, name, watch(getattr(owner, name)))
     return calls
@@ -216,6 +272,6 @@ def test_the_command(state: Path, new: Path, tmp_path: Path, capsys: pytest.Capt
     config.write_text('[device]\nid = "d"\nstate_dir = "state"\n')
     digest = wire.digest((new / wire.MANIFEST).read_bytes())[:12]
     assert main([str(new), "--config", str(config)]) == 0
-    assert f"installed {digest} in {state / 'slots' / 'default' / 'A'}, signed by " in capsys.readouterr().out
+    assert f"installed {digest} in {state / 'store' / address(new)}, signed by " in capsys.readouterr().out
     assert main([str(new), "--config", str(config), "--slot-set", "default"]) == 0
     assert "already active: " in capsys.readouterr().out

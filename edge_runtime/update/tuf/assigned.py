@@ -11,9 +11,6 @@ that it may name one that is in the targets no more.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
@@ -25,9 +22,7 @@ from edge_runtime.errors import BundleError
 from edge_runtime.update.tuf.target import Target, check_target
 from edge_runtime.wire.assignment import KIND, Assignment, Item, read_assignment
 from edge_runtime.wire.signed import signed_bytes, unseal
-
-FOLDER = "assignment-keys/"
-KEYS_LIMIT = 8
+from edge_runtime.wire.target import ASSIGNMENT_KEYS_LIMIT, assignment_key
 
 
 @dataclass(frozen=True)
@@ -41,20 +36,8 @@ class Taken:
 
 def assignment_keys(entries: Iterable[tuple[str, str | None, Any]]) -> list[bytes]:
     """From the top-level targets: path, SHA-256 and custom of each. An entry that is not made so names no key."""
-    found = []
-    for path, sha256, custom in entries:
-        if not path.startswith(FOLDER) or not isinstance(custom, dict):
-            continue
-        text = custom.get("public")
-        if not isinstance(text, str) or hashlib.sha256(f"{text}\n".encode()).hexdigest() != sha256:
-            continue
-        try:
-            public = base64.b64decode(text, validate=True)
-        except (binascii.Error, ValueError):
-            continue
-        if len(public) == 32:
-            found.append(public)
-    return found[:KEYS_LIMIT]
+    found = [key for entry in entries if (key := assignment_key(*entry)) is not None]
+    return found[:ASSIGNMENT_KEYS_LIMIT]
 
 
 def open_assignment(payload: bytes, keys: Iterable[bytes]) -> Assignment:

@@ -36,11 +36,10 @@ from tuf.api.metadata import (
 from edge_runtime.clock import Clock
 from edge_runtime.identity import public_text
 from edge_runtime.link.time_floor import RELEASED_NS
-from edge_runtime.update.tuf.assigned import FOLDER as KEYS_FOLDER
 from edge_runtime.update.tuf.source import CHUNK_BYTES, MissingError
-from edge_runtime.update.tuf.target import KINDS
 from edge_runtime.wire.assignment import KIND, Assignment, Item
 from edge_runtime.wire.signed import seal
+from edge_runtime.wire.target import KINDS, assignment_key_path
 
 DELEGATED = tuple(KINDS)
 TOP = ("targets", "snapshot", "timestamp")
@@ -121,8 +120,7 @@ class MemoryRepository:
 
     def name_assignment_key(self, private: Ed25519PrivateKey) -> None:
         text = public_text(private)
-        name = hashlib.sha256(base64.b64decode(text)).hexdigest()[:16]
-        self.put("targets", f"{KEYS_FOLDER}{name}.pub", f"{text}\n".encode(), {"public": text})
+        self.put("targets", assignment_key_path(base64.b64decode(text)), f"{text}\n".encode(), {"public": text})
 
     def assignment(self, device: str, counter: int, hours: float = 24, **items: Item) -> bytes:
         """Sealed as the cloud does it. A slot set's ``-`` is written ``_``."""

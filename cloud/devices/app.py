@@ -1,0 +1,32 @@
+"""The application that devices ask: one table of routers. A router that is added here is served behind `Gate`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fastapi import APIRouter, FastAPI
+
+from cloud.devices import enrolment
+from cloud.devices.gate import Gate
+from cloud.enrol.desk import Desk
+from cloud.registry import serving
+from cloud.rollout import routes as updates
+from cloud.rollout.registry import Registry
+from cloud.settings import CloudSettings
+from edge_runtime import __version__
+
+ROUTERS: tuple[APIRouter, ...] = (enrolment.router, serving.router, updates.router)
+
+
+def make_devices_app(
+    desk: Desk, settings: CloudSettings, routers: Sequence[APIRouter] = ROUTERS, registry: Registry | None = None
+) -> FastAPI:
+    """`app.state` has `desk`, `engine`, `settings`, `registry` and `now_ns` for them."""
+    app = FastAPI(title="Gudgeon, for devices", version=__version__, openapi_url=None, docs_url=None, redoc_url=None)
+    app.state.desk, app.state.engine, app.state.settings = desk, desk.engine, settings
+    app.state.registry, app.state.now_ns = registry, desk.now_ns
+    app.state.tries = enrolment.Tries()
+    app.add_middleware(Gate)
+    for router in routers:
+        app.include_router(router)
+    return app

@@ -1,0 +1,78 @@
+"""Everything of `gudgeon cloud` that faces devices, put together: authority, desk, application, listener."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from datetime import UTC, datetime
+
+from sqlalchemy import Engine
+
+from cloud.ca.authority import Authority
+from cloud.ca.local import LocalAuthority
+from cloud.devices.app import make_devices_app
+from cloud.devices.served import Served
+from cloud.devices.server import DeviceServer, server_context
+from cloud.enrol.challenges import Challenges
+from cloud.enrol.desk import Clock, Desk
+from cloud.rollout.registry import Registry
+from cloud.settings import CloudSettings
+from edge_runtime import log
+from edge_runtime.errors import GudgeonError
+from edge_runtime.identity import load_or_make
+
+REFRESH_S = 3600.0
+
+
+def make_authority(settings: CloudSettings) -> Authority:
+    """That of the settings; a local one is made where there is none yet."""
+    local = LocalAuthority(settings.ca_folder)
+    local.create(settings.ca.name, datetime.now(UTC))
+    return local
+
+
+def make_desk(engine: Engine, settings: CloudSettings, authority: Authority, now_ns: Clock = time.time_ns) -> Desk:
+    challenges = Challenges.of(load_or_make(settings.store.key_file))
+    return Desk(engine, authority, challenges, now_ns, settings.devices.life, settings.devices.grace)
+
+
+class DeviceSide:
+    def __init__(
+        self,
+        engine: Engine,
+        settings: CloudSettings,
+        sock: socket.socket,
+        now_ns: Clock = time.time_ns,
+        registry: Registry | None = None,
+    ) -> None:
+        self.authority = make_authority(settings)
+        self.desk = make_desk(engine, settings, self.authority, now_ns)
+        self._served = Served(settings.ca_folder, settings.devices.names, self.authority, time.time_ns)
+        self._context = server_context(self.authority.roots())
+        self._served.load(self._context)
+        self._server = DeviceServer(make_devices_app(self.desk, settings, registry=registry), sock, self._context)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._refresh, name="devices-certificate", daemon=True)
+
+    def start(self) -> None:
+        self._server.start()
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return self._server.alive
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._server.stop()
+        self._thread.join(1.0)
+
+    def _refresh(self) -> None:
+        while not self._stopping.wait(REFRESH_S):
+            try:
+                self._served.refresh(self._context)
+                self._context.load_verify_locations(cadata=self.authority.roots().decode())
+            except GudgeonError as error:
+                log.say(logging.ERROR, "the certificate of the listener for devices was not renewed", reason=str(error))

@@ -1,0 +1,55 @@
+"""`gudgeon cloud` signs snapshot and timestamp anew by itself, and says what of the offline metadata is about to expire."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from cloud.registry.folder import Registry
+from cloud.registry.publishing import renew, utc_now
+from cloud.registry.status import status
+from edge_runtime import log
+from edge_runtime.errors import GudgeonError
+
+LOOK_EVERY_S = 600.0
+
+
+class Renewer:
+    """A thread that looks at once and then every ten minutes. What fails is told, and tried again."""
+
+    def __init__(self, folder: Path, now: Callable[[], datetime] = utc_now) -> None:
+        self._registry, self._now = Registry(folder), now
+        self._registry.check()
+        self._told: list[str] = []
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="registry", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._thread.join(2.0)
+
+    def step(self) -> list[str]:
+        """The roles that were signed anew."""
+        renewed = renew(self._registry, self._now())
+        warnings: list[str] = status(self._registry, self._now())["warnings"]
+        for text in warnings:
+            if text not in self._told:
+                log.say(logging.WARNING, f"registry: {text}")
+        self._told = warnings
+        return renewed
+
+    def _run(self) -> None:
+        while True:
+            try:
+                for role in self.step():
+                    log.say(logging.INFO, "registry: signed anew", role=role)
+            except (GudgeonError, OSError, ValueError) as error:
+                log.say(logging.ERROR, "the registry's online metadata were not signed anew", reason=str(error))
+            if self._stopping.wait(LOOK_EVERY_S):
+                return

@@ -1,0 +1,40 @@
+"""`gudgeon cloud` moves rollouts on by the clock: a thread that looks every two seconds. What fails is told, and tried again."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from cloud.rollout.clock import advance
+from cloud.rollout.registry import Registry
+from edge_runtime import log
+from edge_runtime.errors import GudgeonError
+
+EVERY_S = 2.0
+
+
+class Ticker:
+    def __init__(self, engine: Engine, registry: Registry | None, now_ns: Callable[[], int] = time.time_ns) -> None:
+        self._engine, self._registry, self._now_ns = engine, registry, now_ns
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="rollouts", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._thread.join(5.0)
+
+    def _run(self) -> None:
+        while not self._stopping.wait(EVERY_S):
+            try:
+                for rollout, state in advance(self._engine, self._now_ns(), self._registry).items():
+                    log.say(logging.INFO, "rollout", id=rollout, state=state)
+            except (SQLAlchemyError, GudgeonError, OSError) as error:
+                log.say(logging.ERROR, "rollouts were not moved on", reason=str(error).splitlines()[0][:300])
