@@ -338,7 +338,7 @@ def test_what_is_asked_for_meanwhile_comes_when_the_device_appears(
     assert device_cli.main(["dev1", "command", "speed", "value=5", *running.where]) == 0
     number = json.loads(capsys.readouterr().out)["id"]
     deadline = time.monotonic() + WAIT_S
-    while running.dispatch._work.qsize() and time.monotonic() < deadline:
+    while running.dispatch._work.unfinished_tasks and time.monotonic() < deadline:
         time.sleep(0.01)
     device = Device(running.port)
     leaf, payload = device.next()
