@@ -26,6 +26,9 @@ COMMANDS: dict[str, Command] = {
         "edge_runtime.supervisor:main", "edge", "the device: control, monitor and link under the supervisor"
     ),
     "install": Command("edge_runtime.update.install:main", "edge", "stage, try and activate a signed bundle"),
+    "enroll": Command(
+        "edge_runtime.identity.enroll_cli:main", "edge", "get this device its certificate from the cloud"
+    ),
     "alarms": Command("edge_runtime.alarms_cli:main", "edge", "alarms of this device: list, acknowledge, shelve"),
     "probe": Command(
         "edge_runtime.field.probe_cli:main", "edge", "what an unknown Modbus device has, and its byte order"

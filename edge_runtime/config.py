@@ -24,7 +24,9 @@ from edge_runtime.field.tag import WORDS
 from edge_runtime.link.sparkplug.settings import SparkplugSection
 from edge_runtime.mqtt_access import LOOPBACK, BrokerAccess
 from edge_runtime.outbox.policy import Storage
+from edge_runtime.tls_files import CERTIFICATE, KEY, ROOTS
 from edge_runtime.wire.desired import KEYS, check_state
+from edge_runtime.wire.enrolment import HARDWARE
 from edge_runtime.wire.topics import Place
 
 T = TypeVar("T")
@@ -141,11 +143,16 @@ class ControlSection:
 
 @dataclass(frozen=True)
 class BrokerSection(BrokerAccess):
+    """`enrolled`: TLS with the certificate, key and roots that `gudgeon enroll` has left in the state folder."""
+
     host: str = "127.0.0.1"
     port: int = 1883
     keepalive_s: int = 30
+    enrolled: bool = False
 
     def __post_init__(self) -> None:
+        if self.enrolled and (not self.tls or self.ca_file or self.cert_file or self.username):
+            raise ValueError("enrolled = true goes with tls = true, and without ca_file, cert_file and username")
         _check_port(self.port)
         _check_positive(self, "keepalive_s")
         self.check(self.host)
@@ -224,6 +231,23 @@ class UpdateSection:
 
 
 @dataclass(frozen=True)
+class IdentitySection:
+    """`url`: the cloud's listener for devices, where the certificate comes from; "": that of `update.url`. `hardware_id`: what an
+    enrolment token is bound to, "": what the board says."""
+
+    url: str = ""
+    hardware_id: str = ""
+
+    def __post_init__(self) -> None:
+        if self.url and not self.url.startswith("https://"):
+            raise ValueError(f"url is {self.url!r}, expected https://HOST:PORT")
+        if self.hardware_id and not HARDWARE.fullmatch(self.hardware_id):
+            raise ValueError(
+                f"hardware_id is {self.hardware_id!r}, expected 1 to 128 characters of A-Z a-z 0-9 : _ . -"
+            )
+
+
+@dataclass(frozen=True)
 class DeviceConfig:
     device: DeviceSection
     plc: PlcSection = field(default_factory=PlcSection)
@@ -238,6 +262,7 @@ class DeviceConfig:
     commands: Commands = field(default_factory=Commands)
     metrics: MetricsSection = field(default_factory=MetricsSection)
     update: UpdateSection = field(default_factory=UpdateSection)
+    identity: IdentitySection = field(default_factory=IdentitySection)
     endpoints: tuple[EndpointSection, ...] = ()
     tags: tuple[TagSection, ...] = ()
     assets: tuple[AssetSection, ...] = ()
@@ -269,6 +294,14 @@ class DeviceConfig:
         """Is there a PLC line to control? A file that has assets and no word of PLC, camera or bundle has none."""
         line = (self.plc, self.camera, self.bundle)
         return not self.assets or line != (PlcSection(), CameraSection(), BundleSection())
+
+    @property
+    def broker_access(self) -> BrokerAccess:
+        """`broker`, with the files of the enrolment where it is to use them."""
+        if not self.broker.enrolled:
+            return self.broker
+        at = self.device.state_dir
+        return BrokerAccess(tls=True, ca_file=at / ROOTS, cert_file=at / CERTIFICATE, key_file=at / KEY)
 
     @property
     def place(self) -> Place:

@@ -1,15 +1,18 @@
 """How an MQTT client proves who it is and whom it speaks to: TLS and password. Device and cloud share it.
 
-Files are read once at the start, so that a wrong one is told then.
+Files are read at the start, so that a wrong one is told then, and again before a connection where they have changed (a renewed
+certificate); ones that are wrong then are told, and what was read before goes on.
 """
 
 from __future__ import annotations
 
+import logging
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from edge_runtime import log
 from edge_runtime.durable import disk_errors
 from edge_runtime.errors import ConfigError, ResourceError
 
@@ -61,6 +64,13 @@ def secret_file(path: Path) -> str:
         return path.read_text().strip()
 
 
+def _stamps(access: BrokerAccess) -> list[tuple[int, int]]:
+    """What changes when a file is replaced."""
+    with disk_errors(access.ca_file or access.cert_file or Path()):
+        found = [path.stat() for path in (access.ca_file, access.cert_file, access.key_file) if path and path.exists()]
+    return [(one.st_ino, one.st_mtime_ns) for one in found]
+
+
 class Client(Protocol):
     """What is needed of `paho.mqtt.client.Client`."""
 
@@ -72,16 +82,31 @@ class Access:
     """Applied to every connection."""
 
     def __init__(self, broker: BrokerAccess) -> None:
-        self._context, self._username = tls_context(broker), broker.username
+        self._broker, self._username, self._seen = broker, broker.username, _stamps(broker)
         self._password = secret_file(broker.password_file) if broker.password_file else None
+        self._contexts = self._load()
+
+    def _load(self) -> tuple[ssl.SSLContext | None, ...]:
+        return (tls_context(self._broker),)
 
     @property
     def tls(self) -> bool:
-        return self._context is not None
+        return self._contexts[0] is not None
 
     def context(self) -> ssl.SSLContext | None:
         """For the next connection; None without TLS."""
-        return self._context
+        self._refresh()
+        return self._contexts[0]
+
+    def _refresh(self) -> None:
+        stamps = _stamps(self._broker)
+        if stamps == self._seen:
+            return
+        try:
+            self._contexts = self._load()
+        except (ConfigError, ResourceError) as error:
+            log.say(logging.WARNING, "the changed files for TLS cannot be used; those before go on", reason=str(error))
+        self._seen = stamps
 
     def apply(self, client: Client) -> None:
         context = self.context()

@@ -11,10 +11,15 @@ from edge_runtime.mqtt_access import Access, BrokerAccess, tls_context
 
 class FloorAccess(Access):
     def __init__(self, broker: BrokerAccess, floor: TimeFloor) -> None:
+        self._floor = floor
         super().__init__(broker)
-        self._floor, self._floor_context = floor, tls_context(broker)
-        if self._floor_context is not None:
-            judge_at(self._floor_context, floor.now_ns)
+
+    def _load(self) -> tuple[ssl.SSLContext | None, ...]:
+        by_clock, by_floor = tls_context(self._broker), tls_context(self._broker)
+        if by_floor is not None:
+            judge_at(by_floor, self._floor.now_ns)
+        return by_clock, by_floor
 
     def context(self) -> ssl.SSLContext | None:
-        return self._floor_context if self._floor.clock_is_behind else super().context()
+        by_clock = super().context()
+        return self._contexts[1] if self._floor.clock_is_behind else by_clock

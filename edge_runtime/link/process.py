@@ -115,7 +115,7 @@ def put_together(device: DeviceConfig, outbox: Outbox, wake: socket.socket) -> L
         lambda request: hand_over(state_dir / SOCKET_PATH, request), clock,
         lambda request: alarm_socket.hand_over(state_dir / alarm_socket.SOCKET_PATH, request),
     )  # fmt: skip
-    access = FloorAccess(device.broker, floor)
+    access = FloorAccess(device.broker_access, floor)
     if device.link.protocol == "sparkplug":
         return Link(make_node(device, outbox, wake, access, desk), cloud_time, floor, desk)
     uplink = make_uplink(device, outbox, wake, access, cloud_time.take)

@@ -1,0 +1,99 @@
+"""KeySource: the private half of the device's TLS key. It is made on the device and never leaves the place where it is kept.
+
+A file (`FileKey`) is one such place; a security chip behind PKCS#11 would be another one, with the same four methods: nothing
+else in this package touches a private key.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from pathlib import Path
+from typing import Protocol
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from edge_runtime.durable import disk_errors, sync_folder
+from edge_runtime.errors import ConfigError, ResourceError
+
+
+class KeySource(Protocol):
+    def public_key(self) -> ec.EllipticCurvePublicKey: ...
+
+    def sign(self, data: bytes) -> bytes:
+        """ECDSA with SHA-256, in DER."""
+        ...
+
+    def request(self, device: str) -> str:
+        """A PKCS#10 request for CN = device and nothing else, in PEM."""
+        ...
+
+    def load(self, context: ssl.SSLContext, certificate: Path) -> None:
+        """Let the context show this certificate (a file of PEM, the chain after it); ConfigError where the two do not fit."""
+        ...
+
+
+class FileKey:
+    """EC P-256 in a PEM file, mode 0600. The file is made whole or not at all, and is on the disk before anybody is told the
+    public half."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._key = _load_or_make(path)
+
+    def public_key(self) -> ec.EllipticCurvePublicKey:
+        return self._key.public_key()
+
+    def sign(self, data: bytes) -> bytes:
+        return self._key.sign(data, ec.ECDSA(hashes.SHA256()))
+
+    def request(self, device: str) -> str:
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, device)])
+        made = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(self._key, hashes.SHA256())
+        return made.public_bytes(serialization.Encoding.PEM).decode()
+
+    def load(self, context: ssl.SSLContext, certificate: Path) -> None:
+        try:
+            context.load_cert_chain(certificate, self.path)
+        except (ssl.SSLError, OSError) as error:
+            raise ConfigError(f"{certificate}: not usable with {self.path}: {error}; enrol the device again") from error
+
+
+def _load_or_make(path: Path) -> ec.EllipticCurvePrivateKey:
+    with disk_errors(path):
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _write_new(path)
+        sync_folder(path.parent)
+        if path.stat().st_mode & 0o077:
+            raise ResourceError(f"{path}: other users can read this private key; run: chmod 600 {path}")
+        pem = path.read_bytes()
+    try:
+        key = serialization.load_pem_private_key(pem, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise ResourceError(f"{path}: not a private key; move it away and enrol the device again") from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ResourceError(f"{path}: not an elliptic curve key; move it away and enrol the device again")
+    return key
+
+
+def _write_new(path: Path) -> None:
+    """Of two processes that make it at the same time, one wins for both."""
+    pkcs8, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(serialization.Encoding.PEM, pkcs8, plain)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(pem)
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    finally:
+        temporary.unlink()
