@@ -41,6 +41,7 @@ COMMANDS: dict[str, Command] = {
     "device": Command(
         "cloud.device_cli:main", "cloud", "ask a device for another state, or command it, over the cloud"
     ),
+    "rollout": Command("cloud.rollout.cli:main", "cloud", "give an artifact to many devices, group by group; tags"),
     "export": Command("cloud.export.cli:main", "cloud", "Events of a period as a Parquet file"),
     "train": Command("tools.pipeline.launch:train", "tools", "train, quantise, pack and sign a bundle"),
     "evaluate": Command(

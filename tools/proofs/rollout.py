@@ -5,8 +5,8 @@ Most devices ask in batches through the function behind the route; some ask thro
 when the last answer told them to. A share of the fleet is switched off from the start.
 
 Each scenario states what must come out, and the run fails where it does not: a good artifact is confirmed by every device that
-can be reached and is not itself at fault; a bad one is stopped when no more devices were exposed than the canary has and may be in
-flight; never is more in flight than allowed, and no device activates an artifact twice.
+can be reached and is not itself at fault; a bad one is stopped when no more devices were exposed than the canary has and may
+be in flight; never is more in flight than allowed, and no device activates an artifact twice.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ OFF_SHARE = 0.02
 OVER_HTTP = 20
 PLAN: dict[str, Any] = {
     "groups": [
-        {"name": "canary", "percent": 5.0, "success": 0.9, "soak_s": 600.0},
-        {"name": "quarter", "percent": 25.0, "success": 0.9, "soak_s": 600.0},
+        {"name": "canary", "percent": 5.0, "success": 0.9, "soak_s": 300.0},
+        {"name": "quarter", "percent": 25.0, "success": 0.9, "soak_s": 300.0},
         {"name": "rest", "success": 0.9},
     ],
     "abort": {"failed": 0.05, "executed": 100},
@@ -171,7 +171,7 @@ class Run:
 def run(engine: Engine, scenario: Scenario, count: int, seed: int) -> Outcome:
     wall_s = time.monotonic()
     sim = Run(engine, scenario, count, seed)
-    most = max(1, count // 20)
+    most = max(60, count // 20)
     _everybody_is_known(sim)
     plan = read_plan({**PLAN, "abort": {**PLAN["abort"], "failed": scenario.failed}, "max_in_flight": most})
     asked = store.Asked("r1", SLOT_SET, Artifact(TARGET, SHA256, 2), plan)
