@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import heapq
 import json
+import math
 import random
 import sys
 import tempfile
@@ -48,6 +49,9 @@ TICK_S = 10
 LONGEST_S = 12 * 3600
 BATCH = 500
 OFF_SHARE = 0.02
+CANARIES = (10, 20, 50, 100, 200, 500)
+#: share of devices on which it fails, share at which the rollout stops
+ODDS = ((0.30, 0.05), (0.10, 0.05), (0.05, 0.02), (0.01, 0.05))
 OVER_HTTP = 20
 PLAN: dict[str, Any] = {
     "groups": [
@@ -257,6 +261,27 @@ def table(outcomes: Sequence[Outcome]) -> Table:
     return made
 
 
+def passes(canary: int, fails: float, limit: float) -> float:
+    """The chance that an artifact which fails on this share of devices has no more failures in the canary than the limit."""
+    most = math.floor(limit * canary + 1e-9)
+    return sum(math.comb(canary, k) * fails**k * (1.0 - fails) ** (canary - k) for k in range(most + 1))
+
+
+def odds() -> Table:
+    """What a canary of a size finds, by exact binomial sums."""
+    made = Table(title="chance that the canary lets it pass")
+    made.add_column("canary", justify="right")
+    for fails, limit in ODDS:
+        made.add_column(f"{100 * fails:g} % fail, limit {100 * limit:g} %", justify="right")
+    for canary in CANARIES:
+        made.add_row(str(canary), *(_percent(passes(canary, fails, limit)) for fails, limit in ODDS))
+    return made
+
+
+def _percent(share: float) -> str:
+    return "< 0.01 %" if share < 1e-4 else f"{100 * share:.2f} %"
+
+
 def run_all(count: int, seed: int, chosen: Sequence[Scenario], folder: Path) -> list[Outcome]:
     outcomes = []
     for number, scenario in enumerate(chosen):
@@ -275,8 +300,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--devices", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", metavar="TEXT", default="", help="scenarios whose name has this text")
+    parser.add_argument("--odds", action="store_true", help="what a canary of a size finds; runs nothing")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
+    if args.odds:
+        Console().print(odds())
+        return 0
     chosen = [s for s in SCENARIOS if args.only in s.name]
     try:
         with tempfile.TemporaryDirectory(prefix="gudgeon-rollout-") as folder:

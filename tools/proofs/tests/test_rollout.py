@@ -26,6 +26,7 @@ def outcome(scenario: Scenario, count: int, folder: Path) -> Outcome:
 @pytest.mark.parametrize("scenario", FOUND_BY_FEW, ids=lambda s: s.name)
 def test_five_hundred_devices(scenario: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rollout, "OVER_HTTP", 2)
+    monkeypatch.setattr(rollout, "TICK_S", 20)
     found = outcome(scenario, 500, tmp_path)
     assert found.broken == []
     assert found.exposed >= found.canary // 2, "something was given out"
