@@ -10,8 +10,9 @@ from pydantic import BaseModel, Field
 
 from cloud.access.needs import needs
 from cloud.access.roles import Actor, Role
+from cloud.api.bodies import Strict, body_of
 from cloud.api.rollouts import answered, note_of
-from cloud.api.twin import Named, Strict, body_of
+from cloud.api.twin import Named
 from cloud.rollout import fleet
 from cloud.rollout.tags import check_filter
 

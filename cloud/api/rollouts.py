@@ -21,8 +21,8 @@ from starlette.responses import StreamingResponse
 
 from cloud.access.needs import needs
 from cloud.access.roles import Actor, Role
+from cloud.api.bodies import Strict, body_of
 from cloud.api.live import sse
-from cloud.api.twin import Strict, body_of
 from cloud.audit.log import REFUSED, record, record_alone
 from cloud.rollout import shown, store
 from cloud.rollout.offer import Artifact
