@@ -7,8 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edge_runtime.config import DeviceConfig
+from edge_runtime.errors import BundleError
+from edge_runtime.update import slots
 from edge_runtime.update.asset_gate import AssetGate
 from edge_runtime.update.gate import Gate
+from edge_runtime.update.trial.line_gate import LineGate
 
 #: device, its configuration file, slot set → its gate; None: this device has no such set
 Make = Callable[[DeviceConfig, Path, str], Gate | None]
@@ -19,7 +22,25 @@ def _asset(device: DeviceConfig, config_path: Path, slot_set: str) -> Gate | Non
     return AssetGate(device.device.state_dir, device.bundle.engine) if slot_set in known else None
 
 
-TABLE: tuple[tuple[re.Pattern[str], Make], ...] = ((re.compile(r"asset-.*-(anomaly|rul)"), _asset),)
+def _line(device: DeviceConfig, config_path: Path, slot_set: str) -> Gate | None:
+    known = {"default"} | {f"recipe-{code}" for code in device.bundle.recipes}
+    state_dir = device.device.state_dir
+    if not device.has_line or slot_set not in known:
+        return None
+
+    def confirmed(slot_set: str) -> Path | None:
+        try:
+            return slots.active(state_dir, slot_set)
+        except BundleError:  # safe mode: nothing runs that a candidate could be compared with
+            return None
+
+    return LineGate(state_dir, device.bundle.engine, device.control.deadline_ms, device.trial, confirmed)
+
+
+TABLE: tuple[tuple[re.Pattern[str], Make], ...] = (
+    (re.compile(r"asset-.*-(anomaly|rul)"), _asset),
+    (re.compile(r"default|recipe-\d+"), _line),
+)
 
 
 class Gates:

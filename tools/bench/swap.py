@@ -183,8 +183,8 @@ def show(result: dict[str, Any]) -> None:
         "bad models that go wrong after promotion", "", "bad", "unanswered", "known ms", "back ms", "rollback ms"
     )
     for row in result["faults"]:
-        keys = ("bad", "unanswered", "detected_ms", "back_ms", "rollback_ms")
-        table.add_row(row["fault"], *(str(row["slipped"].get(key, "")) for key in keys))
+        numbers = ("bad", "unanswered", "detected_ms", "back_ms", "rollback_ms")
+        table.add_row(row["fault"], *(str(row["slipped"].get(key, "")) for key in numbers))
     console.print(table)
     for row in result["faults"]:
         gate, late = row["gate"], row["slipped"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from edge_runtime.config import load_device
 from edge_runtime.decide import swap_socket
 from edge_runtime.decide.decision import Decision, Result
 from edge_runtime.decide.frames import FrameBox
@@ -18,6 +21,7 @@ from edge_runtime.errors import EndpointError
 from edge_runtime.field.camera import Frame
 from edge_runtime.tests.bundles import make_bundle, make_frame
 from edge_runtime.update.gate import Candidate
+from edge_runtime.update.gates import Gates
 from edge_runtime.update.trial.judge import Judge, Order
 from edge_runtime.update.trial.line_gate import LineGate
 from edge_runtime.wire import manifest as wire
@@ -233,3 +237,19 @@ def test_words_that_are_not_understood_are_a_refusal(
     assert word is not None
     assert word["ok"] is False
     judge.stop()
+
+
+def test_which_slot_sets_have_this_gate(tmp_path: Path) -> None:
+    (tmp_path / "device.toml").write_text(
+        '[device]\nid = "d"\nstate_dir = "state"\n[bundle.recipes]\n7 = "strict"\n[trial]\nparts = 20\n'
+    )
+    gates = Gates(load_device(tmp_path / "device.toml"), tmp_path / "device.toml")
+    assert isinstance(gates("default"), LineGate)
+    assert isinstance(gates("recipe-7"), LineGate)
+    assert gates("default") is gates("default")
+    assert gates("recipe-8") is None
+
+
+def test_the_updater_loads_no_engine() -> None:
+    code = "import sys, edge_runtime.update.gates; sys.exit('numpy' in sys.modules or 'onnxruntime' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
