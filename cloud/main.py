@@ -123,7 +123,10 @@ def run(settings: CloudSettings, on_ready: OnReady, stop: threading.Event) -> No
         dispatch.start()
         stack.callback(dispatch.stop)
         connected = ingest.connected.is_set if ingest else None
-        web = WebServer(make_app(engine, settings, connected, told=told, send=dispatch.send), http, settings.http)
+        registry = Assigner(settings.registry.folder) if settings.registry.folder else None
+        web = WebServer(
+            make_app(engine, settings, connected, told=told, send=dispatch.send, registry=registry), http, settings.http
+        )
         web.start()
         stack.callback(web.stop)
         told_ports = {"http_port": port_of(http), "broker_port": broker_port}
@@ -131,7 +134,6 @@ def run(settings: CloudSettings, on_ready: OnReady, stop: threading.Event) -> No
             renewer = Renewer(settings.registry.folder)
             renewer.start()
             stack.callback(renewer.stop)
-        registry = Assigner(settings.registry.folder) if settings.registry.folder else None
         ticker = Ticker(engine, registry)
         ticker.start()
         stack.callback(ticker.stop)
