@@ -79,9 +79,9 @@ def _install(bundle_dir: Path, state_dir: Path, slot_set: str, engine: str, want
         verify_signature(path, keyring.trusted_keys(state_dir))
         select.choose(kinds.load(path), state_dir / "engines.json", engine).engine.close()
     except GudgeonError as error:
-        records.write(state_dir, slot_set, _free(states.roll_back(record, str(error)), release))
+        records.write_end(state_dir, slot_set, _free(states.roll_back(record, str(error)), release))
         raise BundleError(f"bundle {bundle_dir}: refused in its trial: {error}") from error
-    records.write(state_dir, slot_set, states.confirm(record, now_ns=time.time_ns()))
+    records.write_end(state_dir, slot_set, states.confirm(record, now_ns=time.time_ns()))
     keep = slots.named(state_dir)
     if keep is not None:
         store.collect(keep)

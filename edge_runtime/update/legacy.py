@@ -85,7 +85,7 @@ def _migrate(state_dir: Path, store: Store) -> Iterator[str]:
             held = [*releases, None, None]
             state = UpdateState.CONFIRMED if releases else UpdateState.IDLE
             previous = held[1] if held[1] != held[0] else None
-            records.write(state_dir, slot_set, SlotRecord(state, confirmed=held[0], previous=previous))
+            records.write_end(state_dir, slot_set, SlotRecord(state, confirmed=held[0], previous=previous))
             yield slot_set
         _remove(folder)
 

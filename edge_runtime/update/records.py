@@ -154,6 +154,12 @@ def write(state_dir: Path, slot_set: str, record: SlotRecord) -> int:
     return sequence
 
 
+def write_end(state_dir: Path, slot_set: str, record: SlotRecord) -> None:
+    """The same where something has come to its end: into both files, so that the loss of one later on brings nothing back."""
+    write(state_dir, slot_set, record)
+    write(state_dir, slot_set, record)
+
+
 def encode(sequence: int, record: SlotRecord) -> bytes:
     """The bytes of a record file."""
     body = json.dumps(_plain(sequence, record), ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()

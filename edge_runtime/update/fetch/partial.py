@@ -209,6 +209,13 @@ def finished(folder: Path, wanted: Wanted) -> Path | None:
     return path if right else None
 
 
+def forget(folder: Path, sha256: str) -> None:
+    """Remove what was fetched of one artifact."""
+    with disk_errors(folder):
+        for suffix in ("", ".part", ".chunks"):
+            (folder / f"{sha256}{suffix}").unlink(missing_ok=True)
+
+
 def sweep(folder: Path, keep: Collection[str] = ()) -> None:
     """Remove what was fetched, wholly or in part, of anything but the artifacts with these hashes."""
     with disk_errors(folder):
