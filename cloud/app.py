@@ -16,8 +16,9 @@ from cloud import metrics
 from cloud.access.admission import Access
 from cloud.access.needs import needs
 from cloud.access.roles import Role
-from cloud.api import assets, exports, live, proofs, records, series, twin
+from cloud.api import assets, exports, identities, live, proofs, records, series, twin
 from cloud.api import metrics as scrape
+from cloud.enrol.desk import Desk
 from cloud.security import Security
 from cloud.settings import CloudSettings
 from cloud.simulator import Simulator
@@ -44,10 +45,11 @@ def make_app(
     simulator: Simulator | None = None,
     told: Sequence[metrics.Read] = (),
     send: Callable[[str], None] = lambda device: None,
+    desk: Desk | None = None,
 ) -> FastAPI:
     """`app.state.stop_streams()` ends open streams; any thread may call it. `broker_connected` None: ingest is elsewhere.
     `simulator`: another than that of the settings. `told`: what /metrics tells beside the store. `send` brings a device what
-    is asked of it."""
+    is asked of it. `desk` gives devices their certificates, where the cloud listens for devices."""
     simulator = simulator or Simulator(settings.simulator.stats_url)
 
     @asynccontextmanager
@@ -71,7 +73,7 @@ def make_app(
     app.state.broker_connected = broker_connected
     app.state.exports = exports.limit()
     app.state.metrics = metrics.page("cloud", partial(metrics.of_store, engine), *told)
-    app.state.send = send
+    app.state.send, app.state.desk = send, desk
     app.state.access = Access(engine, settings)
     app.add_middleware(Security, names=settings.http.names, tls=settings.http.tls)
     app.include_router(live.router, prefix=API, tags=["live"])
@@ -82,6 +84,7 @@ def make_app(
     app.include_router(exports.router, prefix=API, tags=["records"], dependencies=for_viewers)
     app.include_router(proofs.router, prefix=API, tags=["proofs"], dependencies=for_viewers)
     app.include_router(twin.router, prefix=API, tags=["twin"])
+    app.include_router(identities.router, prefix=API, tags=["identities"])
     app.include_router(scrape.router, dependencies=for_viewers)
     for path in PAGES:
         app.add_api_route(path, _page(path), include_in_schema=False)

@@ -41,6 +41,9 @@ COMMANDS: dict[str, Command] = {
     "device": Command(
         "cloud.device_cli:main", "cloud", "ask a device for another state, or command it, over the cloud"
     ),
+    "devices": Command(
+        "cloud.devices_cli:main", "cloud", "certificates of devices: tokens, revocation, replacement, CA"
+    ),
     "export": Command("cloud.export.cli:main", "cloud", "Events of a period as a Parquet file"),
     "train": Command("tools.pipeline.launch:train", "tools", "train, quantise, pack and sign a bundle"),
     "evaluate": Command(

@@ -39,4 +39,9 @@ ROLES: dict[tuple[str, str], Role | None] = {
     ("GET", f"{API}/devices/{{device}}/commands"): Role.VIEWER,
     ("GET", f"{API}/devices/{{device}}/commands/{{number}}"): Role.VIEWER,
     ("POST", f"{API}/devices/{{device}}/commands"): Role.OPERATOR,
+    ("GET", f"{API}/identities"): Role.VIEWER,
+    ("GET", f"{API}/identities/{{device}}"): Role.VIEWER,
+    ("POST", f"{API}/identities/{{device}}/token"): Role.ADMIN,
+    ("POST", f"{API}/identities/{{device}}/replace"): Role.ADMIN,
+    ("POST", f"{API}/identities/{{device}}/revoke"): Role.ADMIN,
 }
