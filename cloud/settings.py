@@ -227,6 +227,23 @@ class RegistrySection:
 
 
 @dataclass(frozen=True)
+class DdiSection:
+    """`serve`: hawkBit's device routes on the listener for devices. `poll_s`: how soon a client asks again. What a gateway for
+    many devices shows lies in `gateway_token_file`; without it there is no such gateway."""
+
+    serve: bool = False
+    tenant: str = "DEFAULT"
+    poll_s: int = 300
+    gateway_token_file: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", self.tenant):
+            raise ValueError(f"tenant is {self.tenant!r}, expected 1 to 64 of A-Z a-z 0-9 _ -")
+        if not 1 <= self.poll_s < 86_400:
+            raise ValueError(f"poll_s is {self.poll_s}, expected 1 to 86399 seconds")
+
+
+@dataclass(frozen=True)
 class CloudSettings:
     http: HttpSection = field(default_factory=HttpSection)
     broker: BrokerSection = field(default_factory=BrokerSection)
@@ -237,6 +254,7 @@ class CloudSettings:
     ca: CaSection = field(default_factory=CaSection)
     access: AccessSection = field(default_factory=AccessSection)
     registry: RegistrySection = field(default_factory=RegistrySection)
+    ddi: DdiSection = field(default_factory=DdiSection)
 
     @property
     def ca_folder(self) -> Path:
@@ -251,6 +269,8 @@ class CloudSettings:
     def __post_init__(self) -> None:
         if self.broker.embedded and not self.ingest.here:
             raise ValueError("the embedded broker serves ingest in this process only; set broker.embedded = false")
+        if self.ddi.serve and not (self.devices.serve and self.registry.folder):
+            raise ValueError("ddi.serve needs serve = true in [devices] and a folder in [registry]")
         if self.http.beyond and not self.access.required:
             raise ValueError("http.host or http.names go beyond this machine; set required = true in [access]")
 

@@ -50,6 +50,9 @@ COMMANDS: dict[str, Command] = {
         "tools.pipeline.launch:evaluate", "edge,tools", "score a bundle on images, or models on a benchmark"
     ),
     "predict": Command("tools.pipeline.launch:predict", "edge,tools", "run a bundle on a file: remaining life"),
+    "pack": Command(
+        "tools.release.main:main", "edge,tools", "a runtime release, or a configuration, as one archive to be signed"
+    ),
     "sign": Command("edge_runtime.update.sign:main", "edge", "sign a bundle as its developer, or (--key) a release"),
     "keys": Command("cloud.registry.keys_cli:main", "cloud", "keys that sign releases: make, list, public half"),
     "repo": Command(

@@ -5,6 +5,8 @@
   mends (a corrupt bundle, a full disk, a wrong configuration): everything stops with that code and its one line. A disk
   that `link` cannot use is no such thing: the line goes on without it.
 - A bundle of an asset that is refused stops nothing: `monitor` tells it and goes on with rules.
+- It says on $NOTIFY_SOCKET when everything is started, and that it goes on (systemd and `gudgeon-launch` listen).
+- SIGHUP: everything is stopped and begun again, with another configuration where one is on trial.
 - This process imports no engine and no protocol; the installation runs in a process of its own.
 """
 
@@ -29,8 +31,10 @@ from edge_runtime.child import end_with_parent
 from edge_runtime.config import DeviceConfig
 from edge_runtime.durable import disk_errors, replace_file
 from edge_runtime.errors import BundleError, ConfigError, MissingExtraError, ResourceError, UsageError
+from edge_runtime.launched import notify
 from edge_runtime.tasks import ENVIRONMENT, REFUSED_FILE, STATE_FILE, Task, wanted
-from edge_runtime.update import legacy, lock
+from edge_runtime.update import config_trial, legacy, lock
+from edge_runtime.update.config_bundle import VARIABLE
 
 FINAL_CODES = {e.exit_code for e in (UsageError, ConfigError, BundleError, ResourceError, MissingExtraError)}
 CHECK_S = 0.05
@@ -38,6 +42,7 @@ FREE_RESTARTS = 5
 RESTART_WINDOW_S = 10.0
 PAUSE_LIMIT_S = 5.0
 SETTLED_S = 3.0
+ALIVE_S = 2.0
 
 
 def restart_pause_s(recent: int) -> float:
@@ -63,7 +68,8 @@ class Supervisor:
     ) -> None:
         self._state_dir, self._spawn = state_dir, spawn
         self._children = [Child(task) for task in tasks]
-        self.stopping = False
+        self.stopping = self.again = False
+        self._alive_s = float("-inf")
 
     def run(self) -> int:
         """Until `stopping`; the exit code."""
@@ -71,6 +77,7 @@ class Supervisor:
         while not self.stopping and code == 0:
             for child in self._children:
                 code = code or self._watch(child, time.monotonic())
+            self._tell_alive(time.monotonic())
             time.sleep(CHECK_S)
         self._stop()
         return code
@@ -97,6 +104,11 @@ class Supervisor:
         child.due_s = now_s + pause_s
         log.say(logging.WARNING, "process ended; starting it again", name=child.task.name, code=code, pause_s=pause_s)
         return 0
+
+    def _tell_alive(self, now_s: float) -> None:
+        if now_s - self._alive_s >= ALIVE_S:
+            notify("READY=1\nWATCHDOG=1" if self._alive_s < 0 else "WATCHDOG=1")
+            self._alive_s = now_s
 
     def _stop(self) -> None:
         for child in self._children:
@@ -187,22 +199,27 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="gudgeon run", description=__doc__)
     parser.add_argument("--config", type=Path, required=True, metavar="device.toml")
     args = parser.parse_args(argv)
-    device = config.load_device(args.config)
-    state_dir = device.device.state_dir
+    state_dir = config.load(args.config, DeviceConfig).device.state_dir
     with disk_errors(state_dir):
         (state_dir / "run").mkdir(parents=True, exist_ok=True)
     replace_file(state_dir / STATE_FILE, b"{}")  # says at once, and once, that the disk is full
     log.setup("supervisor", state_dir / "log")
+    os.environ[VARIABLE] = str(config_trial.begin(state_dir, time.time_ns()) or "")
+    device = config.load_device(args.config)
     supervisor = Supervisor(state_dir, spawn_task(args.config), wanted(device.has_line, bool(device.assets)))
 
     def stop(number: int, frame: FrameType | None) -> None:
         supervisor.stopping = True
+        supervisor.again = number == signal.SIGHUP
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, stop)
     migrate(state_dir)
     code = install_configured(device, args.config)
     if device.assets and not code:
         refused = install_assets(device, args.config)
         replace_file(state_dir / REFUSED_FILE, json.dumps(refused).encode())
-    return code or supervisor.run()
+    code = code or supervisor.run()
+    if supervisor.again and not code:
+        os.execv(sys.executable, [sys.executable, "-m", "edge_runtime.cli", "run", "--config", str(args.config)])  # noqa: S606
+    return code
