@@ -1,7 +1,9 @@
 """X.509 as this fleet uses it, pure: roots, the authorities below them, what they sign for devices and servers, and their CRLs.
 
 root → issuer → leaf. A new root is also signed by the one before it (`cross`): whoever trusts only the old one believes what
-the new one signs. So the path lengths are: root 2, cross 1, issuer 0. Every certificate names its key and that of its signer (RFC 5280, 4.2.1).
+the new one signs. So the path lengths are: root 2, cross 1, issuer 0.
+
+Every certificate names its key and that of its signer (RFC 5280, 4.2.1).
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 
 from cloud.ca.authority import Authority
 from cloud.ca.local import LocalAuthority
+from cloud.ca.step import StepAuthority
 from cloud.devices.app import make_devices_app
 from cloud.devices.broker_files import BrokerFiles
 from cloud.devices.cutting import Cutting, Sessions
@@ -30,6 +31,11 @@ REFRESH_S = 3600.0
 
 def make_authority(settings: CloudSettings) -> Authority:
     """That of the settings; a local one is made where there is none yet."""
+    ca = settings.ca
+    if ca.kind == "step":
+        assert ca.root_file
+        assert ca.key_file
+        return StepAuthority(ca.url, ca.root_file, ca.provisioner, ca.key_file)
     local = LocalAuthority(settings.ca_folder)
     local.create(settings.ca.name, datetime.now(UTC))
     return local

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ from cloud.enrol.refused import RefusedError
 from cloud.enrol.requests import key_of, read_request, signed_with
 from cloud.store import tables as t
 from cloud.store.database import WRITES
+from edge_runtime import log
+from edge_runtime.errors import GudgeonError
 from edge_runtime.wire.enrolment import HARDWARE, Certified, Token, proof_bytes
 from edge_runtime.wire.topics import SEGMENT
 
@@ -239,7 +242,10 @@ class Desk:
 
     def _tell_authority(self, serials: list[str], reason: str) -> None:
         for serial in serials:
-            self.authority.revoke(int(serial, 16), reason)
+            try:
+                self.authority.revoke(int(serial, 16), reason)
+            except GudgeonError as error:  # the store has it, so it holds; only a list of the authority's own lacks it
+                log.say(logging.ERROR, "the authority was not told of a revocation", serial=serial, reason=str(error))
 
     @staticmethod
     def _check_identity(known: store.Row | None, device: str) -> None:
