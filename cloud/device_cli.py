@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import ssl
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -76,10 +77,18 @@ def _action(actions: Any, name: str, text: str) -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, metavar="cloud.toml", help="take address and token from here")
     parser.add_argument("--cloud", metavar="URL", help="such as http://127.0.0.1:8080 (that of --config)")
     parser.add_argument(
-        "--token-file", type=Path, metavar="F", help="made by the cloud beside its key (that of --config)"
+        "--token-file", type=Path, metavar="F", help="an operator's API token, or the cloud's own (that of --config)"
     )
+    parser.add_argument("--ca-file", type=Path, metavar="F", help="who signs the cloud's certificate (the system's)")
     parser.add_argument("--json", action="store_true")
     return parser
+
+
+def _trusted(ca_file: Path | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
+    except (OSError, ssl.SSLError) as error:
+        raise UsageError(f"--ca-file {ca_file}: {error}; expected certificates in PEM") from error
 
 
 class Cloud:
@@ -89,10 +98,13 @@ class Cloud:
         settings = load_cloud(args.config) if args.config else None
         if settings and not args.cloud and settings.http.port == 0:
             raise UsageError("http.port is 0 in the configuration; say where the cloud is with --cloud URL")
-        base = args.cloud or f"http://{settings.http.host if settings else ''}:{settings.http.port if settings else 0}"
+        scheme = "https" if settings and settings.http.tls else "http"
+        base = (
+            args.cloud or f"{scheme}://{settings.http.host if settings else ''}:{settings.http.port if settings else 0}"
+        )
         self._base, self._device = base.rstrip("/") + "/api/v1", quote(args.device, safe="")
         self._token_file = args.token_file or (settings.token_file if settings else None)
-        self._client = httpx.Client(timeout=TIMEOUT_S, trust_env=False)
+        self._client = httpx.Client(timeout=TIMEOUT_S, trust_env=False, verify=_trusted(args.ca_file))
 
     def close(self) -> None:
         self._client.close()

@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from sqlalchemy import URL
 
+from cloud.access.roles import Role
 from cloud.ca.authority import LONGEST, SHORTEST
 from cloud.store.opening import store_url
 from edge_runtime.config import load
@@ -162,6 +165,33 @@ class SimulatorSection:
 
 
 @dataclass(frozen=True)
+class OidcSection:
+    """`roles`: a value of `role_claim` → the role here. `base_url`: of this server, as browsers see it."""
+
+    issuer: str = ""
+    client_id: str = ""
+    client_secret_file: Path | None = None
+    base_url: str = ""
+    scopes: str = "openid profile email"
+    role_claim: str = "groups"
+    roles: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.issuer:
+            return
+        for name in ("issuer", "base_url"):
+            parts = urlsplit(getattr(self, name))
+            if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname or "")):
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}, expected https://… (http:// on this machine only)"
+                )
+        if self.base_url.endswith("/") or not self.client_id:
+            raise ValueError("expected client_id, and base_url without a slash at its end")
+        for word in self.roles.values():
+            Role.of(word)
+
+
+@dataclass(frozen=True)
 class DevicesSection:
     """`serve`: listen for devices, over TLS. `names`: the host names and addresses by which they reach this machine. Their
     certificates hold for `certificate_days`; one that has expired can be renewed within `grace_days`. `broker_folder`: the files
@@ -253,6 +283,7 @@ class CloudSettings:
     devices: DevicesSection = field(default_factory=DevicesSection)
     ca: CaSection = field(default_factory=CaSection)
     access: AccessSection = field(default_factory=AccessSection)
+    oidc: OidcSection = field(default_factory=OidcSection)
     registry: RegistrySection = field(default_factory=RegistrySection)
     ddi: DdiSection = field(default_factory=DdiSection)
 
@@ -265,6 +296,11 @@ class CloudSettings:
     def token_file(self) -> Path:
         """Beside the key: what a writer to the API must know."""
         return self.store.key_file.with_suffix(".token")
+
+    @property
+    def anchor_file(self) -> Path:
+        """Beside the key: the newest signed checkpoint of the audit log."""
+        return self.store.key_file.with_suffix(".audit")
 
     def __post_init__(self) -> None:
         if self.broker.embedded and not self.ingest.here:

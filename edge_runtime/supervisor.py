@@ -206,7 +206,9 @@ def main(argv: list[str]) -> int:
     log.setup("supervisor", state_dir / "log")
     os.environ[VARIABLE] = str(config_trial.begin(state_dir, time.time_ns()) or "")
     device = config.load_device(args.config)
-    supervisor = Supervisor(state_dir, spawn_task(args.config), wanted(device.has_line, bool(device.assets)))
+    supervisor = Supervisor(
+        state_dir, spawn_task(args.config), wanted(device.has_line, bool(device.assets), bool(device.update.url))
+    )
 
     def stop(number: int, frame: FrameType | None) -> None:
         supervisor.stopping = True
