@@ -87,6 +87,7 @@ def _remote(actions: Any, name: str, text: str, device: bool = False) -> argpars
     parser.add_argument("--config", type=Path, metavar="cloud.toml", help="take address and token from here")
     parser.add_argument("--cloud", metavar="URL", help="such as http://127.0.0.1:8080 (that of --config)")
     parser.add_argument("--token-file", type=Path, metavar="F", help="of an operator (that of --config)")
+    parser.add_argument("--ca-file", type=Path, metavar="F", help="who signs the certificate of an https cloud")
     parser.add_argument("--json", action="store_true")
     return parser
 

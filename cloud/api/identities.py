@@ -12,7 +12,8 @@ from pydantic import BaseModel, Field
 
 from cloud.access.needs import needs
 from cloud.access.roles import Actor, Role
-from cloud.api.twin import Named, Strict, body_of
+from cloud.api.bodies import Strict, body_of
+from cloud.api.twin import Named
 from cloud.enrol import listing
 from cloud.enrol.desk import LONGEST_TTL, Desk
 from cloud.enrol.refused import RefusedError
