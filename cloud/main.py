@@ -133,7 +133,7 @@ def run(settings: CloudSettings, on_ready: OnReady, stop: threading.Event) -> No
         stack.callback(ticker.stop)
         devices = DeviceSide(engine, settings, listening, registry=registry) if listening is not None else None
         desk = devices.desk if devices else None
-        app = make_app(engine, settings, connected, told=told, send=dispatch.send, desk=desk)
+        app = make_app(engine, settings, connected, told=told, send=dispatch.send, registry=registry, desk=desk)
         web = WebServer(app, http, settings.http)
         web.start()
         stack.callback(web.stop)

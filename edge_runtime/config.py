@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 
 from edge_runtime.decide.asset_config import AssetSection
 from edge_runtime.decide.points import Commands
+from edge_runtime.decide.trial_settings import TrialSection
 from edge_runtime.errors import ConfigError
 from edge_runtime.field import sections
 from edge_runtime.field.sections import EndpointSection, TagSection
@@ -262,6 +263,7 @@ class DeviceConfig:
     cloud: CloudSection = field(default_factory=CloudSection)
     commands: Commands = field(default_factory=Commands)
     metrics: MetricsSection = field(default_factory=MetricsSection)
+    trial: TrialSection = field(default_factory=TrialSection)
     update: UpdateSection = field(default_factory=UpdateSection)
     identity: IdentitySection = field(default_factory=IdentitySection)
     endpoints: tuple[EndpointSection, ...] = ()
