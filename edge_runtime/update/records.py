@@ -127,6 +127,11 @@ def read(state_dir: Path, slot_set: str) -> Read:
     return Read(record, sequence, damaged, frozenset().union(*(one[1].named for one in sound.values())))
 
 
+def any_sound(state_dir: Path, slot_set: str) -> bool:
+    """Is there a record that can be read?"""
+    return any(isinstance(_load(folder_of(state_dir, slot_set) / name), tuple) for name in NAMES)
+
+
 def write(state_dir: Path, slot_set: str, record: SlotRecord) -> int:
     """Make `record` the newest, on the disk when this returns; its sequence number. Where both are damaged it starts anew:
     that is how safe mode ends."""
