@@ -75,6 +75,7 @@ def migrate(state_dir: Path) -> list[str]:
 def _migrate(state_dir: Path, store: Store) -> Iterator[str]:
     for slot_set in slot_sets(state_dir):
         folder = records.folder_of(state_dir, slot_set)
+        records.sync(state_dir, slot_set)
         if not records.any_sound(state_dir, slot_set):
             if not (folder / FILE).is_file():
                 continue  # not ours

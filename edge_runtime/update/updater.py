@@ -143,6 +143,8 @@ class Updater:
         """After a start: what an interruption has left is ended or cleaned."""
         legacy.migrate(self._state_dir)
         self._store.clean()
+        for slot_set in records.slot_sets(self._state_dir):
+            records.sync(self._state_dir, slot_set)
         for slot_set, record in self._records().items():
             if record.state is UpdateState.ROLLED_BACK:
                 self._back.add(slot_set)
