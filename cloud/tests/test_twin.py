@@ -187,7 +187,7 @@ def test_without_the_token_nothing_is_written(api: Api, sqlite: Engine) -> None:
     for token in ("", "x" * 43, api.token[:-1]):
         assert api.post("/devices/dev1/desired", {"set": {"metered": True}}, token).status_code == 401
         assert api.post("/devices/dev1/commands", command, token).status_code == 401
-    nothing = {"device": "dev1", "desired": None, "reported": None, "delta": {}}
+    nothing: dict[str, Any] = {"device": "dev1", "desired": None, "reported": None, "delta": {}}
     assert api.get("/devices/dev1/desired").json() == nothing
     assert api.get("/devices/dev1/commands").json() == {"items": [], "next_after": None}
     assert api.sent == []
