@@ -44,6 +44,9 @@ COMMANDS: dict[str, Command] = {
     "device": Command(
         "cloud.device_cli:main", "cloud", "ask a device for another state, or command it, over the cloud"
     ),
+    "devices": Command(
+        "cloud.devices_cli:main", "cloud", "certificates of devices: tokens, revocation, replacement, CA"
+    ),
     "operators": Command("cloud.access.cli:main", "cloud", "who may use the cloud: operators, roles, API tokens"),
     "audit": Command("cloud.audit.cli:main", "cloud", "what was done to the fleet, by whom: list, export, verify"),
     "experiment": Command("cloud.experiments.cli:main", "cloud", "models side by side on cohorts of devices, compared"),
