@@ -54,7 +54,7 @@ def file(request: Request, part: str, path: str) -> Response:
     status = _regular(folder / "repo", place)
     if status is None or status.st_size > limit_bytes:
         raise HTTPException(404, "no such file in the repository")
-    named = HASH.match(place.name)
+    named = HASH.match(place.name) if part == "targets" else None
     etag = f'"{named.group(1) if named else f"{status.st_mtime_ns:x}-{status.st_size:x}"}"'
     headers = {"etag": etag, "cache-control": CACHE[part]}
     if etag in [tag.strip() for tag in request.headers.get("if-none-match", "").split(",")]:
