@@ -9,7 +9,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 APT := command -v apt-get >/dev/null && { [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-train setup-convert setup-browser demo test check format smoke ci-faults setup-faults setup-field setup-opcua-peer setup-cloud up chaos crash-points kills kill-test hog-test soak drain lead-time reconnects fleet proto bench model pump-model clean
+.PHONY: help setup setup-train setup-convert setup-browser demo test check format smoke ci-faults setup-faults setup-field setup-opcua-peer setup-cloud up chaos crash-points kills kill-test hog-test soak drain restore-drill lead-time reconnects fleet proto bench model pump-model clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -109,6 +109,9 @@ reconnects: setup setup-field setup-opcua-peer ## 500 forced reconnects to forei
 
 drain: setup setup-faults ## a million records queued offline, then delivered beside live ones (ARGS="--records 100000")
 	@$(BIN)/python -m tools.proofs.drain $(ARGS)
+
+restore-drill: setup setup-cloud ## lose a cloud, restore a moment of it, measure RPO and RTO, on both databases (ARGS="--store sqlite --json")
+	@$(BIN)/python -m tools.proofs.restore_drill $(ARGS)
 
 lead-time: setup ## alarm lead time and false alarms over 50 seeded lives of the simulated pump (ARGS="--runs 10 --json")
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tools.proofs.lead_time $(ARGS)
