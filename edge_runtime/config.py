@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 
 from edge_runtime.decide.asset_config import AssetSection
 from edge_runtime.decide.points import Commands
+from edge_runtime.decide.trial_settings import TrialSection
 from edge_runtime.errors import ConfigError
 from edge_runtime.field import sections
 from edge_runtime.field.sections import EndpointSection, TagSection
@@ -25,6 +26,7 @@ from edge_runtime.link.sparkplug.settings import SparkplugSection
 from edge_runtime.mqtt_access import LOOPBACK, BrokerAccess
 from edge_runtime.outbox.policy import Storage
 from edge_runtime.tls_files import CERTIFICATE, KEY, ROOTS
+from edge_runtime.update import config_bundle
 from edge_runtime.wire.desired import KEYS, check_state
 from edge_runtime.wire.enrolment import HARDWARE
 from edge_runtime.wire.topics import Place
@@ -261,6 +263,7 @@ class DeviceConfig:
     cloud: CloudSection = field(default_factory=CloudSection)
     commands: Commands = field(default_factory=Commands)
     metrics: MetricsSection = field(default_factory=MetricsSection)
+    trial: TrialSection = field(default_factory=TrialSection)
     update: UpdateSection = field(default_factory=UpdateSection)
     identity: IdentitySection = field(default_factory=IdentitySection)
     endpoints: tuple[EndpointSection, ...] = ()
@@ -321,21 +324,35 @@ def _check_positive(section: object, *names: str) -> None:
 
 
 def load_device(path: Path) -> DeviceConfig:
-    """Read `device.toml`; ConfigError as in `load`."""
-    return load(path, DeviceConfig)
+    """Read `device.toml`, and what an installed configuration lays over it; ConfigError as in `load`."""
+    data = _read(path)
+    own = _build(DeviceConfig, data, path, "")
+    overlay = config_bundle.overlay_of(own.device.state_dir)
+    return with_overlay(path, overlay) if overlay else own
+
+
+def with_overlay(path: Path, overlay: Mapping[str, Any]) -> DeviceConfig:
+    """`device.toml` with a configuration over it; ConfigError where they do not go together."""
+    try:
+        return _build(DeviceConfig, config_bundle.merge(_read(path), overlay), path, "")
+    except ConfigError as error:
+        raise ConfigError(f"with the configuration of a release over it: {error}") from error
 
 
 def load(path: Path, kind: type[T]) -> T:
     """Read a TOML file into `kind`; ConfigError names the file, the key, what was expected and the nearest key."""
+    return _build(kind, _read(path), path, "")
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file; see docs/reference for a minimal one") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
-    return _build(kind, data, path, "")
 
 
 def _build(kind: type[T], data: Mapping[str, Any], path: Path, where: str) -> T:

@@ -47,17 +47,26 @@ def make_key(folder: Path, name: str, passphrase: bytes = b"") -> KeyFile:
     pem = private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, how)
     with disk_errors(path):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        try:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError as error:
-            raise UsageError(f"{path}: there is a key already; choose another name, no key is overwritten") from error
-        with os.fdopen(fd, "wb") as file:
-            file.write(pem)
-            file.flush()
-            os.fsync(file.fileno())
+        if path.exists():
+            raise UsageError(f"{path}: there is a key already; choose another name, no key is overwritten")
         replace_file(path.with_suffix(".pub"), public_text(private).encode() + b"\n")
-        sync_folder(folder)
+        _write_new(path, pem)
     return KeyFile(path, CryptoSigner(private).public_key.keyid, bool(passphrase))
+
+
+def _write_new(path: Path, pem: bytes) -> None:
+    """The whole file or none, and never over another: a key is there when its `.key` is, and its `.pub` lies there by then."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(pem)
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(temporary, path)
+    finally:
+        temporary.unlink()
+    sync_folder(path.parent)
 
 
 def read_public(path: Path) -> SSlibKey:

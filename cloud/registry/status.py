@@ -93,7 +93,7 @@ def verify(registry: Registry, now: datetime) -> dict[str, Any]:
     first = registry.root(1)
     with tempfile.TemporaryDirectory(prefix="gudgeon-verify-") as folder:
         try:
-            updater = Updater(folder, "repository:/", fetcher=_Files(registry.metadata), bootstrap=first.data)
+            updater = Updater(folder, "repository:/", fetcher=Files(registry.metadata), bootstrap=first.data)
             updater._trusted_set.reference_time = now
             updater.refresh()
             checked = [path for path in targets_of(registry, published_only=True) if _artifact(registry, updater, path)]
@@ -121,7 +121,9 @@ def _artifact(registry: Registry, updater: Updater, path: str) -> bool:
     return True
 
 
-class _Files(FetcherInterface):
+class Files(FetcherInterface):
+    """For python-tuf: the published metadata as they lie there."""
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 

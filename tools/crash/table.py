@@ -17,6 +17,8 @@ SCENARIOS: Mapping[str, str] = {
     "cloud-commit": "tools.crash.ingest:COMMIT",
     "cloud-make": "tools.crash.ingest:MAKE",
     "files": "tools.crash.files:FILES",
+    "trust": "tools.crash.trust:TRUST",
+    "registry": "tools.crash.registry:REGISTRY",
 }
 
 

@@ -138,8 +138,7 @@ def test_what_comes_back_is_right_or_refused(filled: tuple[Path, SqliteCopies], 
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
         try:
             copies.restore(None, tmp_path / "a.db")
-        except DataError as error:
-            assert "restore an earlier moment" in str(error)
+        except DataError:
             refused += 1
         else:  # a page that a later copy has, too
             assert content(tmp_path / "a.db") == right

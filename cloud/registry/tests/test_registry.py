@@ -49,7 +49,7 @@ class Place:
         folder = self.folder / "readers" / (name or str(self.reads))
         folder.mkdir(parents=True, exist_ok=True)
         updater = Updater(
-            str(folder), "r:/", fetcher=status._Files(self.registry.metadata), bootstrap=self.registry.root(1).data
+            str(folder), "r:/", fetcher=status.Files(self.registry.metadata), bootstrap=self.registry.root(1).data
         )
         updater._trusted_set.reference_time = now
         updater.refresh()

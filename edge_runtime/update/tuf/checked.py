@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tuf.api import exceptions
 from tuf.api.metadata import Root, Snapshot, TargetFile, Targets, Timestamp
+from tuf.api.serialization import DeserializationError
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
 from edge_runtime.durable import disk_errors, replace_file, sync_folder
@@ -161,7 +162,8 @@ def told(what: str) -> Iterator[None]:
     except exceptions.DownloadError as error:
         raise EndpointError(f"{what}: {error}; tried again later") from error
     except (exceptions.RepositoryError, ValueError) as error:
-        raise BundleError(f"{what}: {error}; refused") from error
+        cause = f" ({str(error.__cause__)[:200]})" if isinstance(error, DeserializationError) else ""
+        raise BundleError(f"{what}: {error}{cause}; refused") from error
 
 
 def _name(url: str) -> str:

@@ -48,9 +48,17 @@ def root_bytes(state_dir: Path) -> bytes | None:
 class TrustedRepository:
     """`floor` is what this device has seen at the highest. Everything else begins with `refresh`."""
 
-    def __init__(self, folder: Path, root: bytes, source: Source, clock: Clock, least_ns: Callable[[], int]) -> None:
-        """`least_ns`: the least that the time can be, by what others know."""
-        self._metadata, self._root, self._source, self._clock = folder / METADATA, root, source, clock
+    def __init__(
+        self,
+        folder: Path,
+        root: bytes,
+        source: Source,
+        clock: Clock,
+        least_ns: Callable[[], int],
+        metadata: Path | None = None,
+    ) -> None:
+        """`least_ns`: the least that the time can be, by what others know. `metadata`: another folder for them."""
+        self._metadata, self._root, self._source, self._clock = metadata or folder / METADATA, root, source, clock
         self._files, self._least_ns = FloorFiles(folder, self._metadata), least_ns
         self._valid_at_ns = clock.monotonic_ns()
         with disk_errors(folder):

@@ -124,7 +124,7 @@ def test_no_room_for_it_is_told_at_once(
     )
     with pytest.raises(ResourceError, match="No space left"):
         get(MemoryFetcher(offered(sha256(OLD), DELTAS)), sources, tmp_path)
-    assert os.listdir(tmp_path / "d") == [sha256(DELTAS["tensor"])]
+    assert os.listdir(tmp_path / "d") == [f"{WANTED.sha256}.deltas"]
     monkeypatch.undo()
     fetcher = MemoryFetcher(offered(sha256(OLD), DELTAS))
     assert get(fetcher, sources, tmp_path).way == "tensor"

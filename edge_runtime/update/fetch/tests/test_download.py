@@ -336,6 +336,8 @@ def test_sweep_keeps_what_it_is_told_to(tmp_path: Path) -> None:
     other = "0" * 64
     for name in (other, f"{other}.part", "somebody-else"):
         (tmp_path / name).write_bytes(b"")
+    (tmp_path / f"{other}.deltas").mkdir()
+    (tmp_path / f"{other}.deltas" / "source").write_bytes(b"")
     sweep(tmp_path, keep={WANTED.sha256})
     assert sorted(os.listdir(tmp_path)) == sorted([f"{WANTED.sha256}.part", f"{WANTED.sha256}.chunks", "somebody-else"])
     sweep(tmp_path)

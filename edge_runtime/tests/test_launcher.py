@@ -1,0 +1,494 @@
+"""The launcher: which runtime it starts, what it writes down before and after, and that it shares its records with the updater.
+
+The runtimes here are stand-ins that behave as they are told; real ones are in `hil_tests`.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from edge_runtime import launched, launcher
+from edge_runtime.launched import Limits, Seen, children
+from edge_runtime.launcher import BASE, FAILURES, Launcher
+from edge_runtime.update import records, states
+from edge_runtime.update.environment import write_digests
+from edge_runtime.update.records import Job, Release, SlotRecord
+from edge_runtime.wire.update_status import UpdateState
+
+A, B, C = "a" * 64, "b" * 64, "c" * 64
+SET = "runtime"
+HERE = Path(launcher.__file__)
+
+
+class Place:
+    """A device's folder: configuration, base runtime, environments, record."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.state_dir = folder, folder / "state"
+        self.config = folder / "device.toml"
+        self.config.write_text('[device]\nid = "d"\nstate_dir = "state"\n')
+        self.base = folder / "python"
+
+    def environment(self, sha256: str, script: str = "") -> Path:
+        made = self.state_dir / "runtimes" / sha256
+        (made / "bin").mkdir(parents=True)
+        program(made / "bin/python", script)
+        write_digests(made)
+        return made
+
+    def write(self, record: SlotRecord) -> None:
+        records.write(self.state_dir, SET, record)
+
+    @property
+    def record(self) -> SlotRecord:
+        return records.read(self.state_dir, SET).record
+
+    @property
+    def told(self) -> dict[str, Any]:
+        try:
+            content: dict[str, Any] = json.loads((self.state_dir / "run/launcher.json").read_text())
+        except (OSError, ValueError):
+            return {}
+        return content
+
+
+def program(path: Path, script: str) -> None:
+    path.write_text(f"#!{sys.executable} -S\n{script}")
+    path.chmod(0o755)
+
+
+def on_trial(sha256: str, tries: int, confirmed: str = "", previous: str = "") -> SlotRecord:
+    held = [Release(one) if one else None for one in (confirmed, previous)]
+    return SlotRecord(UpdateState.TRIAL, Job(Release(sha256), "r1", 7, tries), held[0], held[1])
+
+
+def confirmed(sha256: str, previous: str = "") -> SlotRecord:
+    return states.confirm(on_trial(sha256, 1, previous))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+# ── the records ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_both_read_and_write_the_same_records(place: Place) -> None:
+    folder = records.folder_of(place.state_dir, SET)
+    record = SlotRecord(
+        UpdateState.TRIAL,
+        Job(Release(C, "d" * 64, "runtime/gudgeon/1.tar", 5, 3), "ä", 9, 2, True, 10, "why", 11, {"p99_ms": 1.5}),
+        Release(B),
+        Release(A),
+        {"e" * 64: 4},
+    )
+    place.write(record)
+    place.write(record)
+    for _ in range(3):
+        launcher.write(folder, launcher.read(folder)[1])
+        assert place.record == record
+    assert records.read(place.state_dir, SET).sequence == 5
+    assert (launcher.RECORD_BYTES, launcher.FORMAT, launcher.NAMES) == (
+        records.RECORD_BYTES,
+        records.FORMAT,
+        records.NAMES,
+    )
+    assert launcher.candidates(launcher.read(folder)[1]) == [(C, 2), (B, -1), (A, -1), (BASE, -1)]
+
+
+@pytest.mark.parametrize("torn", [0, 1])
+def test_a_torn_record_leaves_the_other(torn: int, place: Place) -> None:
+    place.write(confirmed(A))
+    place.write(confirmed(B, A))
+    folder = records.folder_of(place.state_dir, SET)
+    newest = launcher.read(folder)[0]
+    path = folder / records.NAMES[newest if torn else 1 - newest]
+    path.write_bytes(path.read_bytes()[:700].ljust(records.RECORD_BYTES, b"\0"))
+    path.write_bytes(b"0" + path.read_bytes()[1:])
+    expected = [(A, -1), (BASE, -1)] if torn else [(B, -1), (A, -1), (BASE, -1)]
+    assert launcher.candidates(launcher.read(folder)[1]) == expected
+
+
+STRANGE: dict[str, Callable[[dict[str, Any]], object]] = {
+    "another format": lambda r: r.update(format=2),
+    "no state": lambda r: r.pop("state"),
+    "no job on trial": lambda r: r.update(job=[1], state="trial"),
+    "a path for a hash": lambda r: r.update(confirmed={"sha256": "../../bin"}),
+    "a number for a hash": lambda r: r.update(confirmed={"sha256": 5}),
+    "nothing that is refused": lambda r: r.pop("refused"),
+    "no counter": lambda r: r["job"].pop("counter"),
+    "tries that are none": lambda r: r.update(state="trial", job={"release": {"sha256": A}, "tries_left": "x"}),
+}
+
+
+@pytest.mark.parametrize("strange", STRANGE)
+def test_a_release_that_writes_nonsense_does_not_stop_the_launcher(strange: str, place: Place) -> None:
+    place.write(confirmed(A))
+    folder = records.folder_of(place.state_dir, SET)
+    record = launcher.read(folder)[1]
+    STRANGE[strange](record)
+    record.setdefault("sequence", 1)
+    launcher.write(folder, record)
+    assert launcher.candidates(launcher.read(folder)[1]) == [(A, -1), (BASE, -1)]
+    for name in records.NAMES:
+        (folder / name).write_bytes(b"\xff" * 100)
+    assert launcher.candidates(launcher.read(folder)[1]) == [(BASE, -1)]
+
+
+def test_what_it_gives_up_reads_as_the_updater_would_have_written_it(place: Place) -> None:
+    trial = on_trial(C, 0, B, A)
+    place.write(trial)
+    folder = records.folder_of(place.state_dir, SET)
+    launcher.write(folder, launcher.without(launcher.read(folder)[1], C, "it hangs"))
+    found, expected = place.record, states.roll_back(trial, "it hangs")
+    assert found.job is not None
+    assert expected.job is not None
+    assert (found.state, found.confirmed, found.previous, found.refused, found.job.reason) == (
+        expected.state,
+        expected.confirmed,
+        expected.previous,
+        expected.refused,
+        expected.job.reason,
+    )
+    launcher.write(folder, launcher.without(launcher.read(folder)[1], B, "it dies"))
+    assert place.record.confirmed == Release(A)
+    assert place.record.previous is None
+    assert B in place.record.refused
+
+
+# ── which one: stand-ins for whole runs ─────────────────────────────────────────────────────────────────────────────────
+
+
+class Script:
+    """In the place of the Keeper: `ends[which]` are the ends of its runs, in turn; after the last one the launcher is stopped
+    as soon as that one runs."""
+
+    def __init__(
+        self, place: Place, monkeypatch: pytest.MonkeyPatch, **ends: Sequence[Seen | Callable[[], None]]
+    ) -> None:
+        self.place, self.ready = place, True
+        self.started: list[str] = []
+        self.tries: list[int] = []
+        self._ends = {name: deque(found) for name, found in ends.items()}
+        self._now_s = 0.0
+        clock = SimpleNamespace(monotonic=lambda: self._now_s, time_ns=time.time_ns)
+        monkeypatch.setattr(launcher, "Keeper", lambda run_dir, limits: self)
+        monkeypatch.setattr(launcher, "time", clock)
+        (place.state_dir / "run").mkdir(parents=True, exist_ok=True)
+        self.launcher = Launcher(place.config, place.base, Limits())
+
+    def start(self, command: Sequence[str], settings: Mapping[str, str]) -> None:
+        sha256 = settings["GUDGEON_RUNTIME"]
+        assert command[0] == str(
+            self.place.base if sha256 == BASE else self.place.state_dir / f"runtimes/{sha256}/bin/python"
+        )
+        self.started.append(sha256[:1] or "base")
+        job = self.place.record.job if (self.place.state_dir / "slots").exists() else None
+        self.tries.append(job.tries_left if job else -1)
+
+    def look(self, trial: bool) -> Seen:
+        left = self._ends.get(self.started[-1])
+        if not left:
+            self.launcher.stopping = True
+            return Seen()
+        end = left.popleft()
+        if isinstance(end, Seen):
+            return end
+        end()
+        return Seen()
+
+    def end(self) -> None:
+        pass
+
+    def hear(self) -> bytes:
+        self._now_s += 0.1
+        if self._now_s > 1000:  # it would wait for ever
+            self.launcher.stopping = True
+        return b""
+
+
+CRASH = Seen("it ended with exit code 1", 1, False)
+
+
+def test_nothing_installed_starts_the_base(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = Script(place, monkeypatch)
+    assert script.launcher.run() == 0
+    assert script.started == ["base"]
+
+
+def test_a_trial_spends_its_tries_on_the_disk_before_each_start(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.environment(A), place.environment(B)
+    place.write(on_trial(B, 3, A))
+    script = Script(place, monkeypatch, b=[CRASH, Seen("it hangs", None), CRASH])
+    script.launcher.run()
+    assert script.started == ["b", "b", "b", "a"]
+    assert script.tries == [2, 1, 0, 0]
+    assert place.record.state is UpdateState.ROLLED_BACK
+    assert place.record.confirmed == Release(A)
+    assert place.record.refused == {B: 7}
+    assert place.record.job is not None
+    assert place.record.job.reason == CRASH.why
+
+
+def test_a_trial_that_is_confirmed_goes_on(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.environment(A), place.environment(B)
+    place.write(on_trial(B, 1, A))
+    script = Script(place, monkeypatch, b=[lambda: place.write(states.confirm(place.record)), CRASH])
+    script.launcher.run()
+    assert script.started == ["b", "b"]
+    assert place.record.confirmed == Release(B)
+
+
+def test_after_a_power_cut_in_the_last_try_the_old_one_runs(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.environment(A), place.environment(B)
+    place.write(on_trial(B, 0, A))
+    script = Script(place, monkeypatch)
+    script.launcher.run()
+    assert script.started == ["a"]
+    assert place.record.job is not None
+    assert place.record.job.reason == "its tries are used up"
+
+
+def test_an_update_begins_and_is_taken_back_without_a_word_to_the_launcher(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.environment(A), place.environment(B)
+    place.write(confirmed(A))
+    begin: Callable[[], None] = lambda: place.write(on_trial(B, 3, A))  # noqa: E731
+    back: Callable[[], None] = lambda: place.write(states.roll_back(place.record, "unhealthy"))  # noqa: E731
+    script = Script(place, monkeypatch, a=[begin], b=[back])
+    script.launcher.run()
+    assert script.started == ["a", "b", "a"]
+    assert place.record.job is not None
+    assert place.record.job.reason == "unhealthy"
+
+
+def test_one_that_confirms_itself_and_then_dies_counts_as_rolled_back(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.environment(A), place.environment(B)
+    place.write(on_trial(B, 1, A))
+    confirm: Callable[[], None] = lambda: place.write(states.confirm(place.record))  # noqa: E731
+    script = Script(place, monkeypatch, b=[confirm, *[CRASH] * (FAILURES + 1)])
+    script.launcher.run()
+    assert script.started == ["b"] * (FAILURES + 1) + ["a"]
+    assert place.record.state is UpdateState.ROLLED_BACK
+    assert place.record.confirmed == Release(A)
+    assert place.record.refused == {B: 7}
+
+
+def test_a_damaged_environment_is_never_started(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place.environment(B) / "bin/python").write_text("")
+    place.environment(A)
+    place.write(on_trial(B, 3, A))
+    script = Script(place, monkeypatch)
+    script.launcher.run()
+    assert script.started == ["a"]
+    assert place.record.job is not None
+    assert place.record.job.reason == "bin/python is damaged"
+
+
+def test_all_bad_is_safe_mode_and_no_loop(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.environment(A), place.environment(B)
+    place.write(confirmed(B, A))
+    script = Script(place, monkeypatch, a=[CRASH] * 99, b=[CRASH] * 99, base=[CRASH] * 99)
+    script.launcher.run()
+    assert script.started == ["b"] * FAILURES + ["a"] * FAILURES + ["base"] * FAILURES
+    assert place.told["state"].startswith("safe mode")
+    assert f"{FAILURES} times in a row: it ended with exit code 1" in place.told["detail"]
+    assert set(place.told["given_up"]) == {A, B, BASE}
+
+
+@pytest.mark.parametrize("code", launcher.BLAMELESS)
+def test_a_wrong_configuration_or_a_full_disk_blames_no_runtime(
+    code: int, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.environment(A)
+    place.write(confirmed(A))
+    script = Script(place, monkeypatch, a=[Seen(f"it ended with exit code {code}", code)] * 20)
+    script.launcher.run()
+    assert script.started == ["a"] * 21
+    assert place.record == confirmed(A)
+
+
+def test_one_that_dies_now_and_then_is_only_started_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.environment(A)
+    place.write(confirmed(A))
+    script = Script(place, monkeypatch, a=[Seen("it ended with exit code -9", -9, settled=True)] * 20)
+    script.launcher.run()
+    assert script.started == ["a"] * 21
+
+
+def test_a_try_that_cannot_be_written_down_is_not_made(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.environment(A), place.environment(B)
+    place.write(on_trial(B, 3, A))
+
+    def refuse(folder: Path, record: Mapping[str, Any]) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(launcher, "write", refuse)
+    script = Script(place, monkeypatch)
+    script.launcher.run()
+    assert script.started == ["a"]
+    assert "cannot be written down" in script.launcher._given_up[B]
+
+
+# ── real processes ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+SAY = """
+import os, signal, socket, sys, time
+to = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+def say(text):
+    try: to.sendto(text, os.environ["NOTIFY_SOCKET"])
+    except OSError: pass
+"""
+LIVE = SAY + "say(b'READY=1')\nwhile True: time.sleep(0.05); say(b'WATCHDOG=1')\n"
+STUBBORN = """
+import os
+if os.fork() == 0:
+    os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    open({path!r}, "w").write(str(os.getpid()))
+    while True: time.sleep(1)
+"""
+
+
+@contextmanager
+def launching(place: Place, *args: str) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "edge_runtime.launcher", "--config", str(place.config), "--base", str(place.base)]
+    with (place.folder / "launch.log").open("ab") as log:
+        process = subprocess.Popen([*command, *args], stdout=log, stderr=log)
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def wait_for(what: Callable[[], Any]) -> Any:
+    deadline_s = time.monotonic() + 40
+    while not (found := what()):
+        assert time.monotonic() < deadline_s
+    return found
+
+
+def runs(place: Place, sha256: str) -> bool:
+    return place.told.get("state") == "runs" and place.told["runtime"] == sha256
+
+
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [
+        ("raise ImportError('broken')", "ended with exit code 1"),
+        ("import time; time.sleep(1000)", "not ready within"),
+        (SAY + "say(b'READY=1'); time.sleep(1000)", "nothing was heard of it"),
+    ],
+    ids=["crashes", "never ready", "hangs"],
+)
+def test_a_bad_release_gives_way_to_the_old_one(script: str, told: str, place: Place) -> None:
+    place.environment(A, LIVE), place.environment(B, script)
+    place.write(on_trial(B, 1, A))
+    with launching(place, "--ready-s", "2", "--silent-s", "2", "--trial-s", "2") as process:
+        wait_for(lambda: runs(place, A))
+        assert process.poll() is None
+    assert process.returncode == 0
+    assert place.record.state is UpdateState.ROLLED_BACK
+    assert place.record.job is not None
+    assert told in place.record.job.reason
+
+
+def test_what_a_runtime_leaves_behind_is_ended_before_the_next_one(place: Place) -> None:
+    left = place.folder / "left.pid"
+    place.environment(
+        B, SAY + STUBBORN.format(path=str(left)) + f"while not os.path.exists({str(left)!r}): time.sleep(0.01)\n"
+    )
+    place.environment(A, LIVE)
+    place.write(on_trial(B, 1, A))
+    with launching(place, "--stop-s", "1"):
+        pid = int(wait_for(lambda: left.exists() and left.read_text()))
+        wait_for(lambda: runs(place, A))
+        assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_killed_launcher_leaves_no_second_runtime(place: Place) -> None:
+    """The first runtime goes on for a while after SIGTERM; the second launcher waits until it is gone."""
+    log = place.folder / "log"
+    note = f"open({str(log)!r}, 'a').write"
+    slow = (
+        SAY
+        + f"""
+def end(*_):
+    time.sleep(1); {note}('end\\n'); sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+{note}('begin\\n')
+"""
+        + LIVE.removeprefix(SAY)
+    )
+    program(place.base, slow)
+    with launching(place) as first:
+        wait_for(lambda: runs(place, BASE))
+        first.kill()
+        first.wait()
+        (place.state_dir / "run/launcher.json").unlink()
+        with launching(place):
+            wait_for(lambda: runs(place, BASE))
+    assert log.read_text() == "begin\nend\n" * 2
+
+
+def test_it_tells_systemd(place: Place) -> None:
+    import socket
+
+    address = place.folder / "systemd.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
+        ear.bind(str(address))
+        ear.settimeout(40)
+        program(place.base, LIVE)
+        os.environ["NOTIFY_SOCKET"] = str(address)
+        try:
+            with launching(place):
+                heard = b""
+                while b"READY=1" not in heard:
+                    heard = ear.recv(4096)
+                assert b"STATUS=runs the base runtime" in heard
+                while b"WATCHDOG=1" not in heard:
+                    heard = ear.recv(4096)
+        finally:
+            del os.environ["NOTIFY_SOCKET"]
+
+
+def test_a_configuration_that_cannot_be_read_is_told(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    place.config.write_text("[device")
+    assert launcher.main(["--config", str(place.config)]) == 3
+    assert "expected a configuration file that names its state_dir" in capsys.readouterr().err
+
+
+def test_it_imports_nothing_of_the_product_but_its_other_half() -> None:
+    for path, others in ((HERE, {"edge_runtime.launched"}), (HERE.with_name("launched.py"), set())):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert {n for n in names if n.partition(".")[0] not in sys.stdlib_module_names} <= others
+
+
+def test_children_are_seen_until_they_are_reaped() -> None:
+    child = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"])
+    assert child.pid in children()
+    child.send_signal(signal.SIGKILL)
+    wait_for(lambda: child.pid not in children())
+    child.wait()
+    assert launched.reap(None) is None

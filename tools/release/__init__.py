@@ -1,0 +1,1 @@
+"""`gudgeon pack`: releases as artifacts for the update repository: runtimes and configurations."""
