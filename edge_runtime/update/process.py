@@ -37,11 +37,12 @@ from edge_runtime.outbox.recorder import Recorder
 from edge_runtime.update import lock
 from edge_runtime.update.cloud_port import HttpCloud
 from edge_runtime.update.fetch.http import HttpFetcher
+from edge_runtime.update.fetch.metadata import FetchedMetadata
+from edge_runtime.update.fetch.pace import Limits
 from edge_runtime.update.gates import Gates
 from edge_runtime.update.getting import Getting, StoppableClock
 from edge_runtime.update.transport import tls_context
 from edge_runtime.update.tuf.repository import TrustedRepository, own_hardware
-from edge_runtime.update.tuf.source import HttpSource
 from edge_runtime.update.updater import Device, Item, Seams, Updater
 from edge_runtime.update.wake import SOCKET_PATH, Wake, poke
 
@@ -64,11 +65,14 @@ def make_updater(
     """ConfigError or EndpointError where this device was given no root of trust, or no certificate, yet."""
     section, state_dir, clock = device.update, device.device.state_dir, StoppableClock(stopping)
     context = partial(tls_context, section, state_dir)
-    repository = f"{section.url.rstrip('/')}/repo"
+
+    def fetcher() -> HttpFetcher:
+        return HttpFetcher(f"{section.url.rstrip('/')}/repo", context(), section.proxy)
+
     seams = Seams(
-        HttpCloud(section.url, context),
-        TrustedRepository.of(state_dir, HttpSource(f"{repository}/metadata", context()), clock),
-        Getting(lambda: HttpFetcher(repository, context()), state_dir, clock),
+        HttpCloud(section.url, context, section.proxy),
+        TrustedRepository.of(state_dir, FetchedMetadata(fetcher, clock), clock),
+        Getting(fetcher, state_dir, clock, Limits(most_bytes_s=section.rate_bytes_per_s)),
         Gates(device, config_path),
         clock,
         tell,
