@@ -185,6 +185,11 @@ def without(record: Record, sha256: str, reason: str) -> Record:
     return {**after, "refused": {**record["refused"], sha256: counter}}
 
 
+def digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def problem(environment: Path) -> str:
     """Why it cannot run; "" where every file of it has its digest, and there are no others."""
     try:
@@ -193,8 +198,10 @@ def problem(environment: Path) -> str:
         expected = {name: sha256 for sha256, _, name in (line.partition(" ") for line in lines)}
         found = {str(p.relative_to(environment)): p for p in environment.rglob("*") if p.is_symlink() or not p.is_dir()}
         for name in sorted(found.keys() | expected.keys()):
-            data = os.readlink(found[name]).encode() if found[name].is_symlink() else found[name].read_bytes()
-            if hashlib.sha256(rest if name == "digests" else data).hexdigest() != expected[name]:
+            data = (
+                rest if name == "digests" else os.readlink(found[name]).encode() if found[name].is_symlink() else None
+            )
+            if (hashlib.sha256(data).hexdigest() if data is not None else digest(found[name])) != expected[name]:
                 return f"{name} is damaged"
     except (OSError, ValueError) as error:
         return str(error)
