@@ -9,7 +9,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 APT := command -v apt-get >/dev/null && { [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-train setup-convert setup-browser demo test check format smoke ci-faults setup-faults setup-field setup-opcua-peer setup-cloud up chaos crash-points kills kill-test hog-test soak drain lead-time reconnects fleet proto bench model pump-model clean
+.PHONY: rollout-sim help setup setup-train setup-convert setup-browser demo test check format smoke ci-faults setup-faults setup-field setup-opcua-peer setup-cloud setup-swupdate up chaos crash-points kills kill-test hog-test soak drain lead-time reconnects fleet proto bench model pump-model clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,11 @@ setup-cloud: ## install Mosquitto and PostgreSQL (Debian, root or sudo); the tes
 	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends mosquitto postgresql >/dev/null; } || \
 	  echo "not installed: mosquitto postgresql; what needs them is skipped"
 
+setup-swupdate: ## install SWUpdate, a foreign update client (Debian, root or sudo); its test is skipped elsewhere
+	@{ command -v swupdate && command -v openssl; } >/dev/null || { $(APT) && $(SUDO) apt-get update -qq && \
+	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends swupdate openssl >/dev/null; } || \
+	  echo "not installed: swupdate openssl; what needs them is skipped"
+
 up: setup setup-cloud ## a larger cloud on this machine: Mosquitto, PostgreSQL, two ingest workers, the page (ARGS="--workers 4")
 	@$(GUDGEON) up $(ARGS)
 
@@ -82,7 +87,7 @@ format: setup ## format and fix what can be fixed
 smoke: ## the bare `edge` extra in an empty environment, one simulated minute
 	@bash tools/check/smoke_edge.sh
 
-ci-faults: setup setup-train setup-faults setup-field setup-opcua-peer check smoke ## quick faults and a tiny training run
+ci-faults: setup setup-train setup-faults setup-field setup-opcua-peer setup-swupdate check smoke ## quick faults and a tiny training run
 	@.venv-train/bin/python -m pytest tools/pipeline/tests/test_recipe.py tools/pdm/tests/test_members.py
 	@$(BIN)/python -m pytest -m slow hil_tests tools $(ARGS)
 
@@ -109,6 +114,9 @@ reconnects: setup setup-field setup-opcua-peer ## 500 forced reconnects to forei
 
 drain: setup setup-faults ## a million records queued offline, then delivered beside live ones (ARGS="--records 100000")
 	@$(BIN)/python -m tools.proofs.drain $(ARGS)
+
+rollout-sim: setup ## 10 000 simulated devices through the rollout code, seven scenarios (ARGS="--devices 1000 --only silent --json")
+	@$(BIN)/python -W ignore -m tools.proofs.rollout $(ARGS)
 
 lead-time: setup ## alarm lead time and false alarms over 50 seeded lives of the simulated pump (ARGS="--runs 10 --json")
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tools.proofs.lead_time $(ARGS)

@@ -17,17 +17,12 @@ import argparse
 import json
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import httpx
+from cloud.client import Client, add_arguments, check_arguments
+from edge_runtime.errors import EndpointError, UsageError
 
-from cloud.settings import load_cloud
-from edge_runtime.errors import EndpointError, GudgeonError, ResourceError, UsageError
-from edge_runtime.mqtt_access import secret_file
-
-TIMEOUT_S = 15.0
 LOOK_EVERY_S = 0.1
 GRACE_S = 10.0
 COMMANDS_SHOWN = 1000
@@ -66,64 +61,26 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
         parser.error("unrecognized arguments: " + " ".join(rest))
     if listed is not None:
         listed += rest  # what comes after an option, argparse leaves over
-    if bool(args.cloud) == bool(args.config) and not args.config:
-        parser.error("expected --config cloud.toml, or --cloud URL and --token-file F")
+    check_arguments(parser, args)
     return args
 
 
 def _action(actions: Any, name: str, text: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = actions.add_parser(name, help=text, description=text)
-    parser.add_argument("--config", type=Path, metavar="cloud.toml", help="take address and token from here")
-    parser.add_argument("--cloud", metavar="URL", help="such as http://127.0.0.1:8080 (that of --config)")
-    parser.add_argument(
-        "--token-file", type=Path, metavar="F", help="made by the cloud beside its key (that of --config)"
-    )
+    add_arguments(parser)
     parser.add_argument("--json", action="store_true")
     return parser
 
 
-class Cloud:
-    """The API of a running cloud, for one device."""
+class Cloud(Client):
+    """The API of a running cloud, for one device: ``{device}`` in a path is its name."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        settings = load_cloud(args.config) if args.config else None
-        if settings and not args.cloud and settings.http.port == 0:
-            raise UsageError("http.port is 0 in the configuration; say where the cloud is with --cloud URL")
-        base = args.cloud or f"http://{settings.http.host if settings else ''}:{settings.http.port if settings else 0}"
-        self._base, self._device = base.rstrip("/") + "/api/v1", quote(args.device, safe="")
-        self._token_file = args.token_file or (settings.token_file if settings else None)
-        self._client = httpx.Client(timeout=TIMEOUT_S, trust_env=False)
-
-    def close(self) -> None:
-        self._client.close()
-
-    def get(self, path: str, **params: Any) -> Any:
-        return self._ask("GET", path, params=params)
-
-    def post(self, path: str, body: dict[str, Any]) -> Any:
-        if self._token_file is None:
-            raise UsageError(
-                "to change something the cloud's token is needed; say --token-file F, or --config cloud.toml"
-            )
-        if not self._token_file.exists():
-            raise ResourceError(f"{self._token_file}: no such file; the cloud makes it at its first start")
-        token = secret_file(self._token_file)
-        return self._ask("POST", path, json=body, headers={"authorization": f"Bearer {token}"})
+        super().__init__(args)
+        self._device = quote(args.device, safe="")
 
     def _ask(self, method: str, path: str, **more: Any) -> Any:
-        url = f"{self._base}{path.format(device=self._device)}"
-        try:
-            answer = self._client.request(method, url, **more)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise EndpointError(f"{url}: {error}; check the address and that `gudgeon cloud` runs") from error
-        if answer.is_success:
-            return answer.json()
-        try:
-            detail = answer.json()["detail"]
-        except (ValueError, KeyError, TypeError):
-            detail = answer.text[:300]
-        text = f"{url}: {answer.status_code}: {detail}"
-        raise UsageError(text) if answer.status_code in (404, 413, 422) else GudgeonError(text)
+        return super()._ask(method, path.format(device=self._device), **more)
 
 
 def _pairs(texts: list[str]) -> dict[str, Any]:

@@ -95,6 +95,8 @@ class Dispatch:
                 self._do(work)
             except SQLAlchemyError as error:  # the store; the next appearance brings it again
                 log.say(logging.ERROR, "dispatch: the store refuses", reason=str(error).splitlines()[0])
+            finally:
+                self._work.task_done()
 
     def _do(self, work: tuple[str, bytes] | str) -> None:
         if isinstance(work, str):

@@ -19,6 +19,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from cloud.app import make_app
+from cloud.audit.checkpoint import Checkpointer
 from cloud.bearer import load_or_make
 from cloud.broker import EmbeddedBroker
 from cloud.devices.side import DeviceSide
@@ -33,6 +34,7 @@ from cloud.sockets import listen, port_of
 from cloud.store.opening import open_store
 from cloud.store.writer import open_writer
 from edge_runtime import log
+from edge_runtime.clock import SystemClock
 from edge_runtime.errors import ConfigError, GudgeonError
 
 READY_TIMEOUT_S = 10.0
@@ -114,14 +116,13 @@ def run(settings: CloudSettings, on_ready: OnReady, stop: threading.Event) -> No
         if broker:
             told.append(lambda: of_broker(broker.clients))
         load_or_make(settings.token_file)
+        checkpointer = Checkpointer(engine, settings.store.key_file, settings.anchor_file, SystemClock())
+        checkpointer.start()
+        stack.callback(checkpointer.stop)
         dispatch = Dispatch(engine, settings.broker.host, broker_port, settings.broker)
         dispatch.start()
         stack.callback(dispatch.stop)
         connected = ingest.connected.is_set if ingest else None
-        web = WebServer(make_app(engine, settings, connected, told=told, send=dispatch.send), http, settings.http)
-        web.start()
-        stack.callback(web.stop)
-        told_ports = {"http_port": port_of(http), "broker_port": broker_port}
         if settings.registry.folder:
             renewer = Renewer(settings.registry.folder)
             renewer.start()
@@ -130,9 +131,14 @@ def run(settings: CloudSettings, on_ready: OnReady, stop: threading.Event) -> No
         ticker = Ticker(engine, registry)
         ticker.start()
         stack.callback(ticker.stop)
-        devices = None
-        if listening is not None:
-            devices = DeviceSide(engine, settings, listening, registry=registry)
+        devices = DeviceSide(engine, settings, listening, registry=registry) if listening is not None else None
+        desk = devices.desk if devices else None
+        app = make_app(engine, settings, connected, told=told, send=dispatch.send, registry=registry, desk=desk)
+        web = WebServer(app, http, settings.http)
+        web.start()
+        stack.callback(web.stop)
+        told_ports = {"http_port": port_of(http), "broker_port": broker_port}
+        if devices is not None and listening is not None:
             devices.start()
             stack.callback(devices.stop)
             told_ports["devices_port"] = port_of(listening)

@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from sqlalchemy import URL
 
+from cloud.access.roles import Role
 from cloud.ca.authority import LONGEST, SHORTEST
 from cloud.store.opening import store_url
 from edge_runtime.config import load
@@ -162,9 +165,37 @@ class SimulatorSection:
 
 
 @dataclass(frozen=True)
+class OidcSection:
+    """`roles`: a value of `role_claim` → the role here. `base_url`: of this server, as browsers see it."""
+
+    issuer: str = ""
+    client_id: str = ""
+    client_secret_file: Path | None = None
+    base_url: str = ""
+    scopes: str = "openid profile email"
+    role_claim: str = "groups"
+    roles: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.issuer:
+            return
+        for name in ("issuer", "base_url"):
+            parts = urlsplit(getattr(self, name))
+            if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname or "")):
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}, expected https://… (http:// on this machine only)"
+                )
+        if self.base_url.endswith("/") or not self.client_id:
+            raise ValueError("expected client_id, and base_url without a slash at its end")
+        for word in self.roles.values():
+            Role.of(word)
+
+
+@dataclass(frozen=True)
 class DevicesSection:
     """`serve`: listen for devices, over TLS. `names`: the host names and addresses by which they reach this machine. Their
-    certificates hold for `certificate_days`; one that has expired can be renewed within `grace_days`."""
+    certificates hold for `certificate_days`; one that has expired can be renewed within `grace_days`. `broker_folder`: the files
+    of a Mosquitto that devices reach at `broker_port` are kept here, and who is revoked loses its session there."""
 
     serve: bool = False
     host: str = "127.0.0.1"
@@ -172,9 +203,12 @@ class DevicesSection:
     names: tuple[str, ...] = ("localhost", "127.0.0.1")
     certificate_days: int = 60
     grace_days: int = 60
+    broker_folder: Path | None = None
+    broker_port: int = 8883
 
     def __post_init__(self) -> None:
         check_port(self.port)
+        check_port(self.broker_port)
         if not self.names or not all(HOST_NAME.fullmatch(name) for name in self.names):
             raise ValueError(f"names is {list(self.names)}, expected host names and addresses of this machine")
         if not SHORTEST <= self.life <= LONGEST:
@@ -223,6 +257,23 @@ class RegistrySection:
 
 
 @dataclass(frozen=True)
+class DdiSection:
+    """`serve`: hawkBit's device routes on the listener for devices. `poll_s`: how soon a client asks again. What a gateway for
+    many devices shows lies in `gateway_token_file`; without it there is no such gateway."""
+
+    serve: bool = False
+    tenant: str = "DEFAULT"
+    poll_s: int = 300
+    gateway_token_file: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", self.tenant):
+            raise ValueError(f"tenant is {self.tenant!r}, expected 1 to 64 of A-Z a-z 0-9 _ -")
+        if not 1 <= self.poll_s < 86_400:
+            raise ValueError(f"poll_s is {self.poll_s}, expected 1 to 86399 seconds")
+
+
+@dataclass(frozen=True)
 class CloudSettings:
     http: HttpSection = field(default_factory=HttpSection)
     broker: BrokerSection = field(default_factory=BrokerSection)
@@ -232,7 +283,9 @@ class CloudSettings:
     devices: DevicesSection = field(default_factory=DevicesSection)
     ca: CaSection = field(default_factory=CaSection)
     access: AccessSection = field(default_factory=AccessSection)
+    oidc: OidcSection = field(default_factory=OidcSection)
     registry: RegistrySection = field(default_factory=RegistrySection)
+    ddi: DdiSection = field(default_factory=DdiSection)
 
     @property
     def ca_folder(self) -> Path:
@@ -244,9 +297,16 @@ class CloudSettings:
         """Beside the key: what a writer to the API must know."""
         return self.store.key_file.with_suffix(".token")
 
+    @property
+    def anchor_file(self) -> Path:
+        """Beside the key: the newest signed checkpoint of the audit log."""
+        return self.store.key_file.with_suffix(".audit")
+
     def __post_init__(self) -> None:
         if self.broker.embedded and not self.ingest.here:
             raise ValueError("the embedded broker serves ingest in this process only; set broker.embedded = false")
+        if self.ddi.serve and not (self.devices.serve and self.registry.folder):
+            raise ValueError("ddi.serve needs serve = true in [devices] and a folder in [registry]")
         if self.http.beyond and not self.access.required:
             raise ValueError("http.host or http.names go beyond this machine; set required = true in [access]")
 

@@ -25,6 +25,9 @@ COMMANDS: dict[str, Command] = {
     "run": Command(
         "edge_runtime.supervisor:main", "edge", "the device: control, monitor and link under the supervisor"
     ),
+    "update": Command(
+        "edge_runtime.update.cli:main", "edge", "what this device runs and is asked to run; from a medium"
+    ),
     "install": Command("edge_runtime.update.install:main", "edge", "stage, try and activate a signed bundle"),
     "enroll": Command(
         "edge_runtime.identity.enroll_cli:main", "edge", "get this device its certificate from the cloud"
@@ -41,6 +44,12 @@ COMMANDS: dict[str, Command] = {
     "device": Command(
         "cloud.device_cli:main", "cloud", "ask a device for another state, or command it, over the cloud"
     ),
+    "devices": Command(
+        "cloud.devices_cli:main", "cloud", "certificates of devices: tokens, revocation, replacement, CA"
+    ),
+    "operators": Command("cloud.access.cli:main", "cloud", "who may use the cloud: operators, roles, API tokens"),
+    "audit": Command("cloud.audit.cli:main", "cloud", "what was done to the fleet, by whom: list, export, verify"),
+    "rollout": Command("cloud.rollout.cli:main", "cloud", "give an artifact to many devices, group by group; tags"),
     "export": Command("cloud.export.cli:main", "cloud", "Events of a period as a Parquet file"),
     "train": Command("tools.pipeline.launch:train", "tools", "train, quantise, pack and sign a bundle"),
     "evaluate": Command(

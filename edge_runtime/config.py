@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 
 from edge_runtime.decide.asset_config import AssetSection
 from edge_runtime.decide.points import Commands
+from edge_runtime.decide.trial_settings import TrialSection
 from edge_runtime.errors import ConfigError
 from edge_runtime.field import sections
 from edge_runtime.field.sections import EndpointSection, TagSection
@@ -209,6 +210,7 @@ class UpdateSection:
     (``https://cloud.example:8443``); `ca`: the certificate that it is checked against. `key` and `certificate`: what the
     device says who it is with (default: what enrolment has left in `<state_dir>/identity`). `poll_s`: how often it asks, give or
     take a fifth. `store_bytes`: what all releases on the device may take. `rate_bytes_per_s`: of a download, 0: no limit.
+    `proxy`: ``http://[user:password@]host:port``, "direct" for none, "" for what the environment says (`https_proxy`, …).
     `hardware`: which artifacts fit, "": what the processor is. `allow_local`: `gudgeon install` works on a managed device."""
 
     url: str = ""
@@ -218,6 +220,7 @@ class UpdateSection:
     poll_s: float = 300.0
     store_bytes: int = 2 * 1024**3
     rate_bytes_per_s: int = 0
+    proxy: str = ""
     hardware: str = ""
     allow_local: bool = False
 
@@ -262,6 +265,7 @@ class DeviceConfig:
     cloud: CloudSection = field(default_factory=CloudSection)
     commands: Commands = field(default_factory=Commands)
     metrics: MetricsSection = field(default_factory=MetricsSection)
+    trial: TrialSection = field(default_factory=TrialSection)
     update: UpdateSection = field(default_factory=UpdateSection)
     identity: IdentitySection = field(default_factory=IdentitySection)
     endpoints: tuple[EndpointSection, ...] = ()

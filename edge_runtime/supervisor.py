@@ -5,6 +5,7 @@
   mends (a corrupt bundle, a full disk, a wrong configuration): everything stops with that code and its one line. A disk
   that `link` cannot use is no such thing: the line goes on without it.
 - A bundle of an asset that is refused stops nothing: `monitor` tells it and goes on with rules.
+- While a model is on trial, a `control` whose engine hangs is ended, and one that ended is followed by the spare (`spare.py`).
 - It says on $NOTIFY_SOCKET when everything is started, and that it goes on (systemd and `gudgeon-launch` listen).
 - SIGHUP: everything is stopped and begun again, with another configuration where one is on trial.
 - This process imports no engine and no protocol; the installation runs in a process of its own.
@@ -32,12 +33,14 @@ from edge_runtime.config import DeviceConfig
 from edge_runtime.durable import disk_errors, replace_file
 from edge_runtime.errors import BundleError, ConfigError, MissingExtraError, ResourceError, UsageError
 from edge_runtime.launched import notify
+from edge_runtime.spare import Spare
 from edge_runtime.tasks import ENVIRONMENT, REFUSED_FILE, STATE_FILE, Task, wanted
 from edge_runtime.update import config_trial, legacy, lock
 from edge_runtime.update.config_bundle import VARIABLE
 
 FINAL_CODES = {e.exit_code for e in (UsageError, ConfigError, BundleError, ResourceError, MissingExtraError)}
 CHECK_S = 0.05
+TRIAL_CHECK_S = 0.01
 FREE_RESTARTS = 5
 RESTART_WINDOW_S = 10.0
 PAUSE_LIMIT_S = 5.0
@@ -61,12 +64,16 @@ class Child:
 
 
 class Supervisor:
-    """`spawn` starts one task; it is an argument so that a test can start something else."""
+    """`spawn` starts one task; it is an argument so that a test can start something else. `spare`: of the task `control`."""
 
     def __init__(
-        self, state_dir: Path, spawn: Callable[[Task], subprocess.Popen[bytes]], tasks: Sequence[Task]
+        self,
+        state_dir: Path,
+        spawn: Callable[[Task], subprocess.Popen[bytes]],
+        tasks: Sequence[Task],
+        spare: Spare | None = None,
     ) -> None:
-        self._state_dir, self._spawn = state_dir, spawn
+        self._state_dir, self._spawn, self._spare = state_dir, spawn, spare
         self._children = [Child(task) for task in tasks]
         self.stopping = self.again = False
         self._alive_s = float("-inf")
@@ -78,7 +85,8 @@ class Supervisor:
             for child in self._children:
                 code = code or self._watch(child, time.monotonic())
             self._tell_alive(time.monotonic())
-            time.sleep(CHECK_S)
+            trial = self._spare is not None and self._spare.turn()
+            time.sleep(TRIAL_CHECK_S if trial else CHECK_S)
         self._stop()
         return code
 
@@ -89,8 +97,18 @@ class Supervisor:
                 child.process, child.started_s = self._spawn(child.task), now_s
                 self._write_state()
             return 0
+        spare = self._spare if child.task.name == "control" else None
+        reason = spare.hung() if spare else ""
+        if reason and child.process.poll() is None:
+            child.process.kill()
+            child.process.wait()
         code = child.process.poll()
         if code is None:
+            return 0
+        if spare and (follower := spare.take_over(reason or ended(code))) is not None:
+            child.process, child.started_s, child.restarts = follower, now_s, child.restarts + 1
+            self._write_state()
+            log.say(logging.WARNING, "the spare is control now", code=code, reason=reason)
             return 0
         final = code in FINAL_CODES and (child.task.essential or code != ResourceError.exit_code)
         if final and now_s - child.started_s < SETTLED_S:
@@ -111,6 +129,8 @@ class Supervisor:
             self._alive_s = now_s
 
     def _stop(self) -> None:
+        if self._spare is not None:
+            self._spare.stop()
         for child in self._children:
             if child.process is None or child.process.poll() is not None:
                 continue
@@ -133,17 +153,28 @@ class Supervisor:
             log.say(logging.WARNING, "state not written", path=str(path), reason=str(error))
 
 
-def spawn_task(config_path: Path) -> Callable[[Task], subprocess.Popen[bytes]]:
-    def spawn(task: Task) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "-m", task.module, "--config", str(config_path)],
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, **ENVIRONMENT},
-            start_new_session=True,
-            preexec_fn=end_with_parent,
-        )
+def ended(code: int) -> str:
+    return f"it ended with signal {signal.Signals(-code).name}" if code < 0 else f"it ended with exit code {code}"
 
-    return spawn
+
+def spawn_task(config_path: Path) -> Callable[[Task], subprocess.Popen[bytes]]:
+    return lambda task: _start(task, config_path)
+
+
+def spawn_spare(config_path: Path, tasks: Sequence[Task]) -> Callable[[], subprocess.Popen[bytes]] | None:
+    """How to start the spare of `control`; None where there is no `control`."""
+    task = next((task for task in tasks if task.name == "control"), None)
+    return None if task is None else lambda: _start(task, config_path, "--spare")
+
+
+def _start(task: Task, config_path: Path, *more: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", task.module, "--config", str(config_path), *more],
+        stdin=subprocess.PIPE if more else subprocess.DEVNULL,
+        env={**os.environ, **ENVIRONMENT},
+        start_new_session=True,
+        preexec_fn=end_with_parent,
+    )
 
 
 def install_assets(device: DeviceConfig, config_path: Path) -> dict[str, str]:
@@ -206,7 +237,10 @@ def main(argv: list[str]) -> int:
     log.setup("supervisor", state_dir / "log")
     os.environ[VARIABLE] = str(config_trial.begin(state_dir, time.time_ns()) or "")
     device = config.load_device(args.config)
-    supervisor = Supervisor(state_dir, spawn_task(args.config), wanted(device.has_line, bool(device.assets)))
+    tasks = wanted(device.has_line, bool(device.assets), bool(device.update.url))
+    spare_of = spawn_spare(args.config, tasks)
+    spare = Spare(state_dir, spare_of) if spare_of else None
+    supervisor = Supervisor(state_dir, spawn_task(args.config), tasks, spare)
 
     def stop(number: int, frame: FrameType | None) -> None:
         supervisor.stopping = True

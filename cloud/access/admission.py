@@ -24,7 +24,7 @@ from cloud.access.limits import Limit
 from cloud.access.roles import NOBODY, Actor, Role
 from cloud.audit.log import REFUSED, record_alone
 from cloud.settings import CloudSettings, is_loopback
-from edge_runtime.clock import Clock, SystemClock
+from edge_runtime.clock import Clock
 
 API_PREFIX = "/api/v1/"
 CSRF_HEADER = "x-csrf-token"
@@ -46,17 +46,17 @@ class Who(NamedTuple):
 class Access:
     """One for each web server: what it needs to know who asks, and the limits, which are kept in memory."""
 
-    def __init__(self, engine: Engine, settings: CloudSettings, clock: Clock | None = None) -> None:
-        self.engine, self.settings, self.clock = engine, settings, clock or SystemClock()
+    def __init__(self, engine: Engine, settings: CloudSettings, clock: Clock) -> None:
+        self.engine, self.settings, self.clock = engine, settings, clock
         section = settings.access
         self.lifetimes = sessions.Lifetimes(round(section.session_hours * 3600e9), round(section.idle_minutes * 60e9))
         self.cookie_name = HOST_COOKIE if settings.http.tls else COOKIE
         self.open = not section.required and is_loopback(settings.http.host)
-        self._requests = Limit(section.requests_per_s, 4 * section.requests_per_s, self._now_s)
-        self._wrong = Limit(0.2, 30, self._now_s)
-        self._told = Limit(0.1, 20, self._now_s)
+        self._requests = Limit(section.requests_per_s, 4 * section.requests_per_s, self.now_s)
+        self._wrong = Limit(0.2, 30, self.now_s)
+        self._told = Limit(0.1, 20, self.now_s)
 
-    def _now_s(self) -> float:
+    def now_s(self) -> float:
         return self.clock.monotonic_ns() / 1e9
 
     def admit(self, request: Request, role: Role) -> Actor:
@@ -125,19 +125,30 @@ class Access:
         )
 
     def _refuse(self, request: Request, actor: Actor, status: int, reason: str) -> HTTPException:
-        writes = request.method not in SAFE
-        if (writes or "authorization" in request.headers) and self._told.take(actor.address):
-            subject = f"{request.method} {request.url.path}"
-            detail = {"status": status, "reason": reason}
-            record_alone(self.engine, actor, "request.refuse", subject, detail=detail, outcome=REFUSED)
+        if request.method not in SAFE or "authorization" in request.headers:
+            self.tell_refused(actor, "request.refuse", f"{request.method} {request.url.path}", f"{status}: {reason}")
         headers = {"www-authenticate": "Bearer"} if status == 401 else None
         return HTTPException(status, reason, headers)
+
+    def tell_refused(self, actor: Actor, action: str, subject: str, reason: str) -> None:
+        """Into the audit log: so many of each address and no more, so that nobody can fill it."""
+        if self._told.take(actor.address):
+            now_ns = self.clock.wall_ns()
+            detail = {"reason": reason}
+            record_alone(self.engine, actor, action, subject, detail=detail, outcome=REFUSED, now_ns=now_ns)
+
+
+def check_page(headers: Mapping[str, str]) -> None:
+    """ValueError where a page of another site sent this: such a page cannot add the header without asking first."""
+    if headers.get("sec-fetch-site", "same-origin") not in OWN_SITE:
+        raise ValueError("a page of another site sent this")
+    if CSRF_HEADER not in headers:
+        raise ValueError(f"expected a header {CSRF_HEADER}")
 
 
 def check_csrf(headers: Mapping[str, str], cookie: str) -> None:
     """ValueError unless a page of ours sent this."""
-    if headers.get("sec-fetch-site", "same-origin") not in OWN_SITE:
-        raise ValueError("a page of another site sent this")
+    check_page(headers)
     if not secrets.compare_digest(headers.get(CSRF_HEADER, "").encode(), sessions.csrf_of(cookie).encode()):
         raise ValueError(f"expected the header {CSRF_HEADER} with the value that GET /api/v1/session tells")
 

@@ -86,7 +86,7 @@ def change(
 def listed(engine: Engine) -> list[Row]:
     with engine.connect() as connection:
         found = [dict(row) for row in connection.execute(select(t.operator).order_by(t.operator.c.name)).mappings()]
-    return [{**row, "password_hash": None, "has_password": row["password_hash"] is not None} for row in found]
+    return [row | {"password": row.pop("password_hash") is not None} for row in found]
 
 
 def operator(engine: Engine, name: str) -> Row | None:

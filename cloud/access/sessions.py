@@ -26,7 +26,7 @@ class Lifetimes(NamedTuple):
     idle_ns: int
 
 
-def begin(engine: Engine, actor: Actor, lifetimes: Lifetimes, now_ns: int, before: str = "") -> str:
+def begin(engine: Engine, actor: Actor, lifetimes: Lifetimes, now_ns: int, before: str = "", shown: str = "") -> str:
     """The cookie of a new session; the one that came with the sign-in (`before`) ends. Those that are over are cleared away."""
     cookie = secrets.token_urlsafe(32)
     row = {
@@ -38,7 +38,7 @@ def begin(engine: Engine, actor: Actor, lifetimes: Lifetimes, now_ns: int, befor
         over = (c.expires_ns <= now_ns) | (c.seen_ns <= now_ns - lifetimes.idle_ns) | (c.hash == digest(before))
         connection.execute(delete(t.session).where(over))
         connection.execute(t.session.insert().values(**row))
-        record(connection, actor, "session.begin", actor.name, now_ns=now_ns)
+        record(connection, actor, "session.begin", actor.name, {"shown": shown} if shown else None, now_ns=now_ns)
     return cookie
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from cloud.access.needs import needs
 from cloud.access.roles import Actor, Role
+from cloud.api.bodies import Strict, body_of
 from cloud.store import twin
 from edge_runtime.identity import load_or_make as load_key
 from edge_runtime.identity import public_text
@@ -18,12 +18,6 @@ from edge_runtime.wire.command import LONGEST_NS
 from edge_runtime.wire.topics import SEGMENT
 
 router = APIRouter()
-BODY_LIMIT_BYTES = 8192
-M = TypeVar("M", bound=BaseModel)
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
 
 
 class DesiredChange(Strict):
@@ -87,25 +81,6 @@ class CommandPage(BaseModel):
 
 class Key(BaseModel):
     public_key: str
-
-
-def body_of(kind: type[M]) -> Callable[[Request], Awaitable[M]]:
-    """Read no more than the limit, whatever the length that the header tells."""
-
-    async def read(request: Request) -> M:
-        data = b""
-        async for chunk in request.stream():
-            data += chunk
-            if len(data) > BODY_LIMIT_BYTES:
-                raise HTTPException(413, f"the body is over the limit of {BODY_LIMIT_BYTES} bytes")
-        try:
-            return kind.model_validate_json(data)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"])) or "body"
-            raise HTTPException(422, f"{where}: {first['msg']}") from error
-
-    return read
 
 
 def known_name(device: str) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter, FastAPI
 
+from cloud.ddi import routes as ddi
+from cloud.ddi.service import make_ddi
 from cloud.devices import enrolment
 from cloud.devices.gate import Gate
 from cloud.enrol.desk import Desk
@@ -15,16 +17,18 @@ from cloud.rollout.registry import Registry
 from cloud.settings import CloudSettings
 from edge_runtime import __version__
 
-ROUTERS: tuple[APIRouter, ...] = (enrolment.router, serving.router, updates.router)
+ROUTERS: tuple[APIRouter, ...] = (enrolment.router, serving.router, updates.router, ddi.router)
 
 
 def make_devices_app(
     desk: Desk, settings: CloudSettings, routers: Sequence[APIRouter] = ROUTERS, registry: Registry | None = None
 ) -> FastAPI:
-    """`app.state` has `desk`, `engine`, `settings`, `registry` and `now_ns` for them."""
+    """`app.state` has `desk`, `engine`, `settings`, `registry`, `ddi` and `now_ns` for them."""
     app = FastAPI(title="Gudgeon, for devices", version=__version__, openapi_url=None, docs_url=None, redoc_url=None)
     app.state.desk, app.state.engine, app.state.settings = desk, desk.engine, settings
     app.state.registry, app.state.now_ns = registry, desk.now_ns
+    folder = settings.registry.folder if settings.ddi.serve else None
+    app.state.ddi = make_ddi(desk.engine, settings.ddi, registry, folder, desk.now_ns) if registry and folder else None
     app.state.tries = enrolment.Tries()
     app.add_middleware(Gate)
     for router in routers:

@@ -10,6 +10,8 @@
     gudgeon repo renew FOLDER                                                  snapshot and timestamp anew; the cloud does it, too
     gudgeon repo status FOLDER                                                 versions, expiry, what is staged, who must sign
     gudgeon repo verify FOLDER                                                 all that is published, as a device would check it
+    gudgeon repo deltas FOLDER [TARGET]                                        from older artifacts, for fewer bytes
+    gudgeon repo export FOLDER --to DIR --device ID --item SLOT_SET=TARGET     a medium for devices without a network
 
 What is staged is signed with `gudgeon sign FOLDER --key KEY`, by each holder in turn."""
 
@@ -18,19 +20,20 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from securesystemslib.signer import Key
 
-from cloud.registry import artifacts, draft, making, publishing, status
+from cloud.registry import artifacts, deltas, draft, making, media, publishing, status
 from cloud.registry.folder import Registry
 from cloud.registry.keys import read_public
 from cloud.registry.roles import DELEGATED, OFFLINE, ONLINE
 from cloud.registry.rotating import rotate
 from cloud.registry.signing import stage
 from edge_runtime.errors import UsageError
+from edge_runtime.wire.assignment import SLOT_SET
 from edge_runtime.wire.target import ANY
 
 Told = dict[str, Any]
@@ -81,6 +84,15 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
         "--old-keys-lost", action="store_true", help="do not ask for signatures by replaced keys"
     )
     sub["renew"].add_argument("--force", action="store_true", help="also where it is not due")
+    made = sub["deltas"]
+    made.add_argument("target", nargs="?", default="", metavar="TARGET")
+    made.add_argument("--again", action="store_true", help="also what is there already")
+    export = sub["export"]
+    export.add_argument("--to", type=Path, required=True, metavar="DIR")
+    export.add_argument("--device", action="append", default=[], metavar="ID")
+    export.add_argument("--item", action="append", default=[], metavar="SLOT_SET=TARGET")
+    export.add_argument("--days", type=int, choices=range(1, 8), default=7, help="the assignment is good for (7)")
+    export.add_argument("--counter", type=int, default=0, metavar="N", help="of the assignment; the seconds of now")
     return parser.parse_args(argv)
 
 
@@ -141,9 +153,25 @@ def _verify(registry: Registry, args: argparse.Namespace, now: datetime) -> Told
     return status.verify(registry, now)
 
 
+def _deltas(registry: Registry, args: argparse.Namespace, now: datetime) -> Told:
+    registry.check()
+    return {"deltas": [vars(made) for made in deltas.build(registry, args.target, args.again)]}
+
+
+def _export(registry: Registry, args: argparse.Namespace, now: datetime) -> Told:
+    registry.check()
+    items = {}
+    for text in args.item:
+        slot_set, _, path = text.partition("=")
+        if not SLOT_SET.fullmatch(slot_set) or not path:
+            raise UsageError(f"--item {text}: expected SLOT_SET=TARGET, such as default=models/surface/2.tar")
+        items[slot_set] = path
+    return media.export(registry, args.to, args.device, items, now, args.counter, timedelta(days=args.days))
+
+
 ACTIONS: dict[str, Callable[[Registry, argparse.Namespace, datetime], Told]] = {
     "init": _init, "add": _add, "remove": _remove, "stage": _stage, "rotate": _rotate, "publish": _publish,
-    "renew": _renew, "status": _status, "verify": _verify,
+    "renew": _renew, "status": _status, "verify": _verify, "deltas": _deltas, "export": _export,
 }  # fmt: skip
 
 
@@ -177,4 +205,14 @@ def _status_text(told: Told) -> str:
     return "\n".join([*lines, *(f"WARNING: {text}" for text in told["warnings"])])
 
 
-TEXTS: dict[str, Callable[[Told], str]] = {"status": _status_text}
+def _deltas_text(told: Told) -> str:
+    rows = [
+        f"{row['target']}  from {row['source'] or 'nothing'}: whole {row['full_bytes']}, "
+        + "".join(f"{name} {size}, " for name, size in row["sizes"].items())
+        + (f"published {row['chosen']}" if row["chosen"] else "none published")
+        for row in told["deltas"]
+    ]
+    return "\n".join(rows or ["nothing to do"])
+
+
+TEXTS: dict[str, Callable[[Told], str]] = {"status": _status_text, "deltas": _deltas_text}

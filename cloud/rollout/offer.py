@@ -92,7 +92,7 @@ def heard(job: Job, part: Part, slot: SlotStatus) -> Heard | None:
     if newest and slot.state is UpdateState.ROLLED_BACK:
         before = "rolled back after it was confirmed" if part.state is DeviceState.CONFIRMED else "rolled back"
         return Heard(DeviceInput.FAILS, _reason(before, slot))
-    if slot.confirmed == sha256:
+    if _done(job, slot):
         return None if part.state in (DeviceState.CONFIRMED, DeviceState.WAITING) else Heard(DeviceInput.CONFIRMS)
     if part.state is DeviceState.CONFIRMED:
         return Heard(DeviceInput.FAILS, _reason("no longer confirmed", slot)) if newest else None
@@ -104,6 +104,11 @@ def heard(job: Job, part: Part, slot: SlotStatus) -> Heard | None:
     if job.state in ABORTED and part.state in (*IN_FLIGHT, DeviceState.SILENT):
         return Heard(DeviceInput.CANCEL, "aborted before it began")
     return None
+
+
+def _done(job: Job, slot: SlotStatus) -> bool:
+    installed = job.plan.enough == "installed" and slot.installed == job.artifact.sha256
+    return installed or slot.confirmed == job.artifact.sha256
 
 
 def _reason(what: str, slot: SlotStatus) -> str:

@@ -22,6 +22,7 @@ NAME_CHARS = 64
 DAY_S = 86_400.0
 LONGEST_S = 90 * DAY_S
 ON_ABORT = ("leave", "revert")
+ENOUGH = ("confirmed", "installed")
 
 
 def check_zone(zone: str) -> None:
@@ -104,7 +105,8 @@ class Plan:
     after `stuck_after_s`.
     `absent_after_s`: a device that was not heard of for so long when it would be its turn is not waited for. `tries`: how
     often it is given to a device that refuses it; a pause of `retry_s`, doubled each time, lies between. What rolled back is
-    not given again. `window`: when it may be activated. `on_abort`: what becomes of devices that have it."""
+    not given again. `window`: when it may be activated. `on_abort`: what becomes of devices that have it.
+    `enough`: what counts as success; ``installed`` where the client never confirms (`cloud.ddi`)."""
 
     groups: tuple[Group, ...] = field(default_factory=lambda: (Group("canary", percent=5.0), Group("all")))
     where: tuple[str, ...] = ()
@@ -118,6 +120,7 @@ class Plan:
     window: str = ""
     zone: str = ""
     on_abort: str = "leave"
+    enough: str = "confirmed"
     approval: bool = False
 
     def __post_init__(self) -> None:
@@ -139,6 +142,9 @@ class Plan:
         check_zone(self.zone)
         if self.on_abort not in ON_ABORT:
             raise ValueError(f"on_abort is {self.on_abort[:40]!r}, expected one of {', '.join(ON_ABORT)}")
+
+        if self.enough not in ENOUGH:
+            raise ValueError(f"enough is {self.enough[:40]!r}, expected one of {', '.join(ENOUGH)}")
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), separators=(",", ":"), sort_keys=True)

@@ -35,6 +35,9 @@ assignment    what each device was last given: `content` without times, `message
 rollout       what is asked of many devices, with its plan
 rollout_group the state of each of its groups
 rollout_device each device in it; `closed`: has nothing to say any more, because a newer rollout has the slot set
+ddi_token     what a client of the DDI routes shows, hashed
+ddi_action    what such a client was asked to install, and how it went
+ddi_attribute  what such a client tells of itself
 """
 
 from __future__ import annotations
@@ -484,4 +487,40 @@ rollout_device = Table(
     Column("changed_ns", BigInteger, nullable=False),
     Column("reason", Text, nullable=False),
     Column("closed", Boolean, nullable=False),
+)
+
+ddi_token = Table(
+    "ddi_token",
+    metadata,
+    Column("device", Text, primary_key=True),
+    Column("hash", Text, nullable=False),
+    Column("created_ns", BigInteger, nullable=False),
+)
+
+ddi_action = Table(
+    "ddi_action",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("device", Text, nullable=False, index=True),
+    Column("target", Text, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("sha1", Text, nullable=False),
+    Column("md5", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("rollout", Text, nullable=False),
+    Column("counter", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("details", Text, nullable=False),
+    Column("done", Integer, nullable=False),
+    Column("of", Integer, nullable=False),
+    Column("created_ns", BigInteger, nullable=False),
+    Column("updated_ns", BigInteger, nullable=False),
+)
+
+ddi_attribute = Table(
+    "ddi_attribute",
+    metadata,
+    Column("device", Text, primary_key=True),
+    Column("body", Text, nullable=False),
+    Column("at_ns", BigInteger, nullable=False),
 )

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from cloud.main import run
-from cloud.settings import BrokerSection, CloudSettings, HttpSection, SimulatorSection, StoreSection
+from cloud.settings import AccessSection, BrokerSection, CloudSettings, HttpSection, SimulatorSection, StoreSection
 from cloud.tests.browser import browser, missing
 from cloud.tests.made import FakeDevice, decision, event
 from edge_runtime.wire.envelope import Event
@@ -30,6 +30,7 @@ STATS = {
     "unanswered": 0,
     "trigger_to_answer_ms": {"p50": 2.3, "p99": 7.9},
 }
+OPEN = AccessSection()
 SECOND_NS = 1_000_000_000
 HOSTILE = "<img src=x onerror=\"document.title='broken'\"> scratch 0.91 > 0.42"
 
@@ -45,7 +46,7 @@ class Stats(http.server.BaseHTTPRequestHandler):
 
 
 @contextmanager
-def cloud(folder: Path, http_port: int = 0) -> Iterator[tuple[int, int]]:
+def cloud(folder: Path, http_port: int = 0, access: AccessSection = OPEN) -> Iterator[tuple[int, int]]:
     """A running companion with a simulator's statistics; (http_port, broker_port)."""
     simulator = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Stats)
     threading.Thread(target=simulator.serve_forever, daemon=True).start()
@@ -54,6 +55,7 @@ def cloud(folder: Path, http_port: int = 0) -> Iterator[tuple[int, int]]:
         BrokerSection(port=0),
         StoreSection(f"sqlite:///{folder / 'c.db'}", key_file=folder / "c.key"),
         simulator=SimulatorSection(f"http://127.0.0.1:{simulator.server_port}/stats"),
+        access=access,
     )
     ready, stop = threading.Event(), threading.Event()
     ports: list[tuple[int, int]] = []

@@ -18,7 +18,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from sqlalchemy import Engine
 
 from cloud import device_cli
-from cloud.api.twin import BODY_LIMIT_BYTES
+from cloud.api.bodies import BODY_LIMIT_BYTES
 from cloud.app import make_app
 from cloud.bearer import allowed, load_or_make
 from cloud.broker import EmbeddedBroker
@@ -338,7 +338,7 @@ def test_what_is_asked_for_meanwhile_comes_when_the_device_appears(
     assert device_cli.main(["dev1", "command", "speed", "value=5", *running.where]) == 0
     number = json.loads(capsys.readouterr().out)["id"]
     deadline = time.monotonic() + WAIT_S
-    while running.dispatch._work.qsize() and time.monotonic() < deadline:
+    while running.dispatch._work.unfinished_tasks and time.monotonic() < deadline:
         time.sleep(0.01)
     device = Device(running.port)
     leaf, payload = device.next()

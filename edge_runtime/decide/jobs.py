@@ -5,18 +5,16 @@ from __future__ import annotations
 import base64
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.decide.decision import Result
+from edge_runtime.decide.models import Seen
 from edge_runtime.errors import GudgeonError
 from edge_runtime.infer.model import Model
 from edge_runtime.outbox.recorder import Item
-
-if TYPE_CHECKING:
-    from edge_runtime.decide.loop import Seen
 
 SHARED_SIDE = 256
 SHARED_LIMIT_BYTES = 40_000

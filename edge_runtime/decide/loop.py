@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,6 +24,7 @@ from edge_runtime.clock import Clock
 from edge_runtime.decide.decision import Decision, Health, Result
 from edge_runtime.decide.guard import Answer, Guard, Verdict
 from edge_runtime.decide.inbox import Inbox
+from edge_runtime.decide.models import Job, Judges, Seen
 from edge_runtime.decide.parts import Part, PartTracker
 from edge_runtime.decide.points import Point, WriteRequest
 from edge_runtime.decide.rules import Findings, Ruling, rule
@@ -42,6 +43,7 @@ SCORE_UNKNOWN = 1000
 JOBS_KEPT = 8
 METRIC_PERIOD_NS = 1_000_000_000
 COMMAND_PERIOD_NS = 10_000_000
+SWAP_PERIOD_NS = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -66,30 +68,6 @@ class Inputs:
     serial: int | None = None
 
 
-@dataclass(frozen=True)
-class Models:
-    """`by_recipe` holds the bundles of single recipe codes; `default` serves the others. None: no model is loaded, and parts are
-    answered `fault`."""
-
-    default: Model | None
-    by_recipe: Mapping[int, Model | None]
-    shadow: Model | None = None
-
-    def of(self, recipe: int | None) -> Model | None:
-        return self.by_recipe.get(recipe, self.default) if recipe is not None else self.default
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A part that was judged, for the jobs that may wait."""
-
-    decision: Decision
-    frame: Frame
-
-
-Job = Callable[[Seen], list[Item]]
-
-
 class Loop:
     """One line, one camera. `step` does one turn and returns the seconds to sleep before the next; it never raises for
     what the field does. `last` is the newest Event of the decision stream (None: begin with `first_epoch`), `jobs` run
@@ -101,7 +79,7 @@ class Loop:
         tags: Handshake,
         driver: Driver,
         camera: Camera,
-        models: Models,
+        models: Judges,
         recorder: Recorder,
         clock: Clock,
         last: Event | None = None,
@@ -125,11 +103,11 @@ class Loop:
         self._plc_said = self._camera_said = False
         self._plc_retry_ns = self._camera_retry_ns = 0
         self._heartbeat = 0
-        self._heartbeat_due_ns = self._metric_due_ns = self._command_due_ns = 0
+        self._heartbeat_due_ns = self._metric_due_ns = self._command_due_ns = self._swap_due_ns = 0
         self._pulse_off_ns: int | None = None
         self._waiting: deque[tuple[Job, Seen]] = deque(maxlen=JOBS_KEPT * max(1, len(jobs)))
         self._previous: NDArray[np.uint8] | None = None
-        self._conditions: set[str] = set() if models.default or any(models.by_recipe.values()) else {"model"}
+        self._conditions: set[str] = set() if models.named else {"model"}
         self._inputs = Inputs(0, 0)
         self._recipe: int | None = None
         self.health = health.after(Health.NOMINAL, self._conditions)
@@ -172,7 +150,7 @@ class Loop:
         if inputs.recipe != self._recipe:
             self._recipe = inputs.recipe
             self._previous = None
-        frame, found, steps = self._inspect(part, model, trigger_ns)
+        frame, found, steps, model = self._inspect(part, model, trigger_ns)
         ruling = rule(found)
         answer = Answer(part.seq, ruling.result, ruling.score, trigger_ns)
         limits = model.manifest.guard if model else GuardLimits()
@@ -194,28 +172,29 @@ class Loop:
 
     def _inspect(
         self, part: Part, model: Model | None, trigger_ns: int
-    ) -> tuple[Frame | None, Findings, dict[str, int]]:
-        """Frame and judgement of the part within its deadline, or what stood in the way."""
+    ) -> tuple[Frame | None, Findings, dict[str, int], Model | None]:
+        """Frame and judgement of the part within its deadline, or what stood in the way; and which model it was."""
         try:
             frame = self._frame(part, trigger_ns)
         except EndpointError as error:
-            return None, Findings(camera_error=str(error)), {}
+            return None, Findings(camera_error=str(error)), {}, model
         after_ns = self._clock.monotonic_ns()
         steps = {"frame": (after_ns - trigger_ns) // 1000}
         if frame is None:
-            return None, Findings(frame_missing=f"no frame within {steps['frame'] / 1000:.1f} ms"), steps
+            return None, Findings(frame_missing=f"no frame within {steps['frame'] / 1000:.1f} ms"), steps, model
         if model is None:
-            return frame, Findings(), steps
+            return frame, Findings(), steps, None
         previous = None if self._camera.repeats else self._previous
         self._previous = frame.pixels
         try:
-            looked = model.look(frame.pixels, previous)
+            model, looked = self._models.look(model, self._recipe, frame.pixels, previous)
         except (GudgeonError, ValueError) as error:
-            return frame, Findings(model_error=f"engine {model.engine.name}: {error}"), steps
+            return frame, Findings(model_error=f"engine {model.engine.name}: {error}"), steps, model
         steps |= looked.steps_us
         late_ms = (self._clock.monotonic_ns() - trigger_ns) / 1e6 - self._settings.deadline_ms
         late = max(steps, key=lambda name: steps[name]) if late_ms > 0 else ""
-        return frame, Findings(frame_problem=looked.problem, judgement=looked.judgement, late_step=late), steps
+        found = Findings(frame_problem=looked.problem, judgement=looked.judgement, late_step=late)
+        return frame, found, steps, model
 
     def _frame(self, part: Part, trigger_ns: int) -> Frame | None:
         if not self._camera_up and not self._try_camera():
@@ -414,7 +393,7 @@ class Loop:
             job, seen = self._waiting.popleft()
             if items := job(seen):
                 self._record(*items)
-        elif now_ns >= self._command_due_ns and self._look_for_command(now_ns):
+        elif self._look_for_command(now_ns) or self._turn_models(now_ns):
             pass
         elif now_ns >= self._metric_due_ns:
             self._metric_due_ns = now_ns + METRIC_PERIOD_NS
@@ -422,6 +401,17 @@ class Loop:
         else:
             self._camera.idle()
             return False
+        return True
+
+    def _turn_models(self, now_ns: int) -> bool:
+        if now_ns < self._swap_due_ns:
+            return False
+        told = self._models.turn(now_ns)
+        if told is None:
+            self._swap_due_ns = now_ns + SWAP_PERIOD_NS
+            return False
+        if told:
+            self._record(*told)
         return True
 
     # ── commands ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -35,7 +35,8 @@ from edge_runtime.delta.container import (
 from edge_runtime.wire import archive
 from edge_runtime.wire.archive import Member
 
-LEVEL = 19
+#: of zstd; the second for what is longer, where the first takes minutes
+LEVEL, LEVEL_LONG, LONG_BYTES = 19, 12, 32 * 1024 * 1024
 COPY_LEAST_BYTES = 1024
 
 
@@ -178,7 +179,10 @@ def _frame(key: tuple[str, int], stream: bytes, dictionary: bytes) -> bytes:
 def _compress(data: bytes, dictionary: bytes = b"") -> bytes:
     window = min(WINDOW_LOG, max(len(data), len(dictionary), 1024).bit_length() + 1)
     parameters = zstandard.ZstdCompressionParameters.from_level(
-        LEVEL, window_log=window, source_size=len(data), dict_size=len(dictionary)
+        LEVEL if len(data) < LONG_BYTES else LEVEL_LONG,
+        window_log=window,
+        source_size=len(data),
+        dict_size=len(dictionary),
     )
     words = zstandard.ZstdCompressionDict(dictionary, dict_type=zstandard.DICT_TYPE_RAWCONTENT) if dictionary else None
     return zstandard.ZstdCompressor(compression_params=parameters, dict_data=words).compress(data)

@@ -24,6 +24,11 @@ class Judgement:
     result: int
     reason: str
 
+    @property
+    def finite(self) -> bool:
+        """Did the engine give numbers?"""
+        return bool(self.probabilities)
+
 
 def softmax(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:
     """Probabilities along the last axis, after temperature scaling (Guo et al., 2017)."""

@@ -102,7 +102,7 @@ def choose(
 ) -> Choice:
     """The engine to run `bundle` with. `prefer` limits the choice to one engine's variants; ``reference`` runs the
     first `.onnx` variant in NumPy. BundleError if nothing passes."""
-    variants = _candidates(bundle, prefer)
+    variants = candidates(bundle, prefer)
     key = f"{board()}|{engine_versions()}|{bundle.digest}|{prefer}"
     cached = _cached(_read_cache(cache_path).get(key))
     if cached:
@@ -120,7 +120,8 @@ def choose(
     return choice
 
 
-def _candidates(bundle: Selectable, prefer: str) -> list[Variant]:
+def candidates(bundle: Selectable, prefer: str) -> list[Variant]:
+    """The variants that `choose` may choose among; BundleError where there is none."""
     if prefer == "reference":
         files = [v for v in bundle.variants if v.file.endswith(".onnx")]
         return [Variant(f"reference-{v.precision}", "reference", v.precision, v.file, v.tolerance) for v in files[:1]]

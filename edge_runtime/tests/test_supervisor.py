@@ -83,7 +83,7 @@ def test_pauses_grow_only_when_it_dies_again_and_again() -> None:
 
 
 def test_control_is_stopped_before_link() -> None:
-    assert [t.name for t in TASKS] == ["control", "monitor", "link"]
+    assert [t.name for t in TASKS] == ["control", "monitor", "update", "link"]
 
 
 def test_a_disk_that_link_cannot_use_stops_nothing(tmp_path: Path) -> None:

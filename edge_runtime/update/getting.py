@@ -1,4 +1,5 @@
-"""How the updater gets an artifact: from a `Fetcher`, into `<state_dir>/update/download/`, until its hash is right."""
+"""How the updater gets an artifact: from a `Fetcher`, as a delta to what is in the store or whole, into
+`<state_dir>/update/download/`, until its hash is right."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from edge_runtime.clock import Clock, SystemClock
-from edge_runtime.update.fetch.download import download
+from edge_runtime.update.fetch.artifact import fetch
 from edge_runtime.update.fetch.fetcher import Fetcher
 from edge_runtime.update.fetch.pace import DEFAULT, Limits
 from edge_runtime.update.fetch.partial import Wanted, sweep
@@ -26,7 +27,7 @@ class Getting:
     def __call__(self, target: Target, have: Mapping[str, Path], progress: Progress) -> Path:
         sweep(self._folder, {target.sha256})
         wanted = Wanted(served_as(target.path, target.sha256), target.length, target.sha256)
-        return download(self._fetcher(), wanted, self._folder, self._clock, self._limits, progress)
+        return fetch(self._fetcher(), wanted, self._folder, self._clock, have, self._limits, progress).path
 
 
 def served_as(path: str, sha256: str) -> str:

@@ -51,7 +51,7 @@ class SimulatedCloud:
         self.told: list[UpdateStatus] = []
         self.fails: list[Exception] = []
         self.counter, self.poll_after_s = 0, 0.0
-        self._sealed: bytes | None = None
+        self.sealed: bytes | None = None  # what is given
         self.on_ask: Callable[[], None] = lambda: None
 
     def release(
@@ -67,18 +67,18 @@ class SimulatedCloud:
     def assign(self, counter: int = 0, **items: Item) -> None:
         """What is asked for from now on: everything. A slot set's ``-`` is written ``_``."""
         self.counter = counter or self.counter + 1
-        self._sealed = self.repository.assignment(self._device, self.counter, 24.0, **items)
+        self.sealed = self.repository.assignment(self._device, self.counter, 24.0, **items)
 
     def give(self, sealed: bytes | None) -> None:
         """Any bytes in the place of an assignment."""
-        self._sealed = sealed
+        self.sealed = sealed
 
     def ask(self, status: UpdateStatus) -> Answer:
         self.told.append(read_status(status.to_json()))
         self.on_ask()
         if self.fails:
             raise self.fails.pop(0)
-        return Answer(self._sealed, self.poll_after_s)
+        return Answer(self.sealed, self.poll_after_s)
 
     def trust(self, state_dir: Path) -> TrustedRepository:
         folder = state_dir / "trust"

@@ -96,7 +96,7 @@ class Updater:
         self._retry_ns: dict[str, int] = {}
         self._damaged: set[str] = set()  # confirmed, and not whole in the store
         self._backoff = Backoff(FIRST_RETRY_S, max(FIRST_RETRY_S, poll_s), seams.rng)
-        self._settled = False
+        self._settled = self._moved = False
         self.error = ""
 
     # ── turns ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -104,6 +104,16 @@ class Updater:
     @property
     def on_trial(self) -> bool:
         return bool(self._begun or self._spent)
+
+    @property
+    def assigned(self) -> frozenset[str]:
+        """The slot sets of the newest assignment."""
+        return frozenset(self._taken.assignment.items) if self._taken else frozenset()
+
+    @property
+    def resting(self) -> bool:
+        """Nothing moved in the last turn, and nothing of it is tried again soon."""
+        return not (self._moved or self._begun or self._spent or self._back or self._retry_ns)
 
     def ask_soon(self) -> None:
         self._next_ask_ns = 0
@@ -121,6 +131,7 @@ class Updater:
             if self._seams.stopping() or not self._pass():
                 break
             moved = True
+        self._moved = moved
         if moved and not self._seams.stopping():
             self._ask()  # tells what has changed
             return 0.0
@@ -285,7 +296,7 @@ class Updater:
         )
 
     def _misfit(self, slot_set: str, target: str) -> str:
-        expected = "runtime" if slot_set == "runtime" else "models"
+        expected = slot_set if slot_set in ("runtime", "config") else "models"
         if not target.startswith(f"{expected}/"):
             return f"slot set {slot_set} takes {expected}/… only"
         return "" if self._seams.gate(slot_set) else f"this device has no slot set {slot_set}"

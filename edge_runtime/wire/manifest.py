@@ -87,6 +87,14 @@ class GuardLimits:
 
 
 @dataclass(frozen=True)
+class TrialSpec:
+    """`min_agreement`: the share of live parts that this bundle must decide as the one that it follows, 0 to 1; 0 where it is
+    meant to decide otherwise. −1: what the device's configuration says."""
+
+    min_agreement: float = -1.0
+
+
+@dataclass(frozen=True)
 class Variant:
     """`tolerance` is the largest allowed |logit − golden logit| on the golden vectors; `min_agreement` the smallest
     share of golden vectors whose decision (arg max) is equal."""
@@ -114,13 +122,17 @@ class Manifest:
     variants: tuple[Variant, ...]
     files: Mapping[str, str]
     audit: str = "answer_first"
+    trial: TrialSpec = field(default_factory=TrialSpec)
     training: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     schema: int = SCHEMA
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for a TOML writer; `parse` of its TOML gives an equal Manifest."""
-        return plain(self)  # type: ignore[no-any-return]
+        data: dict[str, Any] = plain(self)
+        if self.trial == TrialSpec():
+            del data["trial"]  # so that a runtime that does not know it takes the bundle
+        return data
 
 
 def digest(manifest_bytes: bytes) -> str:
@@ -132,7 +144,13 @@ def parse(manifest_bytes: bytes) -> Manifest:
     data = read_toml(manifest_bytes)
     if "kind" in data:
         raise ValueError(f"kind is {data['kind']!r}: a bundle of time series, expected one for a camera")
-    sections = {"input": InputSpec, "frame_limits": FrameLimits, "thresholds": Thresholds, "guard": GuardLimits}
+    sections = {
+        "input": InputSpec,
+        "frame_limits": FrameLimits,
+        "thresholds": Thresholds,
+        "guard": GuardLimits,
+        "trial": TrialSpec,
+    }
     values: dict[str, Any] = {**data, "variants": build_variants(data.get("variants"))}
     for name, kind in sections.items():
         values[name] = build(kind, data.get(name, {}), name)
@@ -178,6 +196,8 @@ def _check(m: Manifest) -> None:
     for name, least in m.thresholds.class_min.items():
         if not _is_number(least) or not 0.0 <= least <= 1.0:
             raise ValueError(f"thresholds.class_min: {name} is {least!r}, expected a probability from 0 to 1")
+    if m.trial.min_agreement != -1.0 and not 0.0 <= m.trial.min_agreement <= 1.0:
+        raise ValueError(f"trial: min_agreement is {m.trial.min_agreement}, expected from 0 to 1")
     _check_input(m.input)
     _check_limits(m.frame_limits, m.guard)
     check_files(m.variants, m.files)

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from edge_runtime.clock import SystemClock
 from edge_runtime.config import PlcMap
-from edge_runtime.decide.loop import Loop, Models, Settings
+from edge_runtime.decide.loop import Loop, Settings
+from edge_runtime.decide.models import Models
 from edge_runtime.errors import GudgeonError
 from edge_runtime.field.camera_memory import MemoryCamera
 from edge_runtime.field.driver import Value

@@ -19,6 +19,7 @@ import random
 import socket
 import struct
 import sys
+import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from typing import Any
 CHUNK_BYTES = 1024
 QUEUE_CHUNKS = 256
 HELD_CHECK_S = 0.05
+TIMEOUT_S = 10.0
 CONNACK = 0x20
 UP, DOWN = "up", "down"
 
@@ -186,9 +188,7 @@ class ProxyControl:
     """The harness's side: `set` replaces all faults, `counts` tells what happened so far."""
 
     def __init__(self, path: Path) -> None:
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(10.0)
-        self._socket.connect(str(path))
+        self._socket = _connected(path)
         self._file = self._socket.makefile("rwb")
 
     def set(self, **faults: Any) -> None:
@@ -209,6 +209,22 @@ class ProxyControl:
         self._file.flush()
         answer: dict[str, int] = json.loads(self._file.readline())
         return answer
+
+
+def _connected(path: Path) -> socket.socket:
+    """The proxy binds its control socket a moment before it listens."""
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while True:
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(TIMEOUT_S)
+        try:
+            connection.connect(str(path))
+            return connection
+        except OSError:
+            connection.close()
+            if time.monotonic() > deadline_s:
+                raise
+            time.sleep(HELD_CHECK_S)
 
 
 def main(argv: list[str] | None = None) -> int:

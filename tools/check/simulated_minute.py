@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 import edge_runtime
 from edge_runtime.clock import FakeClock
 from edge_runtime.config import PlcMap
-from edge_runtime.decide.loop import Loop, Models, Settings
+from edge_runtime.decide.loop import Loop, Settings
+from edge_runtime.decide.models import Models
 from edge_runtime.field.camera_memory import MemoryCamera
 from edge_runtime.field.handshake import handshake
 from edge_runtime.field.memory import MemoryDriver

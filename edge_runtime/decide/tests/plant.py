@@ -13,7 +13,8 @@ from edge_runtime.backoff import Backoff
 from edge_runtime.clock import FakeClock
 from edge_runtime.config import PlcMap
 from edge_runtime.decide.decision import Health
-from edge_runtime.decide.loop import Loop, Models, Settings
+from edge_runtime.decide.loop import Loop, Settings
+from edge_runtime.decide.models import Judges
 from edge_runtime.decide.points import Point, WriteRequest
 from edge_runtime.errors import ResourceError
 from edge_runtime.field.camera_memory import MemoryCamera
@@ -53,7 +54,7 @@ class Plant:
     """`trigger(seq)` puts a part under the camera, `turns(n)` runs the loop; `events(stream)` reads the outbox."""
 
     def __init__(
-        self, folder: Path, models: Models, settings: Settings | None = None, jobs: tuple[Any, ...] = ()
+        self, folder: Path, models: Judges, settings: Settings | None = None, jobs: tuple[Any, ...] = ()
     ) -> None:
         self.clock = FakeClock()
         self.folder = folder

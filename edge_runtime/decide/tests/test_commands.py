@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from edge_runtime.decide.decision import Result
 from edge_runtime.decide.guard import MINUTE_NS, Guard, check_write
 from edge_runtime.decide.inbox import CommandSocket, decode_request, encode_request, hand_over
-from edge_runtime.decide.loop import Models
+from edge_runtime.decide.models import Models
 from edge_runtime.decide.points import RANGES, Commands, Point, WriteRequest
 from edge_runtime.decide.tests.plant import EXECUTE, POINTS, Plant, model
 from edge_runtime.errors import EndpointError

@@ -9,7 +9,8 @@ import pytest
 
 from edge_runtime.decide.decision import Health, Result
 from edge_runtime.decide.jobs import ReviewFolder, Shadow
-from edge_runtime.decide.loop import Models, Settings
+from edge_runtime.decide.loop import Settings
+from edge_runtime.decide.models import Models
 from edge_runtime.decide.tests.plant import Plant, model
 from edge_runtime.errors import EndpointError
 from edge_runtime.field.driver import Value

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from edge_runtime.errors import GudgeonError, ResourceError
 from edge_runtime.update.fetch.download import Progress, download, quiet
 from edge_runtime.update.fetch.fetcher import Fetcher, FetchError, fetch_small
 from edge_runtime.update.fetch.pace import DEFAULT, Limits, Pace
-from edge_runtime.update.fetch.partial import Wanted, finished, forget
+from edge_runtime.update.fetch.partial import Wanted, finished
 from edge_runtime.wire import archive, delta
 from edge_runtime.wire.delta import Candidate
 
@@ -54,28 +55,33 @@ def fetch(
     if done := finished(folder, wanted):
         return Fetched(done, "kept")
     refused: list[str] = []
-    tried: list[Candidate] = []
+    deltas = folder / f"{wanted.sha256}.deltas"
     briefly = replace(limits, deadline_s=limits.deadline_s / 4, tries=min(limits.tries, 3))
     for source in [*sources, delta.NOTHING]:
         for candidate in _candidates(fetcher, wanted, source, clock, refused):
-            tried.append(candidate)
+            packed = Wanted(f"{delta.folder(source)}/{candidate.file}", candidate.length, candidate.sha256)
             try:
-                found = _one(fetcher, wanted, source, sources.get(source), candidate, folder, clock, briefly, rng)
-                progress(wanted.length, wanted.length)
-                return _clean(folder, tried, Fetched(found, candidate.format, tuple(refused)))
-            except ResourceError:
-                raise
+                path = download(fetcher, packed, deltas, clock, briefly, progress, rng)
+                _undo(path, wanted, source, sources.get(source), deltas, folder)
             except GudgeonError as error:
                 refused.append(f"{candidate.format}: {error}")
+                if isinstance(
+                    error, ResourceError
+                ):  # a delta needs room beside the artifact; without it that may be enough
+                    _clean(deltas)
+            else:
+                progress(wanted.length, wanted.length)
+                _clean(deltas)
+                return Fetched(folder / wanted.sha256, candidate.format, tuple(refused))
     whole = download(fetcher, wanted, folder, clock, limits, progress, rng)
-    return _clean(folder, tried, Fetched(whole, "whole", tuple(refused)))
+    _clean(deltas)  # kept until here: a fetch that was cut goes on with them
+    return Fetched(whole, "whole", tuple(refused))
 
 
-def _clean(folder: Path, tried: Sequence[Candidate], fetched: Fetched) -> Fetched:
-    """What is left of deltas is of no use now. Until here it was kept: a fetch that was cut goes on with it."""
-    for candidate in tried:
-        forget(folder, candidate.sha256)
-    return fetched
+def _clean(deltas: Path) -> None:
+    with disk_errors(deltas):
+        if deltas.is_dir():
+            shutil.rmtree(deltas)
 
 
 def _candidates(
@@ -98,32 +104,20 @@ def _candidates(
     return tuple(sorted(useful, key=lambda c: c.length))
 
 
-def _one(
-    fetcher: Fetcher, wanted: Wanted, source: str, bundle: Path | None, candidate: Candidate, folder: Path, clock: Clock,
-    limits: Limits, rng: random.Random | None,
-) -> Path:  # fmt: skip
-    """Fetch a delta and undo it. GudgeonError where it does not lead to the artifact."""
-    packed = Wanted(f"{delta.folder(source)}/{candidate.file}", candidate.length, candidate.sha256)
-    path = download(fetcher, packed, folder, clock, limits, rng=rng)
-    old = folder / f".{source[:16]}.source" if bundle else None
-    made = folder / f".{wanted.sha256[:16]}.made"
-    try:
-        with disk_errors(folder):
-            for left in (old, made):
-                if left:
-                    left.unlink(missing_ok=True)
-            if bundle and old:
-                _pack(bundle, old, source)
-        undo_apart(path, old, made, wanted.length, wanted.sha256)
-        done = folder / wanted.sha256
-        with disk_errors(folder):
-            made.replace(done)
-            sync_folder(folder)
-    finally:
-        for left in (made, old):
-            if left:
-                left.unlink(missing_ok=True)
-    return done
+def _undo(path: Path, wanted: Wanted, source: str, bundle: Path | None, deltas: Path, folder: Path) -> None:
+    """Make the artifact of a delta. GudgeonError where it does not lead there."""
+    old, made = deltas / "source", deltas / "made"
+    with disk_errors(deltas):
+        for left in (old, made):
+            left.unlink(missing_ok=True)
+        if bundle:
+            _pack(bundle, old, source)
+    undo_apart(path, old if bundle else None, made, wanted.length, wanted.sha256)
+    with disk_errors(folder):
+        made.replace(folder / wanted.sha256)
+        for suffix in (".part", ".chunks"):  # of an earlier try to fetch the whole
+            (folder / f"{wanted.sha256}{suffix}").unlink(missing_ok=True)
+        sync_folder(folder)
 
 
 def _pack(bundle: Path, out: Path, sha256: str) -> None:

@@ -3,6 +3,7 @@
     <folder>/<sha256>.part      the bytes, each chunk at its place; its room is taken at once
     <folder>/<sha256>.chunks    512 bytes of JSON {v, sha256, length, version}, then of each chunk its SHA-256, or 32 zeros
     <folder>/<sha256>           the whole file, when its hash was right
+    <folder>/<sha256>.deltas/   the same of deltas that lead to it (`artifact`)
 
 A chunk counts only if its bytes have the hash that is noted for it: so nothing needs an order of writes, and after a power cut
 or a change by somebody else just the chunks that suffered are fetched again. Whether it is the right file only the hash of the
@@ -16,6 +17,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +32,7 @@ HEAD_BYTES = 512
 HASH_BYTES = 32
 NONE = bytes(HASH_BYTES)
 FILE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
-OURS = re.compile(r"[0-9a-f]{64}(\.(part|chunks))?")
+OURS = re.compile(r"[0-9a-f]{64}(\.(part|chunks|deltas))?")
 
 
 @dataclass(frozen=True)
@@ -209,18 +211,15 @@ def finished(folder: Path, wanted: Wanted) -> Path | None:
     return path if right else None
 
 
-def forget(folder: Path, sha256: str) -> None:
-    """Remove what was fetched of one artifact."""
-    with disk_errors(folder):
-        for suffix in ("", ".part", ".chunks"):
-            (folder / f"{sha256}{suffix}").unlink(missing_ok=True)
-
-
 def sweep(folder: Path, keep: Collection[str] = ()) -> None:
     """Remove what was fetched, wholly or in part, of anything but the artifacts with these hashes."""
     with disk_errors(folder):
         for path in folder.iterdir() if folder.is_dir() else ():
-            if OURS.fullmatch(path.name) and path.name[:64] not in keep:
+            if not OURS.fullmatch(path.name) or path.name[:64] in keep:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
                 path.unlink(missing_ok=True)
 
 

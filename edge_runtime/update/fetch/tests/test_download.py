@@ -262,6 +262,13 @@ def test_a_drip_is_given_up_and_taken_up_elsewhere() -> None:
         pace.received(512)
 
 
+def test_no_faster_than_it_may(tmp_path: Path) -> None:
+    clock = FakeClock()
+    begun_ns = clock.monotonic_ns()
+    get(MemoryFetcher({PATH: DATA}), tmp_path, clock=clock, limits=Limits(most_bytes_s=100_000, leave_free_bytes=0))
+    assert (clock.monotonic_ns() - begun_ns) / 1e9 == pytest.approx(len(DATA) / 100_000, rel=1e-3)
+
+
 class Dripping(MemoryFetcher):
     """The first connections give a byte a second."""
 
@@ -336,6 +343,8 @@ def test_sweep_keeps_what_it_is_told_to(tmp_path: Path) -> None:
     other = "0" * 64
     for name in (other, f"{other}.part", "somebody-else"):
         (tmp_path / name).write_bytes(b"")
+    (tmp_path / f"{other}.deltas").mkdir()
+    (tmp_path / f"{other}.deltas" / "source").write_bytes(b"")
     sweep(tmp_path, keep={WANTED.sha256})
     assert sorted(os.listdir(tmp_path)) == sorted([f"{WANTED.sha256}.part", f"{WANTED.sha256}.chunks", "somebody-else"])
     sweep(tmp_path)

@@ -1,0 +1,196 @@
+"""Sign in with a real OpenID Connect provider on loopback, which is wrong in one way at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import Engine
+
+from cloud.access.admission import COOKIE
+from cloud.access.oidc import PENDING, Begun, CodeFlow, Pending
+from cloud.access.tests.provider import CLIENT, SECRET, Provider, running_provider
+from cloud.access.tests.test_needs import Web
+from cloud.api.session import OIDC_COOKIE
+from cloud.audit.log import rows
+from cloud.settings import CloudSettings, OidcSection, load_cloud
+from edge_runtime.errors import ConfigError
+
+CALLBACK = "/login/oidc/callback"
+
+
+class Site(Web):
+    """The cloud and a provider. `browser` has the cookies of one browser."""
+
+    def __init__(self, engine: Engine, folder: Path, provider: Provider) -> None:
+        super().__init__(engine, folder)
+        secret = folder / "oidc"
+        secret.write_text(SECRET + "\n")
+        secret.chmod(0o600)
+        roles = {"line-leads": "operator", "admins": "admin"}
+        section = OidcSection(provider.issuer, CLIENT, secret, "http://127.0.0.1:8080", roles=roles)
+        self.provider, provider.now_s = provider, lambda: self.clock.wall_ns() / 1e9
+        self.access.settings = replace(self.settings, oidc=section)
+        self.app.state.oidc = CodeFlow(section, provider.now_s)
+        self.cookies: dict[str, str] = {}
+
+    def ask(self, method: str, path: str, **more: Any) -> httpx.Response:  # type: ignore[override]
+        answer = super().ask(method, path, cookies=self.cookies, **more)
+        self.cookies |= dict(answer.cookies)
+        return answer
+
+    def back_from_provider(self) -> str:
+        """Begin here, sign in there; the path that the browser comes back with."""
+        begun = self.ask("GET", "/login/oidc")
+        assert begun.status_code == 303
+        there = httpx.get(begun.headers["location"], trust_env=False)
+        return CALLBACK + "?" + there.headers["location"].partition("?")[2]
+
+    def signed_in(self) -> Any:
+        return self.ask("GET", "/api/v1/session").json()
+
+
+@pytest.fixture
+def site(sqlite: Engine, tmp_path: Path) -> Iterator[Site]:
+    with running_provider() as provider:
+        yield Site(sqlite, tmp_path, provider)
+
+
+def test_who_signs_in_there_is_signed_in_here(site: Site) -> None:
+    begun = site.ask("GET", "/login/oidc")
+    cookie = begun.headers["set-cookie"]
+    assert all(word in cookie for word in ("HttpOnly", "Secure", "SameSite=lax", "Path=/login/oidc"))
+    answer = site.ask("GET", site.back_from_provider())
+    assert answer.status_code == 200
+    assert 'url=/"' in answer.text
+    told = site.signed_in()
+    assert (told["name"], told["role"], told["via"]) == ("oidc:u-17", "operator", "oidc")
+    with site.engine.connect() as connection:
+        last = list(rows(connection))[-1][0]
+    assert (last.actor, last.action, json.loads(last.detail)) == (
+        "oidc:u-17",
+        "session.begin",
+        {"shown": "ada@example.com"},
+    )
+    assert site.get("/api/v1/devices") == 200
+    site.clock.advance(13 * 3600)
+    assert site.get("/api/v1/devices") == 401
+
+
+Lie = Callable[[dict[str, Any]], dict[str, Any]]
+LIES: dict[str, Lie] = {
+    "another audience": lambda c: c | {"aud": "payroll"},
+    "more audiences, without azp": lambda c: c | {"aud": [CLIENT, "payroll"]},
+    "made out to another": lambda c: c | {"azp": "payroll"},
+    "another issuer": lambda c: c | {"iss": "https://elsewhere.example"},
+    "another nonce": lambda c: c | {"nonce": "replayed"},
+    "no nonce": lambda c: {k: v for k, v in c.items() if k != "nonce"},
+    "expired": lambda c: c | {"exp": c["iat"] - 61},
+    "no expiry": lambda c: {k: v for k, v in c.items() if k != "exp"},
+    "issued later": lambda c: c | {"iat": c["iat"] + 3600},
+    "no subject": lambda c: {k: v for k, v in c.items() if k != "sub"},
+    "no group": lambda c: {k: v for k, v in c.items() if k != "groups"},
+    "a group without a role": lambda c: c | {"groups": ["canteen"]},
+    "a group that is no text": lambda c: c | {"groups": [{"admins": 1}]},
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_an_id_token_that_is_wrong_signs_nobody_in(site: Site, lie: str) -> None:
+    site.provider.lie = LIES[lie]
+    assert site.ask("GET", site.back_from_provider()).status_code == 403
+    assert site.signed_in()["name"] is None
+    assert COOKIE not in site.cookies
+    with site.engine.connect() as connection:
+        last = list(rows(connection))[-1][0]
+    assert (last.action, last.outcome) == ("session.begin", "refused")
+
+
+@pytest.mark.parametrize("how", ["another key", "no signature", "the public key as a secret", "rubbish", "nothing"])
+def test_an_id_token_that_the_provider_did_not_sign_signs_nobody_in(site: Site, how: str) -> None:
+    provider = site.provider
+    provider.sign = {
+        "another key": lambda claims: provider.signed(claims, provider.other),
+        "no signature": provider.unsigned,
+        "the public key as a secret": provider.signed_with_the_public_key,
+        "rubbish": lambda _: "a.b.c",
+        "nothing": lambda _: "",
+    }[how]
+    assert site.ask("GET", site.back_from_provider()).status_code == 403
+    assert site.signed_in()["name"] is None
+
+
+def test_the_answer_of_a_sign_in_counts_once(site: Site) -> None:
+    path = site.back_from_provider()
+    assert site.ask("GET", path).status_code == 200
+    assert site.ask("GET", path).status_code == 403
+
+
+def test_the_answer_counts_in_the_browser_that_began_only(site: Site) -> None:
+    path = site.back_from_provider()
+    site.cookies = {}  # a link that an attacker sends
+    assert site.ask("GET", path).status_code == 403
+    site.ask("GET", "/login/oidc")
+    assert OIDC_COOKIE in site.cookies
+    assert site.ask("GET", path).status_code == 403
+
+
+def test_a_sign_in_lasts_ten_minutes(site: Site) -> None:
+    path = site.back_from_provider()
+    site.clock.advance(601)
+    assert site.ask("GET", path).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [("&state=x", 403), ("&iss=https://elsewhere.example", 403), ("&error=access_denied", 403), ("&code=guessed", 502)],
+)
+def test_an_answer_with_another_word_is_refused(site: Site, change: str, says: int) -> None:
+    path = site.back_from_provider()
+    assert site.ask("GET", path + change).status_code == says
+    assert site.signed_in()["name"] is None
+
+
+def test_a_provider_that_is_not_the_one_is_refused(site: Site) -> None:
+    site.provider.issuer_told = "https://elsewhere.example"
+    answer = site.ask("GET", "/login/oidc")
+    assert answer.status_code == 502
+    assert "expected http://127.0.0.1" in answer.json()["detail"]
+
+
+def test_without_a_provider_there_is_nothing_to_begin(sqlite: Engine, tmp_path: Path) -> None:
+    web = Web(sqlite, tmp_path)
+    assert web.ask("GET", "/login/oidc").status_code == 404
+    assert web.ask("GET", CALLBACK).status_code == 404
+
+
+def test_sign_ins_that_are_begun_are_bounded() -> None:
+    pending = Pending(lambda: 0.0)
+    cookies = [pending.keep(Begun("", str(n), "", "")) for n in range(PENDING + 1)]
+    with pytest.raises(ValueError, match="is over"):
+        pending.take("0", cookies[0])
+    assert pending.take(str(PENDING), cookies[PENDING]).state == str(PENDING)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('issuer = "http://login.example"', "expected https://"),
+        ('issuer = "https://login.example"', "base_url is ''"),
+        ('issuer = "https://a.example"\nbase_url = "https://b.example/"', "without a slash"),
+        (
+            'issuer = "https://a.example"\nbase_url = "https://b.example"\nclient_id = "c"\nroles = { x = "boss" }',
+            "no role 'boss'",
+        ),
+    ],
+)
+def test_settings_that_do_not_fit_are_told(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "cloud.toml").write_text(f"[oidc]\n{text}\n")
+    with pytest.raises(ConfigError, match=says):
+        load_cloud(tmp_path / "cloud.toml")
+    assert CloudSettings().oidc.issuer == ""

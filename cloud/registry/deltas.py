@@ -1,0 +1,118 @@
+"""The registry's deltas: for each published artifact, how it can be had from its predecessors for fewer bytes.
+
+All kinds are made, and of each pair the smallest is published, or none: one that is not at least a fifth smaller than what a
+device would fetch without it is not worth the work there. They lie beside the signed repository as hints that nobody has to
+believe, so that making them needs no key. A hint without candidates says that it was tried.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cloud.registry.artifacts import targets_of
+from cloud.registry.folder import Registry
+from edge_runtime.delta import making
+from edge_runtime.durable import disk_errors, replace_file
+from edge_runtime.wire import delta
+from edge_runtime.wire.archive import ArchiveError
+from edge_runtime.wire.delta import Candidate, Hint
+from edge_runtime.wire.target import Target
+
+#: as parts of what would be fetched otherwise
+WORTH, WORTH_PACKED = 0.8, 0.9
+PREDECESSORS = 3
+#: what is made in memory here and not longer than some minutes
+LONGEST_BYTES = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Made:
+    """`source`: the path of the artifact it starts from, "" for none. `sizes`: of all that were made. `chosen`: "" for none."""
+
+    source: str
+    target: str
+    full_bytes: int
+    zstd_bytes: int
+    sizes: dict[str, int] = field(default_factory=dict)
+    chosen: str = ""
+
+
+def build(registry: Registry, target: str = "", again: bool = False) -> list[Made]:
+    """Make what is missing for the published targets, or for one; `again`: also what is there."""
+    published = targets_of(registry, published_only=True)
+    made = []
+    for path, found in published.items():
+        if target in ("", path) and _fits(found):
+            pairs = [
+                source
+                for source in [None, *predecessors(published, found)]
+                if again or not _hint_file(registry, source, found).exists()
+            ]
+            made += [_publish(registry, source, found) for source in pairs]
+    return made
+
+
+def _fits(target: Target) -> bool:
+    return target.length <= LONGEST_BYTES and target.path.endswith(".tar")
+
+
+def predecessors(published: dict[str, Target], target: Target) -> list[Target]:
+    """What a device of this name is likely to have: the newest before it."""
+    name = target.path.rpartition("/")[0]
+    older = [t for p, t in published.items() if p.rpartition("/")[0] == name and t.index < target.index]
+    fitting = [t for t in older if _fits(t) and t.sha256 != target.sha256]
+    return sorted(fitting, key=lambda t: -t.index)[:PREDECESSORS]
+
+
+def choose(full_bytes: int, packed_bytes: int, sizes: dict[str, int]) -> str:
+    """The format to publish, "" for none. `packed_bytes`: of the file that is only packed; it is measured against the whole."""
+    if not sizes:
+        return ""
+    best = min(sizes, key=lambda name: sizes[name])
+    otherwise = packed_bytes if packed_bytes <= WORTH_PACKED * full_bytes else full_bytes
+    return best if sizes[best] <= (WORTH_PACKED * full_bytes if best == "packed" else WORTH * otherwise) else ""
+
+
+def measure(source: bytes | None, target: bytes) -> tuple[dict[str, bytes], int, str]:
+    """All deltas between two artifacts, zstd alone as a measure, and the one to publish."""
+    found = making.make(source, target)
+    alone = making.zstd_bytes(target)
+    packed = len(found.get("packed") or making.make(None, target)["packed"])
+    return found, alone, choose(len(target), packed, {name: len(data) for name, data in found.items()})
+
+
+def _publish(registry: Registry, source: Target | None, target: Target) -> Made:
+    new = _read(registry, target)
+    old = None if source is None else _read(registry, source)
+    try:
+        found, alone, chosen = measure(old, new)
+    except ArchiveError:  # one of them is no archive of ours
+        found, alone, chosen = {}, making.zstd_bytes(new), ""
+    place = _hint_file(registry, source, target)
+    candidates = tuple(_keep(place.parent, target, name, found[name]) for name in filter(None, [chosen]))
+    hint = Hint(source.sha256 if source else delta.NOTHING, target.sha256, candidates)
+    with disk_errors(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(place, hint.to_json())
+    sizes = {name: len(data) for name, data in found.items()}
+    return Made(source.path if source else "", target.path, target.length, alone, sizes, chosen)
+
+
+def _keep(folder: Path, target: Target, name: str, data: bytes) -> Candidate:
+    file = f"{target.sha256}.{name}"
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    replace_file(folder / file, data)
+    return Candidate(name, len(data), hashlib.sha256(data).hexdigest(), file)
+
+
+def _hint_file(registry: Registry, source: Target | None, target: Target) -> Path:
+    return registry.folder / "repo" / delta.hint_path(source.sha256 if source else delta.NOTHING, target.sha256)
+
+
+def _read(registry: Registry, target: Target) -> bytes:
+    place = registry.targets / target.file
+    with disk_errors(place):
+        return place.read_bytes()

@@ -1,0 +1,36 @@
+"""Which health gate a slot set has: one table, by the name of the set. A set that this device does not have has none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from edge_runtime.config import DeviceConfig
+from edge_runtime.update.asset_gate import AssetGate
+from edge_runtime.update.gate import Gate
+
+#: device, its configuration file, slot set → its gate; None: this device has no such set
+Make = Callable[[DeviceConfig, Path, str], Gate | None]
+
+
+def _asset(device: DeviceConfig, config_path: Path, slot_set: str) -> Gate | None:
+    known = {asset.slot_set(kind) for asset in device.assets for kind in ("anomaly", "rul")}
+    return AssetGate(device.device.state_dir, device.bundle.engine) if slot_set in known else None
+
+
+TABLE: tuple[tuple[re.Pattern[str], Make], ...] = ((re.compile(r"asset-.*-(anomaly|rul)"), _asset),)
+
+
+class Gates:
+    """Each gate is made once: it remembers the trial that it watches."""
+
+    def __init__(self, device: DeviceConfig, config_path: Path) -> None:
+        self._device, self._config_path = device, config_path
+        self._made: dict[str, Gate | None] = {}
+
+    def __call__(self, slot_set: str) -> Gate | None:
+        if slot_set not in self._made:
+            make = next((make for pattern, make in TABLE if pattern.fullmatch(slot_set)), None)
+            self._made[slot_set] = make(self._device, self._config_path, slot_set) if make else None
+        return self._made[slot_set]
