@@ -9,6 +9,7 @@ from pathlib import Path
 from edge_runtime.config import DeviceConfig
 from edge_runtime.update.asset_gate import AssetGate
 from edge_runtime.update.gate import Gate
+from edge_runtime.update.runtime_gate import config_gate, runtime_gate
 
 #: device, its configuration file, slot set → its gate; None: this device has no such set
 Make = Callable[[DeviceConfig, Path, str], Gate | None]
@@ -19,7 +20,11 @@ def _asset(device: DeviceConfig, config_path: Path, slot_set: str) -> Gate | Non
     return AssetGate(device.device.state_dir, device.bundle.engine) if slot_set in known else None
 
 
-TABLE: tuple[tuple[re.Pattern[str], Make], ...] = ((re.compile(r"asset-.*-(anomaly|rul)"), _asset),)
+TABLE: tuple[tuple[re.Pattern[str], Make], ...] = (
+    (re.compile(r"asset-.*-(anomaly|rul)"), _asset),
+    (re.compile(r"runtime"), lambda device, config_path, slot_set: runtime_gate(device, config_path)),
+    (re.compile(r"config"), lambda device, config_path, slot_set: config_gate(device, config_path)),
+)
 
 
 class Gates:
