@@ -9,7 +9,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 APT := command -v apt-get >/dev/null && { [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }
 
 .DEFAULT_GOAL := help
-.PHONY: rollout-sim help setup setup-train setup-convert setup-browser demo test check format smoke ci-faults setup-faults setup-field setup-opcua-peer setup-cloud setup-swupdate up chaos crash-points kills kill-test hog-test soak drain lead-time reconnects fleet proto bench model pump-model clean
+.PHONY: rollout-sim help setup setup-train setup-convert setup-browser demo test check format smoke ci-faults setup-faults setup-field setup-opcua-peer setup-cloud setup-swupdate up chaos crash-points kills update-kills kill-test hog-test soak drain lead-time reconnects fleet proto bench model pump-model clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -100,11 +100,14 @@ hog-test: setup ## the same line twice, without and with a busy loop in link
 chaos: setup setup-faults ## a device and cloud pair through every named fault (ARGS="packet-loss --json")
 	@$(GUDGEON) chaos $(if $(ARGS),$(ARGS),all)
 
-crash-points: setup setup-faults ## a crash at every durable operation of outbox, store and files (ARGS="outbox-life --json")
+crash-points: setup setup-faults ## a crash at every durable operation of outbox, store, updater and files (ARGS="outbox-life --json")
 	@$(BIN)/python -m tools.crash $(ARGS)
 
 kills: setup setup-faults ## 2000 kill -9 of producer, link and ingest workers, and the ledger (ARGS="--kills 100")
 	@$(BIN)/python -m tools.kills $(ARGS)
+
+update-kills: setup ## 200 kill -9 of the updater over signed releases, a real cloud on loopback (ARGS="--kills 20 --json")
+	@$(BIN)/python -m tools.kills.update $(ARGS)
 
 soak: setup ## 90 simulated days offline within 200 MB (ARGS="--days 1 --json")
 	@$(BIN)/python -m tools.proofs.soak $(ARGS)

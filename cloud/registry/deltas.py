@@ -20,8 +20,6 @@ from edge_runtime.wire.archive import ArchiveError
 from edge_runtime.wire.delta import Candidate, Hint
 from edge_runtime.wire.target import Target
 
-#: as parts of what would be fetched otherwise
-WORTH, WORTH_PACKED = 0.8, 0.9
 PREDECESSORS = 3
 #: what is made in memory here and not longer than some minutes
 LONGEST_BYTES = 256 * 1024 * 1024
@@ -66,21 +64,12 @@ def predecessors(published: dict[str, Target], target: Target) -> list[Target]:
     return sorted(fitting, key=lambda t: -t.index)[:PREDECESSORS]
 
 
-def choose(full_bytes: int, packed_bytes: int, sizes: dict[str, int]) -> str:
-    """The format to publish, "" for none. `packed_bytes`: of the file that is only packed; it is measured against the whole."""
-    if not sizes:
-        return ""
-    best = min(sizes, key=lambda name: sizes[name])
-    otherwise = packed_bytes if packed_bytes <= WORTH_PACKED * full_bytes else full_bytes
-    return best if sizes[best] <= (WORTH_PACKED * full_bytes if best == "packed" else WORTH * otherwise) else ""
-
-
 def measure(source: bytes | None, target: bytes) -> tuple[dict[str, bytes], int, str]:
     """All deltas between two artifacts, zstd alone as a measure, and the one to publish."""
     found = making.make(source, target)
     alone = making.zstd_bytes(target)
     packed = len(found.get("packed") or making.make(None, target)["packed"])
-    return found, alone, choose(len(target), packed, {name: len(data) for name, data in found.items()})
+    return found, alone, making.choose(len(target), packed, {name: len(data) for name, data in found.items()})
 
 
 def _publish(registry: Registry, source: Target | None, target: Target) -> Made:

@@ -38,6 +38,8 @@ from edge_runtime.wire.archive import Member
 #: of zstd; the second for what is longer, where the first takes minutes
 LEVEL, LEVEL_LONG, LONG_BYTES = 19, 12, 32 * 1024 * 1024
 COPY_LEAST_BYTES = 1024
+#: the largest delta that is worth the work, as a part of what would be fetched without it; of one that is only packed
+WORTH, WORTH_PACKED = 0.8, 0.9
 
 
 class _Span(NamedTuple):
@@ -63,6 +65,15 @@ def make(source: bytes | None, target: bytes) -> dict[str, bytes]:
     if len(both) > len(same):
         found["tensor"] = _build(source, target, list(_filled(len(target), both)), words)
     return found
+
+
+def choose(full_bytes: int, packed_bytes: int, sizes: dict[str, int]) -> str:
+    """The format to publish, "" for none. `packed_bytes`: of the file that is only packed; it is measured against the whole."""
+    if not sizes:
+        return ""
+    best = min(sizes, key=lambda name: sizes[name])
+    otherwise = packed_bytes if packed_bytes <= WORTH_PACKED * full_bytes else full_bytes
+    return best if sizes[best] <= (WORTH_PACKED * full_bytes if best == "packed" else WORTH * otherwise) else ""
 
 
 def zstd_bytes(data: bytes) -> int:

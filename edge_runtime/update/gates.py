@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from edge_runtime.config import DeviceConfig
+from edge_runtime.errors import BundleError
+from edge_runtime.update import slots
 from edge_runtime.update.asset_gate import AssetGate
 from edge_runtime.update.gate import Gate
 from edge_runtime.update.runtime_gate import config_gate, runtime_gate
+from edge_runtime.update.trial.line_gate import LineGate
 
 #: device, its configuration file, slot set → its gate; None: this device has no such set
 Make = Callable[[DeviceConfig, Path, str], Gate | None]
@@ -20,7 +24,24 @@ def _asset(device: DeviceConfig, config_path: Path, slot_set: str) -> Gate | Non
     return AssetGate(device.device.state_dir, device.bundle.engine) if slot_set in known else None
 
 
+def _line(device: DeviceConfig, config_path: Path, slot_set: str) -> Gate | None:
+    recipes = {f"recipe-{code}" for code in device.bundle.recipes}
+    if not device.has_line or slot_set not in {"default", *recipes}:
+        return None
+    state_dir = device.device.state_dir
+    deadline_ms, engine = device.control.deadline_ms, device.bundle.engine
+    return LineGate(state_dir, engine, deadline_ms, device.trial, partial(_confirmed, state_dir))
+
+
+def _confirmed(state_dir: Path, slot_set: str) -> Path | None:
+    try:
+        return slots.active(state_dir, slot_set)
+    except BundleError:
+        return None  # safe mode: nothing runs to compare with
+
+
 TABLE: tuple[tuple[re.Pattern[str], Make], ...] = (
+    (re.compile(r"default|recipe-.*"), _line),
     (re.compile(r"asset-.*-(anomaly|rul)"), _asset),
     (re.compile(r"runtime"), lambda device, config_path, slot_set: runtime_gate(device, config_path)),
     (re.compile(r"config"), lambda device, config_path, slot_set: config_gate(device, config_path)),

@@ -127,6 +127,26 @@ def read(state_dir: Path, slot_set: str) -> Read:
     return Read(record, sequence, damaged, frozenset().union(*(one[1].named for one in sound.values())))
 
 
+def sync(state_dir: Path, slot_set: str) -> None:
+    """What is read is on the disk when this returns: whoever wrote it may have been killed before its flush."""
+    folder = folder_of(state_dir, slot_set)
+    with disk_errors(folder):
+        for name in NAMES:
+            if (folder / name).is_file() and not (folder / name).is_symlink():
+                fd = os.open(folder / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+                try:
+                    os.fsync(fd)
+                finally:
+                    os.close(fd)
+        if folder.is_dir():
+            sync_folder(folder)
+
+
+def any_sound(state_dir: Path, slot_set: str) -> bool:
+    """Is there a record that can be read?"""
+    return any(isinstance(_load(folder_of(state_dir, slot_set) / name), tuple) for name in NAMES)
+
+
 def write(state_dir: Path, slot_set: str, record: SlotRecord) -> int:
     """Make `record` the newest, on the disk when this returns; its sequence number. Where both are damaged it starts anew:
     that is how safe mode ends."""

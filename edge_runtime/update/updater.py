@@ -23,6 +23,7 @@ from edge_runtime.clock import Clock
 from edge_runtime.errors import BundleError, EndpointError, GudgeonError, ResourceError
 from edge_runtime.update import legacy, records, slots, states, window
 from edge_runtime.update.cloud_port import CloudPort
+from edge_runtime.update.fetch.partial import sweep
 from edge_runtime.update.gate import Candidate, Gate, StartedOutside, Verdict
 from edge_runtime.update.plan import PENDING, Action, Facts, Step, plan
 from edge_runtime.update.records import Job, Release, SlotRecord
@@ -33,6 +34,7 @@ from edge_runtime.update.tuf.target import Target
 from edge_runtime.wire import archive, manifest
 from edge_runtime.wire.update_status import ENDED, SlotStatus, UpdateState, UpdateStatus
 
+DOWNLOADS = Path("update") / "download"
 FRESH_S = 20.0
 WATCH_S = 1.0
 STEPS = 64  # of one turn; each moves a slot set on
@@ -141,6 +143,8 @@ class Updater:
         """After a start: what an interruption has left is ended or cleaned."""
         legacy.migrate(self._state_dir)
         self._store.clean()
+        for slot_set in records.slot_sets(self._state_dir):
+            records.sync(self._state_dir, slot_set)
         for slot_set, record in self._records().items():
             if record.state is UpdateState.ROLLED_BACK:
                 self._back.add(slot_set)
@@ -150,6 +154,7 @@ class Updater:
                 self._damaged.add(record.confirmed.sha256)
         self._raise_floor()
         self._collect()
+        self._sweep()
         self._settled = True
 
     def _raise_floor(self) -> None:
@@ -416,12 +421,13 @@ class Updater:
         self._stale = True
         if self._store.problem(target.sha256):
             self._collect()
+            self._sweep()
             self._store.ask_room(target.length)
             have = {sha256: self._store.path(sha256) for sha256 in self._store.names()}
             file = self._seams.get(target, have, lambda held, of: self._progress(slot_set, held, of))
             self._store.put(target.sha256, lambda into: archive.unpack(file, into, target.length))
-            file.unlink(missing_ok=True)
             self._damaged.discard(target.sha256)
+            self._sweep()
         found = manifest.digest((path / manifest.MANIFEST).read_bytes())
         if target.digest and found != target.digest:
             raise BundleError(f"{target.path}: its manifest has digest {found[:12]}, {target.digest[:12]} was signed")
@@ -531,6 +537,12 @@ class Updater:
                 self._say(slot_set, f"not back at what is confirmed yet: {error}")
                 continue
             self._back.discard(slot_set)
+
+    def _sweep(self) -> None:
+        """Remove what was fetched of anything that is not fetched any more."""
+        wanted = [r.job for r in self._records().values() if r.state is UpdateState.DOWNLOADING and r.job]
+        keep = {job.release.sha256 for job in wanted if self._store.problem(job.release.sha256)}
+        sweep(self._state_dir / DOWNLOADS, keep)
 
     def _collect(self) -> None:
         keep = slots.named(self._state_dir)

@@ -24,7 +24,7 @@ import numpy as np
 import tomli_w
 from rich.table import Table
 
-from edge_runtime.delta.making import make, zstd_bytes
+from edge_runtime.delta.making import choose, make, zstd_bytes
 from edge_runtime.errors import UsageError
 from edge_runtime.infer import bundle as bundles
 from edge_runtime.infer.onnx import OnnxEngine
@@ -121,8 +121,6 @@ def _runtime(out: Path, commit: str) -> bytes:
 
 def _row(folder: Path, case: Case) -> dict[str, Any]:
     """All that there is from the old to the new, the one that the cloud would publish, and what undoing it takes."""
-    from cloud.registry.deltas import choose
-
     folder.mkdir()
     packed = make(None, case.new)
     deltas = make(case.old, case.new)

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from cloud.registry import artifacts, deltas
-from cloud.registry.deltas import choose
 from cloud.registry.folder import Registry
 from cloud.registry.making import make_registry, release
 from cloud.registry.publishing import utc_now
 from edge_runtime.cli import main
+from edge_runtime.delta.making import choose
 from edge_runtime.delta.tests.artifacts import files, folder, packed
 from edge_runtime.delta.undo import undo
 from edge_runtime.wire import delta

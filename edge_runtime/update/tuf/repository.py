@@ -32,6 +32,8 @@ FOLDER = "trust"
 ROOT = "root.json"
 METADATA = "metadata"
 ROOT_LIMIT_BYTES = 512_000
+#: the time alone is written down so often
+KEEP_EVERY_NS = 3600 * 10**9
 
 
 def root_bytes(state_dir: Path) -> bytes | None:
@@ -60,7 +62,7 @@ class TrustedRepository:
         """`least_ns`: the least that the time can be, by what others know. `metadata`: another folder for them."""
         self._metadata, self._root, self._source, self._clock = metadata or folder / METADATA, root, source, clock
         self._files, self._least_ns = FloorFiles(folder, self._metadata), least_ns
-        self._valid_at_ns = clock.monotonic_ns()
+        self._valid_ns, self._valid_at_ns = self.floor.time_ns, clock.monotonic_ns()
         with disk_errors(folder):
             sync_folder(folder.parent)
 
@@ -82,7 +84,7 @@ class TrustedRepository:
 
     def now_ns(self) -> int:
         since_ns = max(0, self._clock.monotonic_ns() - self._valid_at_ns)
-        known_ns = self.floor.time_ns + since_ns if self.floor.time_ns else 0
+        known_ns = self._valid_ns + since_ns if self._valid_ns else 0
         return max(self._clock.wall_ns(), known_ns, self._least_ns())
 
     def refresh(self) -> Targets:
@@ -95,8 +97,10 @@ class TrustedRepository:
         except BaseException:
             self._files.keep(updater.seen())
             raise
-        self._files.keep(replace(updater.seen(), time_ns=max(now_ns, self.floor.time_ns)))
-        self._valid_at_ns = self._clock.monotonic_ns()
+        seen, news_ns = updater.seen(), now_ns - self.floor.time_ns
+        if seen != self.floor or news_ns >= KEEP_EVERY_NS:
+            self._files.keep(replace(seen, time_ns=max(now_ns, self.floor.time_ns)))
+        self._valid_ns, self._valid_at_ns = now_ns, self._clock.monotonic_ns()
         return Targets(self, updater)
 
     def confirmed(self, target: Target) -> None:

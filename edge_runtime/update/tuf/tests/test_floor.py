@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_runtime.errors import ResourceError
@@ -60,6 +60,7 @@ def test_a_role_that_is_gone_is_told() -> None:
     assert not list(floor.below(timestamp=1))
 
 
+@settings(max_examples=20)
 @given(
     floors=st.lists(FLOORS, min_size=1, max_size=3),
     at=st.integers(0, 1),

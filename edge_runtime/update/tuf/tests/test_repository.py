@@ -64,11 +64,21 @@ def test_versions_are_remembered_over_a_start(device: Device) -> None:
     assert floor.time_ns == device.clock.wall_ns()
 
 
-def test_a_second_refresh_without_news_writes_no_metadata(device: Device) -> None:
+def test_a_second_refresh_without_news_writes_nothing_and_once_an_hour_the_time(device: Device) -> None:
+    def files() -> dict[Path, tuple[int, int]]:
+        return {p: (p.lstat().st_mtime_ns, p.lstat().st_ino) for p in device.folder.rglob("*")}
+
+    trusted = device.trusted()
+    trusted.refresh()
+    before = files()
+    device.clock.advance(3000)
+    trusted.refresh()
     device.trusted().refresh()
-    before = {p: (p.lstat().st_mtime_ns, p.lstat().st_ino) for p in (device.folder / METADATA).rglob("*")}
-    device.trusted().refresh()
-    assert {p: (p.lstat().st_mtime_ns, p.lstat().st_ino) for p in (device.folder / METADATA).rglob("*")} == before
+    assert files() == before
+    device.clock.advance(601)
+    trusted.refresh()
+    assert {path.name for path, found in files().items() if before[path] != found} == set(FILES)
+    assert device.trusted().floor.time_ns == device.clock.wall_ns()
 
 
 def test_python_tuf_alone_takes_an_older_repository_after_its_files_were_zeroed_and_this_does_not(
