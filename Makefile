@@ -9,7 +9,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 APT := command -v apt-get >/dev/null && { [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }
 
 .DEFAULT_GOAL := help
-.PHONY: rollout-sim help setup setup-train setup-convert setup-browser demo test check format smoke ci-faults setup-faults setup-field setup-opcua-peer setup-cloud setup-swupdate up chaos crash-points kills kill-test hog-test soak drain lead-time reconnects fleet proto bench model pump-model clean
+.PHONY: rollout-sim help setup setup-train setup-convert setup-browser demo test check format smoke ci-faults setup-faults setup-field setup-opcua-peer setup-cloud setup-swupdate up chaos crash-points kills update-kills kill-test hog-test soak drain lead-time reconnects fleet proto bench model pump-model clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -100,11 +100,14 @@ hog-test: setup ## the same line twice, without and with a busy loop in link
 chaos: setup setup-faults ## a device and cloud pair through every named fault (ARGS="packet-loss --json")
 	@$(GUDGEON) chaos $(if $(ARGS),$(ARGS),all)
 
-crash-points: setup setup-faults ## a crash at every durable operation of outbox, store and files (ARGS="outbox-life --json")
+crash-points: setup setup-faults ## a crash at every durable operation of outbox, store, updater and files (ARGS="outbox-life --json")
 	@$(BIN)/python -m tools.crash $(ARGS)
 
 kills: setup setup-faults ## 2000 kill -9 of producer, link and ingest workers, and the ledger (ARGS="--kills 100")
 	@$(BIN)/python -m tools.kills $(ARGS)
+
+update-kills: setup ## 200 kill -9 of the updater over signed releases, a real cloud on loopback (ARGS="--kills 20 --json")
+	@$(BIN)/python -m tools.kills.update $(ARGS)
 
 soak: setup ## 90 simulated days offline within 200 MB (ARGS="--days 1 --json")
 	@$(BIN)/python -m tools.proofs.soak $(ARGS)
@@ -114,6 +117,10 @@ reconnects: setup setup-field setup-opcua-peer ## 500 forced reconnects to forei
 
 drain: setup setup-faults ## a million records queued offline, then delivered beside live ones (ARGS="--records 100000")
 	@$(BIN)/python -m tools.proofs.drain $(ARGS)
+
+.PHONY: restore-drill
+restore-drill: setup setup-cloud ## lose a cloud, restore a moment of it, measure RPO and RTO, on both databases (ARGS="--store sqlite --json")
+	@$(BIN)/python -m tools.proofs.restore_drill $(ARGS)
 
 rollout-sim: setup ## 10 000 simulated devices through the rollout code, seven scenarios (ARGS="--devices 1000 --only silent --json")
 	@$(BIN)/python -W ignore -m tools.proofs.rollout $(ARGS)

@@ -18,8 +18,23 @@ from cloud.access.needs import needs
 from cloud.access.oidc import CodeFlow, Pending
 from cloud.access.roles import Role
 from cloud.access.signing_in import Passwords
-from cloud.api import assets, audit, exports, fleet, live, proofs, records, rollouts, series, session, twin
+from cloud.api import (
+    assets,
+    audit,
+    experiments,
+    exports,
+    fleet,
+    identities,
+    live,
+    proofs,
+    records,
+    rollouts,
+    series,
+    session,
+    twin,
+)
 from cloud.api import metrics as scrape
+from cloud.enrol.desk import Desk
 from cloud.rollout.registry import Registry
 from cloud.security import Security
 from cloud.settings import CloudSettings
@@ -36,6 +51,13 @@ PAGES: dict[str, tuple[str, str]] = {
     "/assets": ("assets.html", "text/html; charset=utf-8"),
     "/assets.js": ("assets.js", "text/javascript; charset=utf-8"),
     "/app.js": ("app.js", "text/javascript; charset=utf-8"),
+    "/fleet": ("fleet.html", "text/html; charset=utf-8"),
+    "/fleet.js": ("fleet.js", "text/javascript; charset=utf-8"),
+    "/rollouts": ("rollouts.html", "text/html; charset=utf-8"),
+    "/rollouts.js": ("rollouts.js", "text/javascript; charset=utf-8"),
+    "/audit": ("audit.html", "text/html; charset=utf-8"),
+    "/audit.js": ("audit.js", "text/javascript; charset=utf-8"),
+    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
     "/session.js": ("session.js", "text/javascript; charset=utf-8"),
     "/login": ("login.html", "text/html; charset=utf-8"),
     "/login.js": ("login.js", "text/javascript; charset=utf-8"),
@@ -53,10 +75,12 @@ def make_app(
     send: Callable[[str], None] = lambda device: None,
     clock: Clock | None = None,
     registry: Registry | None = None,
+    desk: Desk | None = None,
 ) -> FastAPI:
     """`app.state.stop_streams()` ends open streams; any thread may call it. `broker_connected` None: ingest is elsewhere.
     `simulator`: another than that of the settings. `told`: what /metrics tells beside the store. `send` brings a device what
-    is asked of it. `registry`: of artifacts; None where there is none."""
+    is asked of it. `registry`: of artifacts; None where there is none. `desk` gives devices their
+    certificates, where the cloud listens for devices."""
     clock = clock or SystemClock()
     simulator = simulator or Simulator(settings.simulator.stats_url)
 
@@ -81,7 +105,7 @@ def make_app(
     app.state.broker_connected = broker_connected
     app.state.exports = exports.limit()
     app.state.metrics = metrics.page("cloud", partial(metrics.of_store, engine), *told)
-    app.state.send, app.state.registry = send, registry
+    app.state.send, app.state.registry, app.state.desk = send, registry, desk
     app.state.access = access = Access(engine, settings, clock)
     app.state.passwords = Passwords(engine, access.now_s)
     app.state.oidc = CodeFlow(settings.oidc, lambda: clock.wall_ns() / 1e9) if settings.oidc.issuer else None
@@ -95,11 +119,13 @@ def make_app(
     app.include_router(exports.router, prefix=API, tags=["records"], dependencies=for_viewers)
     app.include_router(proofs.router, prefix=API, tags=["proofs"], dependencies=for_viewers)
     app.include_router(twin.router, prefix=API, tags=["twin"])
+    app.include_router(identities.router, prefix=API, tags=["identities"])
     app.include_router(session.router, prefix=API, tags=["access"])
     app.include_router(session.pages)
     app.include_router(audit.router, prefix=API, tags=["audit"])
     app.include_router(rollouts.router, prefix=API, tags=["rollouts"])
     app.include_router(fleet.router, prefix=API, tags=["fleet"])
+    app.include_router(experiments.router, prefix=API, tags=["experiments"])
     app.include_router(scrape.router, dependencies=for_viewers)
     for path in PAGES:
         app.add_api_route(path, _page(path), include_in_schema=False)

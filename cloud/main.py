@@ -123,23 +123,22 @@ def run(settings: CloudSettings, on_ready: OnReady, stop: threading.Event) -> No
         dispatch.start()
         stack.callback(dispatch.stop)
         connected = ingest.connected.is_set if ingest else None
-        registry = Assigner(settings.registry.folder) if settings.registry.folder else None
-        web = WebServer(
-            make_app(engine, settings, connected, told=told, send=dispatch.send, registry=registry), http, settings.http
-        )
-        web.start()
-        stack.callback(web.stop)
-        told_ports = {"http_port": port_of(http), "broker_port": broker_port}
         if settings.registry.folder:
             renewer = Renewer(settings.registry.folder)
             renewer.start()
             stack.callback(renewer.stop)
+        registry = Assigner(settings.registry.folder) if settings.registry.folder else None
         ticker = Ticker(engine, registry)
         ticker.start()
         stack.callback(ticker.stop)
-        devices = None
-        if listening is not None:
-            devices = DeviceSide(engine, settings, listening, registry=registry)
+        devices = DeviceSide(engine, settings, listening, registry=registry) if listening is not None else None
+        desk = devices.desk if devices else None
+        app = make_app(engine, settings, connected, told=told, send=dispatch.send, registry=registry, desk=desk)
+        web = WebServer(app, http, settings.http)
+        web.start()
+        stack.callback(web.stop)
+        told_ports = {"http_port": port_of(http), "broker_port": broker_port}
+        if devices is not None and listening is not None:
             devices.start()
             stack.callback(devices.stop)
             told_ports["devices_port"] = port_of(listening)

@@ -194,7 +194,8 @@ class OidcSection:
 @dataclass(frozen=True)
 class DevicesSection:
     """`serve`: listen for devices, over TLS. `names`: the host names and addresses by which they reach this machine. Their
-    certificates hold for `certificate_days`; one that has expired can be renewed within `grace_days`."""
+    certificates hold for `certificate_days`; one that has expired can be renewed within `grace_days`. `broker_folder`: the files
+    of a Mosquitto that devices reach at `broker_port` are kept here, and who is revoked loses its session there."""
 
     serve: bool = False
     host: str = "127.0.0.1"
@@ -202,9 +203,12 @@ class DevicesSection:
     names: tuple[str, ...] = ("localhost", "127.0.0.1")
     certificate_days: int = 60
     grace_days: int = 60
+    broker_folder: Path | None = None
+    broker_port: int = 8883
 
     def __post_init__(self) -> None:
         check_port(self.port)
+        check_port(self.broker_port)
         if not self.names or not all(HOST_NAME.fullmatch(name) for name in self.names):
             raise ValueError(f"names is {list(self.names)}, expected host names and addresses of this machine")
         if not SHORTEST <= self.life <= LONGEST:

@@ -210,6 +210,7 @@ class UpdateSection:
     (``https://cloud.example:8443``); `ca`: the certificate that it is checked against. `key` and `certificate`: what the
     device says who it is with (default: what enrolment has left in `<state_dir>/identity`). `poll_s`: how often it asks, give or
     take a fifth. `store_bytes`: what all releases on the device may take. `rate_bytes_per_s`: of a download, 0: no limit.
+    `proxy`: ``http://[user:password@]host:port``, "direct" for none, "" for what the environment says (`https_proxy`, …).
     `hardware`: which artifacts fit, "": what the processor is. `allow_local`: `gudgeon install` works on a managed device."""
 
     url: str = ""
@@ -219,6 +220,7 @@ class UpdateSection:
     poll_s: float = 300.0
     store_bytes: int = 2 * 1024**3
     rate_bytes_per_s: int = 0
+    proxy: str = ""
     hardware: str = ""
     allow_local: bool = False
 

@@ -33,8 +33,8 @@ class Role(IntEnum):
 
 class Actor(NamedTuple):
     """Who acts. `name` is one person or program: two approvals count as two only under two names. `via`: how they were known:
-    file (the token file), token, session, oidc, cli (someone with a shell on the cloud's machine), open (reading on loopback,
-    where no identity is asked for). `address`: where from."""
+    file (the token file), token, session, oidc, cli (someone with a shell on the cloud's machine), device (with its token or
+    certificate), open (reading on loopback, where no identity is asked for). `address`: where from."""
 
     name: str
     role: Role

@@ -1,7 +1,9 @@
 """X.509 as this fleet uses it, pure: roots, the authorities below them, what they sign for devices and servers, and their CRLs.
 
-root (path length 1) → issuer (path length 0) → leaf. A new root is also signed by the one before it (`cross`): whoever trusts
-only the old one believes what the new one signs. Every certificate names its key and that of its signer (RFC 5280, 4.2.1).
+root → issuer → leaf. A new root is also signed by the one before it (`cross`): whoever trusts only the old one believes what
+the new one signs. So the path lengths are: root 2, cross 1, issuer 0.
+
+Every certificate names its key and that of its signer (RFC 5280, 4.2.1).
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ def new_key() -> Key:
 def root(key: Key, name: str, now: datetime) -> x509.Certificate:
     subject = _name(name)
     built = _begin(subject, subject, key.public_key(), key.public_key(), now, ROOT_LIFE)
-    return _authority(built, path_length=1).sign(key, hashes.SHA256())
+    return _authority(built, path_length=2).sign(key, hashes.SHA256())
 
 
 def cross(new: x509.Certificate, old: x509.Certificate, old_key: Key, now: datetime) -> x509.Certificate:

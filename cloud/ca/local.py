@@ -62,7 +62,7 @@ class LocalAuthority(Authority):
         if not isinstance(public, ec.EllipticCurvePublicKey):
             raise DataError("the request has no elliptic curve key")
         certificate = certificates.leaf(public, wanted, by.certificate, _read_key(by.folder / KEY), now)
-        return Issued(certificate, _pem(by.certificate) + self._crosses(by.root))
+        return Issued(certificate, _pem(by.certificate) + self._cross(by.root))
 
     def revoke(self, serial: int, reason: str) -> None:
         """Nothing to do: `crl` is given what is revoked."""
@@ -87,7 +87,10 @@ class LocalAuthority(Authority):
         return self.issuers()[-1]
 
     def new_root(self, name: str, now: datetime) -> Issuer:
-        """A root that the one before vouches for, and an issuer below it. Both roots are trusted until `retire_root`."""
+        """A root that the one before vouches for, and an issuer below it. Both roots are trusted until `retire_root`; there are
+        never more than two."""
+        if len(trusted := self.root_numbers()) > 1:
+            raise DataError(f"roots {trusted[0]} and {trusted[1]} are both trusted; retire root {trusted[0]} first")
         self._add_root(self.root_numbers()[-1] + 1, name, now)
         return self.new_issuer(now)
 
@@ -125,14 +128,13 @@ class LocalAuthority(Authority):
             raise ResourceError(f"{self._issuers}: there is no issuer; run: gudgeon devices ca new-issuer")
         return found
 
-    def _crosses(self, root: int) -> bytes:
-        """The links from this root back to the oldest that is still trusted."""
-        trusted, found = self.root_numbers(), b""
-        for number in reversed([n for n in trusted if n <= root and n != trusted[0]]):
-            path = self._roots / str(number) / CROSS
-            with disk_errors(path):
-                found += path.read_bytes()
-        return found
+    def _cross(self, root: int) -> bytes:
+        """The link from this root to the one before, while that is still trusted."""
+        if root == self.root_numbers()[0]:
+            return b""
+        path = self._roots / str(root) / CROSS
+        with disk_errors(path):
+            return path.read_bytes()
 
     def _add_root(self, number: int, name: str, now: datetime) -> None:
         key = certificates.new_key()

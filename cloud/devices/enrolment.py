@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from cloud.ca.authority import serial_text
 from cloud.devices.peer import PEER, certified
 from cloud.enrol.desk import Desk, Proof
 from cloud.enrol.refused import RefusedError
+from edge_runtime import log
+from edge_runtime.errors import GudgeonError
 from edge_runtime.wire.enrolment import HARDWARE, VERSION
 from edge_runtime.wire.topics import SEGMENT
 
@@ -102,6 +105,9 @@ def guarded(request: Request, ask: Callable[[Desk], R]) -> R:
     except RefusedError as error:
         tries.failed(who)
         raise HTTPException(error.status, str(error)) from error
+    except GudgeonError as error:
+        log.say(logging.ERROR, "no certificate could be made", reason=str(error))
+        raise HTTPException(503, "the cloud cannot sign now; try again later", {"retry-after": "60"}) from error
 
 
 @router.get("/device/v1/roots")

@@ -66,6 +66,8 @@ class Served:
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, NAME)])
         request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
         issued = self._authority.issue(request, Wanted(NAME, SERVER_LIFE, "server", self._names), now)
+        with disk_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         replace_file(self.path, _pem(key) + issued.full_chain, mode=0o600)
 
 

@@ -12,7 +12,10 @@ from sqlalchemy import Engine
 
 from cloud.ca.authority import Authority
 from cloud.ca.local import LocalAuthority
+from cloud.ca.step import StepAuthority
 from cloud.devices.app import make_devices_app
+from cloud.devices.broker_files import BrokerFiles
+from cloud.devices.cutting import Cutting, Sessions
 from cloud.devices.served import Served
 from cloud.devices.server import DeviceServer, server_context
 from cloud.enrol.challenges import Challenges
@@ -28,6 +31,11 @@ REFRESH_S = 3600.0
 
 def make_authority(settings: CloudSettings) -> Authority:
     """That of the settings; a local one is made where there is none yet."""
+    ca = settings.ca
+    if ca.kind == "step":
+        assert ca.root_file
+        assert ca.key_file
+        return StepAuthority(ca.url, ca.root_file, ca.provisioner, ca.key_file)
     local = LocalAuthority(settings.ca_folder)
     local.create(settings.ca.name, datetime.now(UTC))
     return local
@@ -52,13 +60,23 @@ class DeviceSide:
         self._served = Served(settings.ca_folder, settings.devices.names, self.authority, time.time_ns)
         self._context = server_context(self.authority.roots())
         self._served.load(self._context)
+        self._cutting = self._make_cutting(engine, settings, now_ns)
         self._server = DeviceServer(make_devices_app(self.desk, settings, registry=registry), sock, self._context)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._refresh, name="devices-certificate", daemon=True)
 
+    def _make_cutting(self, engine: Engine, settings: CloudSettings, now_ns: Clock) -> Cutting | None:
+        if settings.devices.broker_folder is None:
+            return None
+        files = BrokerFiles(settings, self.desk)
+        files.write()
+        return Cutting(engine, files, Sessions(settings.broker).cut, now_ns)
+
     def start(self) -> None:
         self._server.start()
         self._thread.start()
+        if self._cutting:
+            self._cutting.start()
 
     @property
     def alive(self) -> bool:
@@ -66,6 +84,8 @@ class DeviceSide:
 
     def stop(self) -> None:
         self._stopping.set()
+        if self._cutting:
+            self._cutting.stop()
         self._server.stop()
         self._thread.join(1.0)
 

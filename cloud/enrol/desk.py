@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from typing import Any
 from cryptography import x509
 from sqlalchemy import Connection, Engine
 
+from cloud.access.roles import Actor, Role
+from cloud.audit import record
 from cloud.ca.authority import Authority, Issued, Revoked, Wanted, fingerprint, serial_text
 from cloud.enrol import store
 from cloud.enrol.challenges import Challenges
@@ -30,6 +33,8 @@ from cloud.enrol.refused import RefusedError
 from cloud.enrol.requests import key_of, read_request, signed_with
 from cloud.store import tables as t
 from cloud.store.database import WRITES
+from edge_runtime import log
+from edge_runtime.errors import GudgeonError
 from edge_runtime.wire.enrolment import HARDWARE, Certified, Token, proof_bytes
 from edge_runtime.wire.topics import SEGMENT
 
@@ -37,6 +42,7 @@ HARDWARE_TRIES = 5
 LONGEST_TTL = timedelta(days=30)
 UNKNOWN = "the token is not known here; make a new one with: gudgeon devices token DEVICE --hardware ID"
 SECOND_NS = 10**9
+SHELL = Actor("cli", Role.ADMIN, "cli")
 Clock = Callable[[], int]
 
 
@@ -60,7 +66,7 @@ class Desk:
 
     # ── tokens ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def make_token(self, device: str, hardware: str, ttl: timedelta) -> Token:
+    def make_token(self, device: str, hardware: str, ttl: timedelta, actor: Actor = SHELL) -> Token:
         """For a device that is new, or has this hardware. Those made before and not used hold no more."""
         self._check_names(device, hardware, ttl)
         with self._writing() as connection:
@@ -75,9 +81,11 @@ class Desk:
                 )
             if not known:
                 store.keep_identity(connection, device, hardware, self.now_ns())
-            return self._add_token(connection, device, hardware, ttl)
+            token = self._add_token(connection, device, hardware, ttl)
+            record(connection, actor, "identity.token", device, {"hardware": hardware, "token": token.number})
+        return token
 
-    def replace(self, device: str, hardware: str, ttl: timedelta) -> Token:
+    def replace(self, device: str, hardware: str, ttl: timedelta, actor: Actor = SHELL) -> Token:
         """The name goes to this hardware: what the device before it has, holds no more."""
         self._check_names(device, hardware, ttl)
         with self._writing() as connection:
@@ -85,6 +93,7 @@ class Desk:
             gone = store.revoke_certificates(connection, device, "replaced", now_ns)
             store.keep_identity(connection, device, hardware, now_ns)
             token = self._add_token(connection, device, hardware, ttl)
+            record(connection, actor, "identity.replace", device, {"hardware": hardware, "revoked": gone})
         self._tell_authority(gone, "replaced")
         return token
 
@@ -123,6 +132,7 @@ class Desk:
                 raise RefusedError("the token was used, or withdrawn, a moment ago; make a new one")
             gone = store.revoke_certificates(connection, device, "enrolled anew", now_ns, but_of=key)
             store.add_certificate(connection, device, issued, now_ns)
+            record(connection, by_device(device), "identity.enrol", device, _what(issued) | {"token": number})
         self._tell_authority(gone, "enrolled anew")
         return self._certified(device, issued.pem.decode(), issued.chain.decode())
 
@@ -173,6 +183,7 @@ class Desk:
         with self._writing() as connection:
             self._check_identity(store.one(connection, t.identity, device), device)
             store.add_certificate(connection, device, issued, now_ns)
+            record(connection, by_device(device), "identity.renew", device, _what(issued))
         return self._certified(device, issued.pem.decode(), issued.chain.decode())
 
     # ── who is who ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -198,7 +209,7 @@ class Desk:
             )
         return row
 
-    def revoke(self, device: str, reason: str) -> list[str]:
+    def revoke(self, device: str, reason: str, actor: Actor = SHELL) -> list[str]:
         """From now on nothing that the device shows is believed; the serials of what was valid."""
         with self._writing() as connection:
             if store.one(connection, t.identity, device) is None:
@@ -207,6 +218,7 @@ class Desk:
             gone = store.revoke_certificates(connection, device, reason, now_ns)
             store.withdraw_tokens(connection, device, now_ns)
             store.end_identity(connection, device, reason, now_ns)
+            record(connection, actor, "identity.revoke", device, {"reason": reason, "revoked": gone})
         self._tell_authority(gone, reason)
         return gone
 
@@ -230,7 +242,10 @@ class Desk:
 
     def _tell_authority(self, serials: list[str], reason: str) -> None:
         for serial in serials:
-            self.authority.revoke(int(serial, 16), reason)
+            try:
+                self.authority.revoke(int(serial, 16), reason)
+            except GudgeonError as error:  # the store has it, so it holds; only a list of the authority's own lacks it
+                log.say(logging.ERROR, "the authority was not told of a revocation", serial=serial, reason=str(error))
 
     @staticmethod
     def _check_identity(known: store.Row | None, device: str) -> None:
@@ -246,6 +261,16 @@ class Desk:
             raise RefusedError("hardware: expected 1 to 128 characters of A-Z a-z 0-9 : _ . -", 422)
         if not timedelta(0) < ttl <= LONGEST_TTL:
             raise RefusedError(f"ttl: expected more than 0 and at most {LONGEST_TTL.days} days", 422)
+
+
+def by_device(device: str) -> Actor:
+    """A device acts for itself, by its token or its certificate; it has no role among people."""
+    return Actor(f"device {device}", Role.VIEWER, "device")
+
+
+def _what(issued: Issued) -> dict[str, str]:
+    until = issued.certificate.not_valid_after_utc
+    return {"serial": serial_text(issued.certificate.serial_number), "until": until.isoformat()}
 
 
 def _hash(secret: str) -> str:

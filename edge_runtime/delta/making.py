@@ -35,8 +35,11 @@ from edge_runtime.delta.container import (
 from edge_runtime.wire import archive
 from edge_runtime.wire.archive import Member
 
-LEVEL = 19
+#: of zstd; the second for what is longer, where the first takes minutes
+LEVEL, LEVEL_LONG, LONG_BYTES = 19, 12, 32 * 1024 * 1024
 COPY_LEAST_BYTES = 1024
+#: the largest delta that is worth the work, as a part of what would be fetched without it; of one that is only packed
+WORTH, WORTH_PACKED = 0.8, 0.9
 
 
 class _Span(NamedTuple):
@@ -62,6 +65,15 @@ def make(source: bytes | None, target: bytes) -> dict[str, bytes]:
     if len(both) > len(same):
         found["tensor"] = _build(source, target, list(_filled(len(target), both)), words)
     return found
+
+
+def choose(full_bytes: int, packed_bytes: int, sizes: dict[str, int]) -> str:
+    """The format to publish, "" for none. `packed_bytes`: of the file that is only packed; it is measured against the whole."""
+    if not sizes:
+        return ""
+    best = min(sizes, key=lambda name: sizes[name])
+    otherwise = packed_bytes if packed_bytes <= WORTH_PACKED * full_bytes else full_bytes
+    return best if sizes[best] <= (WORTH_PACKED * full_bytes if best == "packed" else WORTH * otherwise) else ""
 
 
 def zstd_bytes(data: bytes) -> int:
@@ -178,7 +190,10 @@ def _frame(key: tuple[str, int], stream: bytes, dictionary: bytes) -> bytes:
 def _compress(data: bytes, dictionary: bytes = b"") -> bytes:
     window = min(WINDOW_LOG, max(len(data), len(dictionary), 1024).bit_length() + 1)
     parameters = zstandard.ZstdCompressionParameters.from_level(
-        LEVEL, window_log=window, source_size=len(data), dict_size=len(dictionary)
+        LEVEL if len(data) < LONG_BYTES else LEVEL_LONG,
+        window_log=window,
+        source_size=len(data),
+        dict_size=len(dictionary),
     )
     words = zstandard.ZstdCompressionDict(dictionary, dict_type=zstandard.DICT_TYPE_RAWCONTENT) if dictionary else None
     return zstandard.ZstdCompressor(compression_params=parameters, dict_data=words).compress(data)

@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote, urlsplit
 
 from edge_runtime.errors import EndpointError
+from edge_runtime.update.fetch import proxy as proxies
+from edge_runtime.update.fetch.proxy import Proxy
 from edge_runtime.wire.envelope import strict_json
 from edge_runtime.wire.signed import SIGNED_LIMIT_BYTES
 from edge_runtime.wire.update_status import UpdateStatus
@@ -43,16 +46,28 @@ class CloudPort(Protocol):
 
 
 class HttpCloud:
-    """`context`: made anew for each connection, because certificates are renewed while the updater runs."""
+    """`context`: made anew for each connection, because certificates are renewed while the updater runs. `proxy`: as in
+    `fetch.proxy`."""
 
-    def __init__(self, url: str, context: Callable[[], ssl.SSLContext]) -> None:
+    def __init__(
+        self,
+        url: str,
+        context: Callable[[], ssl.SSLContext],
+        proxy: str = "",
+        environment: Mapping[str, str] = os.environ,
+    ) -> None:
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "", parts.port or 443
         self._path, self._context = parts.path.rstrip("/"), context
+        self._proxy = proxies.choose(proxy, environment, "https", self._host)
 
     def ask(self, status: UpdateStatus) -> Answer:
         where = f"{self._host}:{self._port}"
-        connection = http.client.HTTPSConnection(self._host, self._port, timeout=TIMEOUT_S, context=self._context())
+        at = self._proxy or Proxy(self._host, self._port)
+        connection = http.client.HTTPSConnection(at.host, at.port, timeout=TIMEOUT_S, context=self._context())
+        if self._proxy:
+            secret = {"Proxy-Authorization": at.authorization} if at.authorization else {}
+            connection.set_tunnel(self._host, self._port, secret)
         try:
             path = f"{self._path}/device/v1/devices/{quote(status.device, safe='')}/update"
             connection.request("POST", path, status.to_json(), {"Content-Type": "application/json"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from edge_runtime.config import DeviceConfig
@@ -11,6 +12,7 @@ from edge_runtime.errors import BundleError
 from edge_runtime.update import slots
 from edge_runtime.update.asset_gate import AssetGate
 from edge_runtime.update.gate import Gate
+from edge_runtime.update.runtime_gate import config_gate, runtime_gate
 from edge_runtime.update.trial.line_gate import LineGate
 
 #: device, its configuration file, slot set → its gate; None: this device has no such set
@@ -23,23 +25,26 @@ def _asset(device: DeviceConfig, config_path: Path, slot_set: str) -> Gate | Non
 
 
 def _line(device: DeviceConfig, config_path: Path, slot_set: str) -> Gate | None:
-    known = {"default"} | {f"recipe-{code}" for code in device.bundle.recipes}
-    state_dir = device.device.state_dir
-    if not device.has_line or slot_set not in known:
+    recipes = {f"recipe-{code}" for code in device.bundle.recipes}
+    if not device.has_line or slot_set not in {"default", *recipes}:
         return None
+    state_dir = device.device.state_dir
+    deadline_ms, engine = device.control.deadline_ms, device.bundle.engine
+    return LineGate(state_dir, engine, deadline_ms, device.trial, partial(_confirmed, state_dir))
 
-    def confirmed(slot_set: str) -> Path | None:
-        try:
-            return slots.active(state_dir, slot_set)
-        except BundleError:  # safe mode: nothing runs that a candidate could be compared with
-            return None
 
-    return LineGate(state_dir, device.bundle.engine, device.control.deadline_ms, device.trial, confirmed)
+def _confirmed(state_dir: Path, slot_set: str) -> Path | None:
+    try:
+        return slots.active(state_dir, slot_set)
+    except BundleError:
+        return None  # safe mode: nothing runs to compare with
 
 
 TABLE: tuple[tuple[re.Pattern[str], Make], ...] = (
+    (re.compile(r"default|recipe-.*"), _line),
     (re.compile(r"asset-.*-(anomaly|rul)"), _asset),
-    (re.compile(r"default|recipe-\d+"), _line),
+    (re.compile(r"runtime"), lambda device, config_path, slot_set: runtime_gate(device, config_path)),
+    (re.compile(r"config"), lambda device, config_path, slot_set: config_gate(device, config_path)),
 )
 
 

@@ -11,11 +11,9 @@ from edge_runtime.clock import Clock, SystemClock
 from edge_runtime.update.fetch.artifact import fetch
 from edge_runtime.update.fetch.fetcher import Fetcher
 from edge_runtime.update.fetch.pace import DEFAULT, Limits
-from edge_runtime.update.fetch.partial import Wanted, sweep
+from edge_runtime.update.fetch.partial import Wanted
 from edge_runtime.update.tuf.target import Target
-from edge_runtime.update.updater import HaltError, Progress
-
-DOWNLOADS = Path("update") / "download"
+from edge_runtime.update.updater import DOWNLOADS, HaltError, Progress
 
 
 class Getting:
@@ -25,7 +23,6 @@ class Getting:
         self._fetcher, self._folder, self._clock, self._limits = fetcher, state_dir / DOWNLOADS, clock, limits
 
     def __call__(self, target: Target, have: Mapping[str, Path], progress: Progress) -> Path:
-        sweep(self._folder, {target.sha256})
         wanted = Wanted(served_as(target.path, target.sha256), target.length, target.sha256)
         return fetch(self._fetcher(), wanted, self._folder, self._clock, have, self._limits, progress).path
 

@@ -61,7 +61,10 @@ def install(
 
 
 def _install(bundle_dir: Path, state_dir: Path, slot_set: str, engine: str, wanted: Installed) -> Installed:
-    store, record = Store(state_dir), _record(state_dir, slot_set)
+    store = Store(state_dir)
+    store.clean()
+    records.sync(state_dir, slot_set)
+    record = _record(state_dir, slot_set)
     release = Release(_address(bundle_dir), wanted.digest)
     path = store.path(release.sha256)
     if record.confirmed and record.confirmed.sha256 == release.sha256 and not store.problem(release.sha256):

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from edge_runtime.durable import disk_errors, sync_folder
 from edge_runtime.errors import BundleError
 from edge_runtime.update import records
-from edge_runtime.update.records import NAMES, Release, SlotRecord
+from edge_runtime.update.records import Release, SlotRecord
 from edge_runtime.update.store import Store, address
 from edge_runtime.wire import manifest
 from edge_runtime.wire.update_status import UpdateState
@@ -33,7 +33,7 @@ class Slot(NamedTuple):
 def current(state_dir: Path, slot_set: str) -> Slot | None:
     """What runs by a `slots.json` that no record has replaced; None where there is none."""
     folder = records.folder_of(state_dir, slot_set)
-    if not (folder / FILE).is_file() or any((folder / name).exists() for name in NAMES):
+    if not (folder / FILE).is_file() or records.any_sound(state_dir, slot_set):
         return None
     names = _ran(folder)
     return names[0] if names else None
@@ -75,7 +75,8 @@ def migrate(state_dir: Path) -> list[str]:
 def _migrate(state_dir: Path, store: Store) -> Iterator[str]:
     for slot_set in slot_sets(state_dir):
         folder = records.folder_of(state_dir, slot_set)
-        if not any((folder / name).exists() for name in NAMES):
+        records.sync(state_dir, slot_set)
+        if not records.any_sound(state_dir, slot_set):
             if not (folder / FILE).is_file():
                 continue  # not ours
             try:

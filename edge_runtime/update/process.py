@@ -1,5 +1,6 @@
 """The process `update`: asks the cloud for this device's assignment, and takes it there. It has no actuator, no camera and no
-engine, runs below everything else, and is started where `[update] url` is set.
+engine, runs below everything else, and is started where `[update] url` is set. Where only `[identity] url` is, it keeps the
+device's certificate alive and does nothing else.
 
 Started by the supervisor as ``python -m edge_runtime.update.process --config device.toml``. A device that is not enrolled yet, a
 cloud that is away and a full disk end nothing: it says so once, and tries again.
@@ -36,11 +37,12 @@ from edge_runtime.outbox.recorder import Recorder
 from edge_runtime.update import lock
 from edge_runtime.update.cloud_port import HttpCloud
 from edge_runtime.update.fetch.http import HttpFetcher
+from edge_runtime.update.fetch.metadata import FetchedMetadata
+from edge_runtime.update.fetch.pace import Limits
 from edge_runtime.update.gates import Gates
 from edge_runtime.update.getting import Getting, StoppableClock
 from edge_runtime.update.transport import tls_context
 from edge_runtime.update.tuf.repository import TrustedRepository, own_hardware
-from edge_runtime.update.tuf.source import HttpSource
 from edge_runtime.update.updater import Device, Item, Seams, Updater
 from edge_runtime.update.wake import SOCKET_PATH, Wake, poke
 
@@ -63,11 +65,14 @@ def make_updater(
     """ConfigError or EndpointError where this device was given no root of trust, or no certificate, yet."""
     section, state_dir, clock = device.update, device.device.state_dir, StoppableClock(stopping)
     context = partial(tls_context, section, state_dir)
-    repository = f"{section.url.rstrip('/')}/repo"
+
+    def fetcher() -> HttpFetcher:
+        return HttpFetcher(f"{section.url.rstrip('/')}/repo", context(), section.proxy)
+
     seams = Seams(
-        HttpCloud(section.url, context),
-        TrustedRepository.of(state_dir, HttpSource(f"{repository}/metadata", context()), clock),
-        Getting(lambda: HttpFetcher(repository, context()), state_dir, clock),
+        HttpCloud(section.url, context, section.proxy),
+        TrustedRepository.of(state_dir, FetchedMetadata(fetcher, clock), clock),
+        Getting(fetcher, state_dir, clock, Limits(most_bytes_s=section.rate_bytes_per_s)),
         Gates(device, config_path),
         clock,
         tell,
@@ -98,6 +103,9 @@ class Runner:
     def run(self) -> None:
         while not self._stopping.is_set():
             self._renew_when_due()
+            if not self._device.update.url:
+                self._pause(RETRY_S)  # it only keeps its certificate alive
+                continue
             try:
                 pause_s = self._turns()
                 self._say(self._updater.error if self._updater else "")

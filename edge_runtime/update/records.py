@@ -18,7 +18,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -127,6 +127,26 @@ def read(state_dir: Path, slot_set: str) -> Read:
     return Read(record, sequence, damaged, frozenset().union(*(one[1].named for one in sound.values())))
 
 
+def sync(state_dir: Path, slot_set: str) -> None:
+    """What is read is on the disk when this returns: whoever wrote it may have been killed before its flush."""
+    folder = folder_of(state_dir, slot_set)
+    with disk_errors(folder):
+        for name in NAMES:
+            if (folder / name).is_file() and not (folder / name).is_symlink():
+                fd = os.open(folder / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+                try:
+                    os.fsync(fd)
+                finally:
+                    os.close(fd)
+        if folder.is_dir():
+            sync_folder(folder)
+
+
+def any_sound(state_dir: Path, slot_set: str) -> bool:
+    """Is there a record that can be read?"""
+    return any(isinstance(_load(folder_of(state_dir, slot_set) / name), tuple) for name in NAMES)
+
+
 def write(state_dir: Path, slot_set: str, record: SlotRecord) -> int:
     """Make `record` the newest, on the disk when this returns; its sequence number. Where both are damaged it starts anew:
     that is how safe mode ends."""
@@ -228,7 +248,7 @@ def _plain(sequence: int, record: SlotRecord) -> dict[str, Any]:
 def _release(value: Any) -> Release | None:
     if value is None:
         return None
-    release = Release(**value)
+    release = Release(**_known(Release, value))
     if not all(isinstance(text, str) for text in (release.sha256, release.digest, release.target)):
         raise ValueError("not a release")
     _count(release.index), _count(release.floor)
@@ -241,12 +261,18 @@ def _job(value: Any) -> Job | None:
     release = _release(value["release"])
     if release is None:
         raise ValueError("an assignment without an artifact")
-    job = Job(**{**value, "release": release, "measured": {str(k): float(v) for k, v in value["measured"].items()}})
+    measured = {str(k): float(v) for k, v in value["measured"].items()}
+    job = Job(**{**_known(Job, value), "release": release, "measured": measured})
     for number in (job.counter, job.tries_left, job.size_bytes, job.since_ns):
         _count(number)
     if not isinstance(job.reason, str) or not isinstance(job.rollout, str) or type(job.checked) is not bool:
         raise ValueError("not an assignment")
     return job
+
+
+def _known(kind: type, value: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what a newer runtime may have written beside it: after a rollback, this one goes on with its records."""
+    return {f.name: value[f.name] for f in fields(kind) if f.name in value}
 
 
 def _count(value: Any) -> int:

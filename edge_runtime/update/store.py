@@ -74,6 +74,8 @@ class Store:
         One that is there and whole is left as it is."""
         path = self.path(sha256)
         if not self.problem(sha256):
+            with disk_errors(self.folder):
+                sync_folder(self.folder)  # who put it there may have been killed before its name was on the disk
             return path
         making = self.folder / f".{sha256}.making"
         with disk_errors(path):
@@ -118,10 +120,12 @@ class Store:
         return gone
 
     def clean(self) -> None:
-        """Remove what an interrupted writing or removal has left."""
+        """Remove what an interrupted writing or removal has left; what is there is on the disk when this returns."""
         with disk_errors(self.folder):
             for path in self._left_over():
                 _remove_tree(path)
+            if self.folder.is_dir():
+                sync_folder(self.folder)
 
     def _left_over(self) -> Iterator[Path]:
         with suppress(FileNotFoundError):

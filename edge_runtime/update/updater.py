@@ -23,7 +23,8 @@ from edge_runtime.clock import Clock
 from edge_runtime.errors import BundleError, EndpointError, GudgeonError, ResourceError
 from edge_runtime.update import legacy, records, slots, states, window
 from edge_runtime.update.cloud_port import CloudPort
-from edge_runtime.update.gate import Candidate, Gate, Verdict
+from edge_runtime.update.fetch.partial import sweep
+from edge_runtime.update.gate import Candidate, Gate, StartedOutside, Verdict
 from edge_runtime.update.plan import PENDING, Action, Facts, Step, plan
 from edge_runtime.update.records import Job, Release, SlotRecord
 from edge_runtime.update.store import Store
@@ -33,6 +34,7 @@ from edge_runtime.update.tuf.target import Target
 from edge_runtime.wire import archive, manifest
 from edge_runtime.wire.update_status import ENDED, SlotStatus, UpdateState, UpdateStatus
 
+DOWNLOADS = Path("update") / "download"
 FRESH_S = 20.0
 WATCH_S = 1.0
 STEPS = 64  # of one turn; each moves a slot set on
@@ -141,13 +143,18 @@ class Updater:
         """After a start: what an interruption has left is ended or cleaned."""
         legacy.migrate(self._state_dir)
         self._store.clean()
+        for slot_set in records.slot_sets(self._state_dir):
+            records.sync(self._state_dir, slot_set)
         for slot_set, record in self._records().items():
             if record.state is UpdateState.ROLLED_BACK:
                 self._back.add(slot_set)
+            if record.state is UpdateState.TRIAL and self._runs(slot_set, record):
+                self._begun.add(slot_set)
             if record.confirmed and self._store.problem(record.confirmed.sha256):
                 self._damaged.add(record.confirmed.sha256)
         self._raise_floor()
         self._collect()
+        self._sweep()
         self._settled = True
 
     def _raise_floor(self) -> None:
@@ -295,6 +302,14 @@ class Updater:
             window=window.closed(item.window, assignment, self._seams.clock.wall_ns()),
         )
 
+    def _runs(self, slot_set: str, record: SlotRecord) -> bool:
+        """Was this process started by what is on trial?"""
+        gate = self._seams.gate(slot_set)
+        if not isinstance(gate, StartedOutside) or record.job is None:
+            return False
+        release = record.job.release
+        return gate.runs(Candidate(slot_set, self._store.path(release.sha256), release.digest, release.sha256))
+
     def _misfit(self, slot_set: str, target: str) -> str:
         expected = slot_set if slot_set in ("runtime", "config") else "models"
         if not target.startswith(f"{expected}/"):
@@ -406,12 +421,13 @@ class Updater:
         self._stale = True
         if self._store.problem(target.sha256):
             self._collect()
+            self._sweep()
             self._store.ask_room(target.length)
             have = {sha256: self._store.path(sha256) for sha256 in self._store.names()}
             file = self._seams.get(target, have, lambda held, of: self._progress(slot_set, held, of))
             self._store.put(target.sha256, lambda into: archive.unpack(file, into, target.length))
-            file.unlink(missing_ok=True)
             self._damaged.discard(target.sha256)
+            self._sweep()
         found = manifest.digest((path / manifest.MANIFEST).read_bytes())
         if target.digest and found != target.digest:
             raise BundleError(f"{target.path}: its manifest has digest {found[:12]}, {target.digest[:12]} was signed")
@@ -457,7 +473,8 @@ class Updater:
     def _do_begin(self, slot_set: str, record: SlotRecord, reason: str) -> bool:
         """The try is spent before the candidate starts. Where it could not be started, that try is used again."""
         if slot_set not in self._spent:
-            record = states.try_once(record, self._wall_ns())
+            outside = isinstance(self._seams.gate(slot_set), StartedOutside)
+            record = (states.hand_over if outside else states.try_once)(record, self._wall_ns())
             self._write(slot_set, record)
             self._spent.add(slot_set)
         assert record.job is not None
@@ -520,6 +537,12 @@ class Updater:
                 self._say(slot_set, f"not back at what is confirmed yet: {error}")
                 continue
             self._back.discard(slot_set)
+
+    def _sweep(self) -> None:
+        """Remove what was fetched of anything that is not fetched any more."""
+        wanted = [r.job for r in self._records().values() if r.state is UpdateState.DOWNLOADING and r.job]
+        keep = {job.release.sha256 for job in wanted if self._store.problem(job.release.sha256)}
+        sweep(self._state_dir / DOWNLOADS, keep)
 
     def _collect(self) -> None:
         keep = slots.named(self._state_dir)

@@ -1,5 +1,5 @@
-"""`gudgeon bench loop|infer|outbox|uplink|ingest|pdm|swap`: a table for people, `--json` for programs. Ratios to a floor measured
-in the same run: absolute times on a busy machine tell little."""
+"""`gudgeon bench loop|infer|outbox|uplink|ingest|pdm|swap|delta`: a table for people, `--json` for programs. Ratios to a
+floor measured in the same run: absolute times on a busy machine tell little."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _swap(args: argparse.Namespace) -> int:
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="gudgeon bench", description=__doc__)
-    parser.add_argument("what", choices=("loop", "infer", "outbox", "uplink", "ingest", "pdm", "swap"))
+    parser.add_argument("what", choices=("loop", "infer", "outbox", "uplink", "ingest", "pdm", "swap", "delta"))
     parser.add_argument("--bundle", type=Path, default=default_bundle(), metavar="BUNDLE_DIR")
     parser.add_argument(
         "--count", type=int, default=300, help="measurements of each kind (300); uplink: records a round ÷ 50"
@@ -98,6 +98,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--swaps", type=int, default=5, help="swap: good models that follow each other (5)")
     parser.add_argument("--parts-per-s", type=float, default=20.0, help="swap: pace of the line (20)")
     parser.add_argument("--faults", default="all", help="swap: which bad models, with commas; all or none")
+    parser.add_argument("--steps", type=int, default=60, help="delta: steps of fine-tuning (60)")
     parser.add_argument("--no-memory", action="store_true", help="loop: leave out the comparison of memory")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
@@ -108,7 +109,13 @@ def main(argv: list[str]) -> int:
     if args.what == "pdm":
         return _pdm(args)
     if args.bundle is None and args.what in ("loop", "infer", "swap"):
+    if args.bundle is None and args.what in ("loop", "infer", "delta"):
         raise BundleError("no bundle: name one with --bundle BUNDLE_DIR")
+    if args.what == "delta":
+        from tools.bench import delta
+
+        with tempfile.TemporaryDirectory(dir=args.folder) as name:
+            return delta.main(Path(name), args.bundle, args.steps, args.json)
     os.environ.update(ENVIRONMENT)  # as `control` is started; it counts only before NumPy is imported
     if args.what == "swap":
         return _swap(args)

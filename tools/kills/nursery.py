@@ -2,8 +2,9 @@
 
 It imports the program once, and each start is a fork that runs the program's own `main`: a real process, with its own
 connections and files, that dies of a real SIGKILL. One line on standard input is one wish, one line on standard output its
-answer: ``start`` → ``PID``; ``kill`` → how the process had ended by then, or -9, and the PID of the next one; ``stop`` → its exit
-code after a SIGTERM. The nursery itself opens no file, no socket and no thread before it forks.
+answer: ``start`` → ``PID``; ``kill`` → how the process had ended by then, or -9, and the PID of the next one; ``end`` → the same
+without a next one; ``stop`` → its exit code after a SIGTERM.
+The nursery itself opens no file, no socket and no thread before it forks.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ PROGRAMS: dict[str, Callable[[], Main]] = {
     "link": _link,
     "ingest": partial(_main, "cloud.worker"),
     "cloud": partial(_main, "cloud.main"),
+    "update": partial(_main, "tools.kills.updating"),
 }
 
 
@@ -55,11 +57,14 @@ class Child:
 
     def kill(self) -> str:
         """End it as it stands, and start the next one at once."""
+        return f"{self.end()} {self.start()}"
+
+    def end(self) -> str:
         ended, status = os.waitpid(self._pid, os.WNOHANG)
         if not ended:
             os.kill(self._pid, signal.SIGKILL)
             status = os.waitpid(self._pid, 0)[1]
-        return f"{os.waitstatus_to_exitcode(status)} {self.start()}"
+        return str(os.waitstatus_to_exitcode(status))
 
     def stop(self) -> str:
         os.kill(self._pid, signal.SIGTERM)

@@ -46,10 +46,20 @@ class Victim:
     def kill(self) -> None:
         code, pid = self._ask("kill").split()
         self.pid = int(pid)
-        if int(code) == -9:
+        self._ended(int(code))
+
+    def end(self) -> None:
+        """Killed, and not started again before `start`."""
+        self._ended(int(self._ask("end")))
+
+    def start(self) -> None:
+        self.pid = int(self._ask("start"))
+
+    def _ended(self, code: int) -> None:
+        if code == -9:
             self.deaths += 1
         else:
-            self.ends.append(int(code))
+            self.ends.append(code)
 
     def stop(self) -> None:
         if self._nursery.poll() is None:

@@ -63,23 +63,25 @@ def fetch(
             try:
                 path = download(fetcher, packed, deltas, clock, briefly, progress, rng)
                 _undo(path, wanted, source, sources.get(source), deltas, folder)
-            except ResourceError:
-                raise
             except GudgeonError as error:
                 refused.append(f"{candidate.format}: {error}")
+                if isinstance(
+                    error, ResourceError
+                ):  # a delta needs room beside the artifact; without it that may be enough
+                    _clean(deltas)
             else:
                 progress(wanted.length, wanted.length)
-                return _clean(deltas, Fetched(folder / wanted.sha256, candidate.format, tuple(refused)))
+                _clean(deltas)
+                return Fetched(folder / wanted.sha256, candidate.format, tuple(refused))
     whole = download(fetcher, wanted, folder, clock, limits, progress, rng)
-    return _clean(deltas, Fetched(whole, "whole", tuple(refused)))
+    _clean(deltas)  # kept until here: a fetch that was cut goes on with them
+    return Fetched(whole, "whole", tuple(refused))
 
 
-def _clean(deltas: Path, fetched: Fetched) -> Fetched:
-    """What is left of deltas is of no use now. Until here it was kept: a fetch that was cut goes on with it."""
+def _clean(deltas: Path) -> None:
     with disk_errors(deltas):
         if deltas.is_dir():
             shutil.rmtree(deltas)
-    return fetched
 
 
 def _candidates(
@@ -113,6 +115,8 @@ def _undo(path: Path, wanted: Wanted, source: str, bundle: Path | None, deltas: 
     undo_apart(path, old if bundle else None, made, wanted.length, wanted.sha256)
     with disk_errors(folder):
         made.replace(folder / wanted.sha256)
+        for suffix in (".part", ".chunks"):  # of an earlier try to fetch the whole
+            (folder / f"{wanted.sha256}{suffix}").unlink(missing_ok=True)
         sync_folder(folder)
 
 

@@ -14,7 +14,7 @@ import pytest
 from edge_runtime.clock import FakeClock
 from edge_runtime.delta import making
 from edge_runtime.delta.tests.artifacts import files, folder, packed, sha256
-from edge_runtime.errors import GudgeonError, ResourceError
+from edge_runtime.errors import GudgeonError
 from edge_runtime.update.fetch import artifact
 from edge_runtime.update.fetch.artifact import Fetched, fetch, undo_apart
 from edge_runtime.update.fetch.fetcher import FetchError
@@ -115,20 +115,29 @@ def test_a_store_that_was_changed_is_no_source(sources: dict[str, Path], tmp_pat
     assert "picture.bin is changed" in found.refused[0]
 
 
-def test_no_room_for_it_is_told_at_once(
+def test_without_room_for_a_delta_there_may_be_room_for_the_whole(
     sources: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full = subprocess.CompletedProcess([], 6, "", "No space left on device")
     monkeypatch.setattr(
         artifact, "undo_apart", lambda p, s, made, n, h: undo_apart(p, s, made, n, h, lambda *args, **more: full)
     )
-    with pytest.raises(ResourceError, match="No space left"):
-        get(MemoryFetcher(offered(sha256(OLD), DELTAS)), sources, tmp_path)
-    assert os.listdir(tmp_path / "d") == [f"{WANTED.sha256}.deltas"]
-    monkeypatch.undo()
+    found = get(MemoryFetcher(offered(sha256(OLD), DELTAS)), sources, tmp_path)
+    assert found.way == "whole"
+    assert "No space left" in found.refused[0]
+
+
+def test_a_delta_that_came_is_kept_until_the_artifact_is_there(sources: dict[str, Path], tmp_path: Path) -> None:
+    cut = MemoryFetcher(
+        offered(sha256(OLD), DELTAS) | {PATH: b""}, trouble=lambda path, n: FetchError("HTTP 503") if n > 2 else None
+    )
+    (sources[sha256(OLD)] / "CARD.md").rename(tmp_path / "away")
+    with pytest.raises(FetchError, match="503"):
+        get(cut, sources, tmp_path)
+    (tmp_path / "away").rename(sources[sha256(OLD)] / "CARD.md")
     fetcher = MemoryFetcher(offered(sha256(OLD), DELTAS))
     assert get(fetcher, sources, tmp_path).way == "tensor"
-    assert fetcher.given_bytes < 1000  # the delta was kept
+    assert fetcher.given_bytes < 1000
 
 
 def test_a_process_that_dies_or_hangs_is_a_refusal(tmp_path: Path) -> None:
