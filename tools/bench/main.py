@@ -108,8 +108,7 @@ def main(argv: list[str]) -> int:
         return _ingest(args)
     if args.what == "pdm":
         return _pdm(args)
-    if args.bundle is None and args.what in ("loop", "infer", "swap"):
-    if args.bundle is None and args.what in ("loop", "infer", "delta"):
+    if args.bundle is None and args.what in ("loop", "infer", "swap", "delta"):
         raise BundleError("no bundle: name one with --bundle BUNDLE_DIR")
     if args.what == "delta":
         from tools.bench import delta
