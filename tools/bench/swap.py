@@ -2,6 +2,7 @@
 
 - *Swaps*: quiet stretches and whole swaps (gate, exchange, trial, kept) take turns in the same run; unanswered parts and the
   latency that the PLC saw in either, and in the moments in which `control` loads the candidate.
+- *Costs* to the loop itself (`tools.bench.swap_costs`).
 - *Bad models*: each fault of `tools.bench.faulty`, once caught by the gate and once when it begins only after the model was
   promoted. A part is *bad* where it got no answer, `fault`, an answer after the deadline, or one by the model that goes wrong.
   `rollback_ms`: from the trigger of the first bad part to the first good answer after the last one; `detected_ms`: from there to
@@ -22,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edge_runtime.decide.trial_settings import TrialSection
+from tools.bench import swap_costs
 from tools.bench.swapping import SETTLED_S, SwapLine, candidate_of, variant
 
 FAULTS = ("crash", "segv", "hang", "nan", "slow", "disagree")
@@ -35,6 +37,8 @@ Say = Callable[[str], None]
 
 def run(folder: Path, bundle: Path, swaps: int, parts_per_s: float, faults: Sequence[str], say: Say) -> dict[str, Any]:
     os.environ["GUDGEON_HOME"] = str(folder / "home")
+    (folder / "costs").mkdir()
+    costs = swap_costs.run(folder / "costs", bundle)
     line = SwapLine(folder, bundle, parts_per_s, TrialSection(), DEADLINE_MS)
     try:
         line.start()
@@ -42,6 +46,7 @@ def run(folder: Path, bundle: Path, swaps: int, parts_per_s: float, faults: Sequ
         installed = line.confirmed
         assert installed is not None
         result: dict[str, Any] = {"bench": "swap", "parts_per_s": parts_per_s, "deadline_ms": DEADLINE_MS}
+        result["costs"] = costs
         if swaps:
             result["swaps"] = good_ones(line, bundle, folder, swaps, say)
             line.gate.revert(candidate_of(installed))
@@ -168,6 +173,14 @@ def way_back(parts: Sequence[dict[str, Any]], wrong: Sequence[dict[str, Any]], k
 
 def show(result: dict[str, Any]) -> None:
     console = Console()
+    costs = result["costs"]
+    table = _table("costs to the loop, µs", "", "p50", "p90", "p99", "max")
+    rows = {f"a frame of {name} handed over": us for name, us in costs["hand_over_us"].items()}
+    rows |= {"watch around an engine": costs["watch_us"]}
+    rows |= {f"another thread's delay beside: {name}": us for name, us in costs["gap_us"].items()}
+    for name, us in rows.items():
+        table.add_row(name, *(f"{us[key]:.1f}" for key in ("p50", "p90", "p99", "max")))
+    console.print(table)
     if swaps := result.get("swaps"):
         title = f"{swaps['kept']} of {swaps['swaps']} swaps kept at {result['parts_per_s']:g} parts/s; what the PLC saw"
         table = _table(title, "", "parts", "unanswered", "late", "fault", "p50 ms", "p99 ms", "max ms")

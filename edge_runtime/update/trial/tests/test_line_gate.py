@@ -16,6 +16,7 @@ from edge_runtime.decide import swap_socket
 from edge_runtime.decide.decision import Decision, Result
 from edge_runtime.decide.frames import FrameBox
 from edge_runtime.decide.models import Seen
+from edge_runtime.decide.swap import NOTHING_ENDED
 from edge_runtime.decide.trial_settings import TrialSection
 from edge_runtime.errors import EndpointError
 from edge_runtime.field.camera import Frame
@@ -43,9 +44,10 @@ class Control(threading.Thread):
         self._socket = swap_socket.SwapSocket(state_dir / swap_socket.SOCKET_PATH)
         self._box: FrameBox | None = None
         self._to, self._seq = "", 0
-        self.running, self.state, self.ended = digest, "idle", {"digest": "", "reason": ""}
+        self.running, self.state, self.ended = digest, "idle", dict(NOTHING_ENDED)
         self.on_trial, self.parts, self.asked_back = "", 0, ""
         self.shows, self.decided = True, {True: REJECT, False: PASS}
+        self.no_spare = False
         self.stopping = threading.Event()
 
     def run(self) -> None:
@@ -72,11 +74,13 @@ class Control(threading.Thread):
             return
         if what == "watch" and self._box is None:
             self._box, self._to = FrameBox(Path(request["path"]), request["size"]), sender
-        if what == "swap" and self.running != request["digest"]:
+        if what == "swap" and self.no_spare:
+            self.ended = {"digest": request["digest"], "reason": "not loaded: no spare", "blamed": False}
+        elif what == "swap" and self.running != request["digest"]:
             self.before, self.running, self.parts = self.running, request["digest"], 0
             self.state, self.on_trial = ("trial", self.running) if request["trial"] else ("idle", "")
         if what == "revert" and self.state == "trial":
-            self.ended = {"digest": self.running, "reason": f"asked: {request['reason']}"}
+            self.ended = {"digest": self.running, "reason": f"asked: {request['reason']}", "blamed": True}
             self.running, self.state, self.on_trial = self.before, "idle", ""
         if what == "keep":
             self.state, self.on_trial = "idle", ""
@@ -189,6 +193,18 @@ def test_a_broken_bundle_is_refused_offline(place: Place) -> None:
     verdict = place.gate().check(candidate(broken))
     assert not verdict.ok
     assert "corrupt" in verdict.reason
+
+
+def test_without_a_spare_nobody_is_blamed(place: Place) -> None:
+    good, gate = candidate(make_bundle(place.folder / "good", seed=1)), place.gate()
+    place.control.no_spare = True
+    for _ in range(2):
+        with pytest.raises(EndpointError, match="no spare; it is tried again later"):
+            gate.begin(good)
+    place.control.no_spare, place.control.ended = False, dict(NOTHING_ENDED)
+    gate.begin(good)
+    assert place.control.running == good.digest
+    gate.revert(candidate(place.folder / "old"))
 
 
 def test_no_control_is_asked_again(tmp_path: Path) -> None:
