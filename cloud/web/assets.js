@@ -1,5 +1,4 @@
 // The page of assets: asks /api/v1/assets every two seconds, and /api/v1/series for the one that is chosen.
-// Text from the server goes into the page as text only.
 "use strict";
 
 const PERIOD_MS = 2000;
@@ -13,36 +12,13 @@ const PARTS = ["body.remaining.smoothed", "body.remaining.lower", "body.remainin
 let chosen = null;
 let spanS = 3600;
 
-const byId = (id) => document.getElementById(id);
-const number = (value, digits = 2) => (typeof value === "number" ? value.toLocaleString("en", { maximumFractionDigits: digits }) : "–");
-const text = (value) => (value === null || value === undefined || value === "" ? "–" : String(value));
-const time = (ns) => (ns ? new Date(ns / 1e6).toLocaleString() : "–");
 const keyOf = (asset) => `${asset.device}/${asset.asset}`;
-
-function element(name, content, className) {
-  const made = document.createElement(name);
-  if (content instanceof Node) made.append(content);
-  else made.textContent = content;
-  if (className) made.className = className;
-  return made;
-}
-
-function chip(content, state) {
-  const made = element("span", content, "chip");
-  if (state) made.dataset.state = state;
-  return made;
-}
 
 function draw(name, attributes, content) {
   const made = document.createElementNS(SVG, name);
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, String(value));
   if (content !== undefined) made.textContent = content;
   return made;
-}
-
-function showConnection(label, state) {
-  byId("connection").textContent = label;
-  byId("connection").dataset.state = state;
 }
 
 // ── tables ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -99,16 +75,6 @@ function alarmRow(alarm) {
   return row;
 }
 
-function fill(id, rows, columns, empty) {
-  if (!rows.length) {
-    const line = document.createElement("tr");
-    line.append(element("td", empty, "quiet"));
-    line.cells[0].colSpan = columns;
-    rows = [line];
-  }
-  byId(id).replaceChildren(...rows);
-}
-
 // ── the chosen asset ────────────────────────────────────────────────────────────────────────────────────────────────
 
 function showShares(anomaly) {
@@ -137,9 +103,7 @@ async function series(asset, field, fromNs, toNs) {
     device: asset.device, stream: "telemetry", kind: `asset.${asset.asset}`, field,
     from: new Date(fromNs / 1e6).toISOString(), to: new Date(toNs / 1e6).toISOString(), step_s: String(spanS / STEPS),
   });
-  const answer = await fetch(`/api/v1/series?${asked}`);
-  if (!answer.ok) throw new Error(`series: ${answer.status}`);
-  return (await answer.json()).buckets;
+  return (await ask(`/api/v1/series?${asked}`)).buckets;
 }
 
 // Points of the buckets that hold values; a gap of more than `reach` empty buckets begins a new piece.
@@ -228,19 +192,12 @@ async function showChosen(asset) {
 }
 
 async function refresh() {
-  try {
-    const answers = await Promise.all(["/api/v1/assets", "/api/v1/alarms"].map((url) => fetch(url)));
-    if (answers.some((answer) => !answer.ok)) throw new Error("the cloud refused");
-    const [assets, alarms] = await Promise.all(answers.map((answer) => answer.json()));
-    if (!assets.some((asset) => keyOf(asset) === chosen)) chosen = assets.length ? keyOf(assets[0]) : null;
-    fill("assets", assets.map(assetRow), 8, "none yet");
-    fill("alarms", alarms.map(alarmRow), 7, "none");
-    const asset = assets.find((one) => keyOf(one) === chosen);
-    if (asset) await showChosen(asset);
-    showConnection("live", "good");
-  } catch {
-    showConnection("no connection to the cloud; trying again", "bad");
-  }
+  const [assets, alarms] = await Promise.all(["/api/v1/assets", "/api/v1/alarms"].map(ask));
+  if (!assets.some((asset) => keyOf(asset) === chosen)) chosen = assets.length ? keyOf(assets[0]) : null;
+  fill("assets", assets.map(assetRow), 8, "none yet");
+  fill("alarms", alarms.map(alarmRow), 7, "none");
+  const asset = assets.find((one) => keyOf(one) === chosen);
+  if (asset) await showChosen(asset);
 }
 
 for (const button of byId("spans").querySelectorAll("button")) {
@@ -251,7 +208,4 @@ for (const button of byId("spans").querySelectorAll("button")) {
   });
 }
 
-(async function follow() {
-  await refresh();
-  setTimeout(follow, PERIOD_MS);
-})();
+follow(refresh, PERIOD_MS);

@@ -27,11 +27,14 @@ from edge_runtime.update.tuf.checked import CheckedUpdater
 from edge_runtime.update.tuf.floor import Floor, FloorFiles
 from edge_runtime.update.tuf.source import Source
 from edge_runtime.update.tuf.target import Target, check_target, read_target
+from edge_runtime.wire.target import assignment_print
 
 FOLDER = "trust"
 ROOT = "root.json"
 METADATA = "metadata"
 ROOT_LIMIT_BYTES = 512_000
+#: the time alone is written down so often
+KEEP_EVERY_NS = 3600 * 10**9
 
 
 def root_bytes(state_dir: Path) -> bytes | None:
@@ -60,7 +63,7 @@ class TrustedRepository:
         """`least_ns`: the least that the time can be, by what others know. `metadata`: another folder for them."""
         self._metadata, self._root, self._source, self._clock = metadata or folder / METADATA, root, source, clock
         self._files, self._least_ns = FloorFiles(folder, self._metadata), least_ns
-        self._valid_at_ns = clock.monotonic_ns()
+        self._valid_ns, self._valid_at_ns = self.floor.time_ns, clock.monotonic_ns()
         with disk_errors(folder):
             sync_folder(folder.parent)
 
@@ -82,7 +85,7 @@ class TrustedRepository:
 
     def now_ns(self) -> int:
         since_ns = max(0, self._clock.monotonic_ns() - self._valid_at_ns)
-        known_ns = self.floor.time_ns + since_ns if self.floor.time_ns else 0
+        known_ns = self._valid_ns + since_ns if self._valid_ns else 0
         return max(self._clock.wall_ns(), known_ns, self._least_ns())
 
     def refresh(self) -> Targets:
@@ -95,8 +98,10 @@ class TrustedRepository:
         except BaseException:
             self._files.keep(updater.seen())
             raise
-        self._files.keep(replace(updater.seen(), time_ns=max(now_ns, self.floor.time_ns)))
-        self._valid_at_ns = self._clock.monotonic_ns()
+        seen, news_ns = updater.seen(), now_ns - self.floor.time_ns
+        if seen != self.floor or news_ns >= KEEP_EVERY_NS:
+            self._files.keep(replace(seen, time_ns=max(now_ns, self.floor.time_ns)))
+        self._valid_ns, self._valid_at_ns = now_ns, self._clock.monotonic_ns()
         return Targets(self, updater)
 
     def confirmed(self, target: Target) -> None:
@@ -107,10 +112,9 @@ class TrustedRepository:
         if index > self.floor.index:
             self._files.keep(replace(self.floor, index=index))
 
-    def count(self, counter: int) -> None:
-        """An assignment with this counter was verified."""
-        if counter > self.floor.counter:
-            self._files.keep(replace(self.floor, counter=counter))
+    def count(self, by: str, counter: int, named: Set[str]) -> None:
+        """An assignment with this counter, by this key, was verified. `named`: all keys that may seal one now."""
+        self._files.keep(self.floor.counted(by, counter, named))
 
 
 @dataclass(frozen=True)
@@ -142,10 +146,11 @@ class Targets:
         whole; EndpointError where metadata of a delegated role cannot be had."""
         entries = self.updater.top_level.targets.items()
         keys = assignment_keys((path, info.hashes.get("sha256"), info.custom) for path, info in entries)
-        assignment = open_assignment(payload, keys)
-        check_assignment(assignment, device, self.repository.floor.counter, self.repository.now_ns())
-        taken, refused = take(assignment, self.target, hardware, self.repository.floor.index)
-        self.repository.count(assignment.counter)
+        assignment, by = open_assignment(payload, keys)
+        named, repository = {assignment_print(key) for key in keys}, self.repository
+        check_assignment(assignment, device, repository.floor.counter(named), repository.now_ns())
+        taken, refused = take(assignment, self.target, hardware, repository.floor.index)
+        repository.count(assignment_print(by), assignment.counter, named)
         return Taken(assignment, taken, refused)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,11 +64,21 @@ def test_versions_are_remembered_over_a_start(device: Device) -> None:
     assert floor.time_ns == device.clock.wall_ns()
 
 
-def test_a_second_refresh_without_news_writes_no_metadata(device: Device) -> None:
+def test_a_second_refresh_without_news_writes_nothing_and_once_an_hour_the_time(device: Device) -> None:
+    def files() -> dict[Path, tuple[int, int]]:
+        return {p: (p.lstat().st_mtime_ns, p.lstat().st_ino) for p in device.folder.rglob("*")}
+
+    trusted = device.trusted()
+    trusted.refresh()
+    before = files()
+    device.clock.advance(3000)
+    trusted.refresh()
     device.trusted().refresh()
-    before = {p: (p.lstat().st_mtime_ns, p.lstat().st_ino) for p in (device.folder / METADATA).rglob("*")}
-    device.trusted().refresh()
-    assert {p: (p.lstat().st_mtime_ns, p.lstat().st_ino) for p in (device.folder / METADATA).rglob("*")} == before
+    assert files() == before
+    device.clock.advance(601)
+    trusted.refresh()
+    assert {path.name for path, found in files().items() if before[path] != found} == set(FILES)
+    assert device.trusted().floor.time_ns == device.clock.wall_ns()
 
 
 def test_python_tuf_alone_takes_an_older_repository_after_its_files_were_zeroed_and_this_does_not(
@@ -274,3 +286,21 @@ def test_the_floor_files_tell_nothing_else(device: Device) -> None:
     first, second = ((device.folder / name).read_bytes() for name in FILES)
     assert first == second
     assert replace(trusted.floor) == device.trusted().floor
+
+
+def test_a_floor_of_a_newer_runtime_is_still_a_floor(device: Device) -> None:
+    """After a rollback the older one goes on with it: what it does not know, it leaves out."""
+    older = device.repository.state()
+    device.repository.publish()
+    trusted = device.trusted()
+    trusted.refresh()
+    line = json.dumps(
+        {**json.loads((device.folder / FILES[0]).read_bytes().partition(b"\n")[0]), "later": {"x": [1]}}
+    ).encode()
+    for name in FILES:
+        (device.folder / name).write_bytes(line + b"\n" + hashlib.sha256(line).hexdigest().encode() + b"\n")
+    assert device.trusted().floor == trusted.floor
+    device.lose()
+    device.repository.files = older
+    with pytest.raises(BundleError, match="rolled back"):
+        device.trusted().refresh()
