@@ -18,6 +18,7 @@ SCENARIOS: Mapping[str, str] = {
     "cloud-make": "tools.crash.ingest:MAKE",
     "files": "tools.crash.files:FILES",
     "identity": "tools.crash.identity:IDENTITY",
+    "runtime": "tools.crash.runtime:RUNTIME",
     "update-confirm": "tools.crash.update:CONFIRM",
     "update-rollback": "tools.crash.update:ROLLBACK",
     "update-revert": "tools.crash.update:REVERT",

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +174,8 @@ def _decode(value: dict[str, Any]) -> tuple[int, Floor]:
     number = value.pop("number")
     keys = {role: frozenset(map(str, prints)) for role, prints in value.pop("keys").items()}
     roles, counters = ({str(k): v for k, v in value.pop(name).items()} for name in ("roles", "counters"))
+    known = {f.name for f in fields(Floor)}
+    value = {name: version for name, version in value.items() if name in known}  # a newer runtime may have written more
     for count in (number, *roles.values(), *counters.values(), *value.values()):
         if type(count) is not int or not 0 <= count <= INT64_MAX:
             raise ValueError
