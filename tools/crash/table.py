@@ -24,6 +24,7 @@ SCENARIOS: Mapping[str, str] = {
     "update-revert": "tools.crash.update:REVERT",
     "install": "tools.crash.install:INSTALL",
     "update-migrate": "tools.crash.update:MIGRATE",
+    "download": "tools.crash.download:DOWNLOAD",
     "trust": "tools.crash.trust:TRUST",
     "registry": "tools.crash.registry:REGISTRY",
 }
