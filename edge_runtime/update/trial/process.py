@@ -118,7 +118,7 @@ class Live:
         run = Path(order.state_dir) / "run"
         self._control = str(Path(order.state_dir) / SOCKET_PATH)
         self._socket = bound(run / "judge.sock")
-        self._place = FramePlace(run / "judge.frames", PLACE_BYTES)
+        self._place = FramePlace(PLACE_BYTES)
         asked = candidate.manifest.trial.min_agreement
         least = order.min_agreement if asked < 0 else asked
         self._before = Agreement(least, order.parts, order.most_parts)
