@@ -40,7 +40,9 @@ def test_two_commits_give_two_runtimes(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.train
 @pytest.mark.timeout(600)
-def test_the_whole_bench(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_whole_bench(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delta, "PICTURES", 80)
+    monkeypatch.setattr(delta, "WIDE", 2)
     try:
         launch.train_python()
     except MissingExtraError as error:
