@@ -57,7 +57,8 @@ def file(request: Request, part: str, path: str) -> Response:
     headers = {"cache-control": CACHE[part]}
     if place.suffix == ".json":
         return _small(request, place, headers)
-    headers["etag"] = f'"{_named(place) or f"{status.st_mtime_ns:x}-{status.st_size:x}"}"'
+    named = _named(place) if part == "targets" else ""
+    headers["etag"] = f'"{named or f"{status.st_mtime_ns:x}-{status.st_size:x}"}"'
     if _known(request, headers["etag"]):
         return Response(status_code=304, headers=headers)
     if "," in request.headers.get("range", ""):
