@@ -61,6 +61,8 @@ class Fleet:
         return self.roll_out("config", f"config/line/{version}.tar", out)
 
     def roll_out(self, slot_set: str, target: str, file: Path) -> str:
+        if self.number:
+            wait_for("the end of the rollout before", partial(self.cloud.is_over, self.number), 60)
         self.number += 1
         now, name = datetime.now(UTC), f"r{self.number}"
         made = artifacts.add(self.cloud.registry, file, target, now)
@@ -80,6 +82,10 @@ class Fleet:
     def state(self, slot_set: str, sha256: str) -> UpdateState | None:
         record = records.read(self.state_dir, slot_set).record
         return record.state if record.job and record.job.release.sha256 == sha256 else None
+
+    def give_up(self) -> None:
+        """The rollout whose device has failed."""
+        self.cloud.abort(self.number)
 
     def wait_for_state(self, slot_set: str, sha256: str, state: UpdateState) -> records.SlotRecord:
         wait_for(f"{slot_set} {state.value}", lambda: self.state(slot_set, sha256) is state, 120)
@@ -103,7 +109,7 @@ def fleet(folder: Path) -> Iterator[Fleet]:
             held.append(one)
             yield
 
-    update = {"url": f"https://localhost:{cloud.port}", "poll_s": 2.0}
+    update = {"url": f"https://localhost:{cloud.port}", "poll_s": 2.0, "allow_local": True}
     try:
         change: dict[str, dict[str, Any]] = {"device": {"id": DEVICE}, "update": update}
         with line_with_device(work, 100_000, 10.0, change=change, started_by=started) as line:
@@ -129,6 +135,7 @@ def test_runtimes_come_over_the_air_and_bad_ones_go_back(tmp_path: Path) -> None
 
         broken = one.runtime("2", {"control_process.py": first("raise ImportError('a broken release')")})
         record = one.wait_for_state("runtime", broken, UpdateState.REFUSED)
+        one.give_up()
         assert record.job is not None
         assert "it says that it cannot run here: ImportError: a broken release" in record.job.reason
 
@@ -136,6 +143,7 @@ def test_runtimes_come_over_the_air_and_bad_ones_go_back(tmp_path: Path) -> None
             "3", {"control_process.py": instead("    stopping = stop_event()\n", "    raise SystemExit(1)\n")}
         )
         record = one.wait_for_state("runtime", dies, UpdateState.ROLLED_BACK)
+        one.give_up()
         assert record.job is not None
         assert record.confirmed is not None
         assert "control" in record.job.reason
@@ -170,6 +178,7 @@ def test_a_configuration_comes_over_the_air_and_a_bad_one_goes_back(tmp_path: Pa
 
         nowhere = one.configuration("2", {"plc": {"map": {"part_seq": 60000}}})
         record = one.wait_for_state("config", nowhere, UpdateState.ROLLED_BACK)
+        one.give_up()
         assert record.job is not None
         assert record.confirmed is not None
         assert record.confirmed.sha256 == moved
@@ -177,6 +186,7 @@ def test_a_configuration_comes_over_the_air_and_a_bad_one_goes_back(tmp_path: Pa
 
         unknown = one.configuration("3", {"plc": {"map": {"no_such_point": 1}}})
         record = one.wait_for_state("config", unknown, UpdateState.REFUSED)
+        one.give_up()
         assert record.job is not None
         assert "unknown key plc.map.no_such_point" in record.job.reason
         one.wait_for_answers()
