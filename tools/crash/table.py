@@ -17,11 +17,13 @@ SCENARIOS: Mapping[str, str] = {
     "cloud-commit": "tools.crash.ingest:COMMIT",
     "cloud-make": "tools.crash.ingest:MAKE",
     "files": "tools.crash.files:FILES",
+    "runtime": "tools.crash.runtime:RUNTIME",
     "update-confirm": "tools.crash.update:CONFIRM",
     "update-rollback": "tools.crash.update:ROLLBACK",
     "update-revert": "tools.crash.update:REVERT",
     "install": "tools.crash.install:INSTALL",
     "update-migrate": "tools.crash.update:MIGRATE",
+    "download": "tools.crash.download:DOWNLOAD",
     "trust": "tools.crash.trust:TRUST",
     "registry": "tools.crash.registry:REGISTRY",
 }
