@@ -31,7 +31,7 @@ from edge_runtime.wire.update_status import UpdateState, UpdateStatus, read_stat
 NOON_H = 12
 BAD = Verdict(False, "p99 of 31 ms, 20 are allowed", {"p99_ms": 31.0})
 NAMES = [f"board{n}" for n in range(5)]
-CANARY = [{"name": "canary", "count": 2, "soak_s": 60}, {"name": "all"}]
+CANARY: list[dict[str, Any]] = [{"name": "canary", "count": 2, "soak_s": 60}, {"name": "all"}]
 
 
 class Registry:
