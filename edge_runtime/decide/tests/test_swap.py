@@ -197,6 +197,19 @@ def test_a_model_that_cannot_be_loaded_changes_nothing(bench: Bench) -> None:
     assert bench.swap.models.default is bench.old
 
 
+def test_without_a_spare_there_is_no_trial_and_no_blame(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    (bench.folder / "run" / READY).unlink()
+    monkeypatch.setattr(TrialFiles.ask_for_spare, "__defaults__", (0.0,))
+    where = {"slot_set": "default", "path": str(bench.folder / "new"), "digest": bench.new.digest}
+    bench.ask(do="swap", trial=True, **where)
+    bench.until(lambda: bench.ask(do="status")["state"] == "idle")
+    ended = bench.ask(do="status")["ended"]
+    assert (ended["digest"], ended["blamed"]) == (bench.new.digest, False)
+    assert "no spare process" in ended["reason"]
+    assert "swap_failed" in bench.plant.kinds("fault")
+    assert bench.swap.models.default is bench.old
+
+
 def test_as_confirmed_there_is_no_trial(bench: Bench) -> None:
     bench.begin(trial=False)
     assert bench.ask(do="status")["state"] == "idle"

@@ -76,14 +76,24 @@ def try_offline(order: Order) -> tuple[Model, Model | None, dict[str, float]]:
         if not order.offline:
             return candidate, running, {}
         say("pace")
-        paces = pace.measure(talking(candidate.look), running.look if running else None, bundle.golden.frames)
+        paces, problem = paced(order, candidate, running, bundle.golden.frames)
     except UnfitError:
         raise
     except Exception as error:  # whatever a candidate does
         raise UnfitError(f"not fit to run: {type(error).__name__}: {error}") from error
-    if problem := pace.problem(paces, order.slow_ratio, order.deadline_ms, order.deadline_share):
+    if problem:
         raise UnfitError(problem)
     return candidate, running, paces.measured
+
+
+def paced(order: Order, candidate: Model, running: Model | None, frames: Any) -> tuple[pace.Paces, str]:
+    """What was measured, and why it is too slow; "" where one of two measurements finds that it is not."""
+    for _ in range(2):
+        paces = pace.measure(talking(candidate.look), running.look if running else None, frames)
+        problem = pace.problem(paces, order.slow_ratio, order.deadline_ms, order.deadline_share)
+        if not problem:
+            break
+    return paces, problem
 
 
 def talking(look: pace.Look) -> pace.Look:
