@@ -10,7 +10,7 @@ On the cloud's own machine, with --config cloud.toml:
 
     gudgeon devices ca show|new-issuer|new-root|retire-root N    the local certificate authority, and its rotation
     gudgeon devices broker                                       write the files of Mosquitto (devices.broker_folder)
-    gudgeon devices ddi-token DEVICE [--drop]                    what a client of the DDI routes shows (SWUpdate), printed this once
+    gudgeon devices ddi-token DEVICE [--drop]                    what SWUpdate shows on the DDI routes, printed this once
 
 Exit codes: 0 done; 1 refused; 2 wrong use; 3 cloud.toml is wrong; 5 the cloud cannot be reached; 6 the disk or the store."""
 
