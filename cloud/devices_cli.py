@@ -10,6 +10,7 @@ On the cloud's own machine, with --config cloud.toml:
 
     gudgeon devices ca show|new-issuer|new-root|retire-root N    the local certificate authority, and its rotation
     gudgeon devices broker                                       write the files of Mosquitto (devices.broker_folder)
+    gudgeon devices ddi-token DEVICE [--drop]                    what SWUpdate shows on the DDI routes, printed this once
 
 Exit codes: 0 done; 1 refused; 2 wrong use; 3 cloud.toml is wrong; 5 the cloud cannot be reached; 6 the disk or the store."""
 
@@ -26,15 +27,20 @@ from typing import Any
 
 from cryptography import x509
 
+from cloud.access.shell import shell_actor
+from cloud.audit.log import record
 from cloud.ca.authority import fingerprint
 from cloud.ca.local import LocalAuthority
+from cloud.ddi import store as ddi
 from cloud.device_cli import Cloud
 from cloud.devices.broker_files import CONF, BrokerFiles
 from cloud.devices.side import make_authority, make_desk
 from cloud.enrol import listing
 from cloud.settings import CloudSettings, load_cloud
+from cloud.store.database import WRITES
 from cloud.store.opening import open_store
 from edge_runtime.errors import GudgeonError, UsageError
+from edge_runtime.wire.topics import SEGMENT
 
 UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
@@ -70,6 +76,9 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     ca.add_argument("number", nargs="?", type=int, metavar="N", help="of the root to retire")
     ca.add_argument("--force", action="store_true", help="retire a root although devices still need it")
     _local(actions, "broker", "write the files of Mosquitto")
+    ddi = _local(actions, "ddi-token", "a token for a client of the DDI routes, in the place of the one before")
+    ddi.add_argument("device", type=_device, metavar="DEVICE")
+    ddi.add_argument("--drop", action="store_true", help="it has none from now on")
     args = parser.parse_args(argv)
     if args.action not in LOCAL and not args.config and not args.cloud:
         parser.error("expected --config cloud.toml, or --cloud URL and --token-file F")
@@ -99,6 +108,12 @@ def _local(actions: Any, name: str, text: str) -> argparse.ArgumentParser:
     return parser
 
 
+def _device(text: str) -> str:
+    if not SEGMENT.fullmatch(text):
+        raise argparse.ArgumentTypeError("expected 1 to 64 characters of A-Z a-z 0-9 _ . -")
+    return text
+
+
 def _ttl(text: str) -> timedelta:
     found = re.fullmatch(r"(\d{1,4})([mhd])", text)
     if not found:
@@ -110,10 +125,34 @@ def _ttl(text: str) -> timedelta:
 
 
 def _list(cloud: Cloud, args: argparse.Namespace) -> int:
-    items = cloud.get("/identities")["items"]
-    rows = [(i["device"], i["state"], _until(i["certificate"]), i["hardware"]) for i in items]
-    print(json.dumps(items) if args.json else _table(("device", "state", "until", "hardware"), rows))
+    told = _fleet(cloud)
+    items = [{**item, "fleet": told.get(item["device"])} for item in cloud.get("/identities")["items"]]
+    rows = [(i["device"], i["state"], _until(i["certificate"]), i["hardware"], *_updates(i["fleet"])) for i in items]
+    names = ("device", "state", "until", "hardware", "asked", "confirmed")
+    print(json.dumps(items) if args.json else _table(names, rows))
     return 0
+
+
+def _fleet(cloud: Cloud) -> dict[str, Any]:
+    """What devices tell of their updates (`gudgeon rollout fleet` has more)."""
+    found: dict[str, Any] = {}
+    after: str | None = ""
+    while after is not None:
+        page = cloud.get("/fleet/devices", after=after, limit=1000)
+        found |= {item["device"]: item for item in page["items"]}
+        after = page["next_after"]
+    return found
+
+
+def _updates(told: Any) -> tuple[str, str]:
+    """When it last asked, and what each slot set has confirmed, with the state where that is another."""
+    if not told:
+        return "", ""
+    slots = [
+        f"{name} {slot['confirmed'][:12] or '-'}" + ("" if slot["state"] == "confirmed" else f" ({slot['state']})")
+        for name, slot in sorted(told["slots"].items())
+    ]
+    return (_at(told["told_ns"]) if told["told_ns"] else "never"), ", ".join(slots)
 
 
 def _show(cloud: Cloud, args: argparse.Namespace) -> int:
@@ -228,7 +267,24 @@ def _broker(args: argparse.Namespace) -> int:
     return 0
 
 
+def _ddi_token(args: argparse.Namespace) -> int:
+    engine, now_ns = open_store(load_cloud(args.config).store.address), time.time_ns()
+    try:
+        with engine.execution_options(**{WRITES: True}).begin() as connection:
+            if args.drop and not ddi.drop_token(connection, args.device):
+                raise GudgeonError(f"device {args.device} has no token for the DDI routes")
+            token = None if args.drop else ddi.make_token(connection, args.device, now_ns)
+            record(connection, shell_actor(), f"ddi.{'drop' if args.drop else 'token'}", args.device)
+    finally:
+        engine.dispose()
+    told = {"device": args.device, "token": token}
+    print(json.dumps(told) if args.json else token or f"{args.device} has no token any more")
+    return 0
+
+
 REMOTE: dict[str, Callable[[Cloud, argparse.Namespace], int]] = {
     "list": _list, "show": _show, "token": _token, "replace": _token, "revoke": _revoke,
 }  # fmt: skip
-LOCAL: dict[str, Callable[[argparse.Namespace], int]] = {"ca": _ca, "broker": _broker}
+LOCAL: dict[str, Callable[[argparse.Namespace], int]] = {
+    "ca": _ca, "broker": _broker, "ddi-token": _ddi_token,
+}  # fmt: skip

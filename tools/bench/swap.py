@@ -214,8 +214,8 @@ def _table(title: str, *columns: str) -> Table:
 
 def main(folder: Path, bundle: Path, swaps: int, parts_per_s: float, faults: Sequence[str], as_json: bool) -> int:
     """1 where a part of a good swap got no answer or a bad model was not undone within a second."""
-    say: Say = (lambda text: None) if as_json else (lambda text: Console(stderr=True).print(text, highlight=False))
-    result = run(folder, bundle, swaps, parts_per_s, faults, say)
+    progress = Console(stderr=True)
+    result = run(folder, bundle, swaps, parts_per_s, faults, lambda text: progress.print(text, highlight=False))
     print(json.dumps(result)) if as_json else show(result)
     return 0 if holds(result) else 1
 

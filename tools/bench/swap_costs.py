@@ -60,7 +60,7 @@ def timed(work: Callable[[], object]) -> list[int]:
 
 
 def hand_over(folder: Path, shape: tuple[int, ...]) -> list[int]:
-    place = FramePlace(folder / "frames", 16 << 20)
+    place = FramePlace(16 << 20)
     box = FrameBox(place.path, place.size_bytes)
     other, mine = bound(folder / "other.sock"), SwapSocket(folder / "mine.sock")
     decision = Decision(1, 1, Result.PASS, 0.1, "", "", "0" * 64, "", "", None, 0)

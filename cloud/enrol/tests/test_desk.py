@@ -16,7 +16,7 @@ from sqlalchemy import Engine, select
 from cloud.audit.log import rows
 from cloud.devices.tests.listening import make_csr, make_key
 from cloud.enrol import listing
-from cloud.enrol.desk import HARDWARE_TRIES, Desk, Proof
+from cloud.enrol.desk import A_DAY, HARDWARE_TRIES, Desk, Proof
 from cloud.enrol.refused import RefusedError
 from cloud.enrol.tests.made import HOUR, Clock, make_desk
 from cloud.store import tables as t
@@ -125,6 +125,17 @@ def test_a_renewal_comes_early_only_with_what_was_there(desk: Desk, clock: Clock
     assert second.certificate != first.certificate
     assert desk.renew("a", csr) == second
     assert desk.check(certificate_of(first), "a"), "the old one holds until it expires"
+
+
+def test_a_device_that_asks_for_one_certificate_after_the_other_is_stopped(desk: Desk, clock: Clock) -> None:
+    enrol(desk)
+    for _ in range(A_DAY - 1):
+        desk.renew("a", make_csr("a", make_key()))
+    with pytest.raises(RefusedError, match="20 certificates within a day") as refused:
+        desk.renew("a", make_csr("a", make_key()))
+    assert refused.value.status == 429
+    clock.now += timedelta(days=1)
+    assert desk.renew("a", make_csr("a", make_key()))
 
 
 def test_a_proof_needs_the_key_the_challenge_and_the_grace(desk: Desk, clock: Clock) -> None:

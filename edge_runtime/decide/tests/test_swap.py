@@ -221,7 +221,7 @@ def test_as_confirmed_there_is_no_trial(bench: Bench) -> None:
 
 
 def test_frames_go_to_who_watches_and_never_wait(bench: Bench) -> None:
-    place = FramePlace(bench.folder / "frames", 1 << 16)
+    place = FramePlace(1 << 16)
     bench.ask(do="watch", path=str(place.path), size=place.size_bytes)
     bench.part(defect=True)
     header = json.loads(bench.asked.recv(1 << 16))
@@ -286,8 +286,9 @@ def test_an_engine_that_keeps_its_part_is_seen_from_outside(tmp_path: Path) -> N
         assert engine_watch.hung_s(path, 1_200_000_000) is None
         assert engine_watch.hung_s(path, 1_300_000_000) == pytest.approx(0.3)
     assert engine_watch.hung_s(path, 9_000_000_000) is None
-    path.write_bytes(b"short")
-    assert engine_watch.hung_s(path, 9_000_000_000) is None
+    (tmp_path / "short").write_bytes(b"short")
+    assert engine_watch.hung_s(tmp_path / "short", 9_000_000_000) is None
+    assert engine_watch.hung_s(tmp_path / "missing", 9_000_000_000) is None
 
 
 def test_what_is_slow_and_what_is_noise() -> None:

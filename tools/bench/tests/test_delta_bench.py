@@ -40,14 +40,17 @@ def test_two_commits_give_two_runtimes(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.train
 @pytest.mark.timeout(600)
-def test_the_whole_bench(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_whole_bench(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delta, "PICTURES", 40)
+    monkeypatch.setattr(delta, "WIDE", 2)
     try:
         launch.train_python()
     except MissingExtraError as error:
         pytest.skip(str(error))
     assert default_bundle() is not None
-    assert main.main(["delta", "--steps", "10", "--folder", str(tmp_path), "--json"]) == 0
+    assert main.main(["delta", "--steps", "5", "--folder", str(tmp_path), "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
     head, full, int8 = (rows[n] for n in ("head-only fine-tune", "full fine-tune", "int8 of the full fine-tune"))
     assert head["part_of_zstd"] < 0.02 < full["part_of_zstd"] < 0.8
-    assert full["chosen"] == int8["chosen"] == "tensor"
+    assert full["chosen"] == "tensor"
+    assert int8["part_of_zstd"] < full["part_of_zstd"]
