@@ -61,7 +61,7 @@ def test_a_good_model_is_confirmed_and_a_bad_one_is_refused(tmp_path: Path) -> N
     folder.mkdir()
     state_dir = folder / "state"
     cloud.enrol(state_dir, DEVICE_ID)
-    change = {
+    change: dict[str, dict[str, Any]] = {
         "device": {"id": DEVICE_ID},
         "update": {"url": f"https://localhost:{cloud.port}", "poll_s": 2.0, "allow_local": True},
         "trial": {
