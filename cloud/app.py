@@ -18,7 +18,21 @@ from cloud.access.needs import needs
 from cloud.access.oidc import CodeFlow, Pending
 from cloud.access.roles import Role
 from cloud.access.signing_in import Passwords
-from cloud.api import assets, audit, exports, fleet, identities, live, proofs, records, rollouts, series, session, twin
+from cloud.api import (
+    assets,
+    audit,
+    experiments,
+    exports,
+    fleet,
+    identities,
+    live,
+    proofs,
+    records,
+    rollouts,
+    series,
+    session,
+    twin,
+)
 from cloud.api import metrics as scrape
 from cloud.enrol.desk import Desk
 from cloud.rollout.registry import Registry
@@ -111,6 +125,7 @@ def make_app(
     app.include_router(audit.router, prefix=API, tags=["audit"])
     app.include_router(rollouts.router, prefix=API, tags=["rollouts"])
     app.include_router(fleet.router, prefix=API, tags=["fleet"])
+    app.include_router(experiments.router, prefix=API, tags=["experiments"])
     app.include_router(scrape.router, dependencies=for_viewers)
     for path in PAGES:
         app.add_api_route(path, _page(path), include_in_schema=False)

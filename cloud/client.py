@@ -61,8 +61,8 @@ class Client:
         there = self._token_file is not None and self._token_file.exists()
         return self._ask("GET", path, params=params, headers=self._bearer() if there else {})
 
-    def post(self, path: str, body: dict[str, Any]) -> Any:
-        return self._ask("POST", path, json=body, headers=self._bearer())
+    def post(self, path: str, body: dict[str, Any], headers: dict[str, str] | None = None) -> Any:
+        return self._ask("POST", path, json=body, headers={**self._bearer(), **(headers or {})})
 
     def _bearer(self) -> dict[str, str]:
         if self._token_file is None:

@@ -46,6 +46,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     desired = _action(actions, "desired", "show, set or unset the desired state")
     desired.add_argument("change", choices=("show", "set", "unset"))
     desired.add_argument("keys", nargs="*", metavar="KEY[=VALUE]")
+    desired.add_argument("--if-version", type=int, metavar="N", help="only if it still has this version (0: none yet)")
     desired.add_argument("--wait", action="store_true", help="until the device reports it, or refuses")
     desired.add_argument("--timeout", type=float, default=60.0, metavar="S", help="of --wait (60)")
     command = _action(actions, "command", "one command, signed, carried out at most once")
@@ -104,7 +105,8 @@ def _desired(cloud: Cloud, args: argparse.Namespace) -> int:
     if not args.keys:
         raise UsageError(f"`{args.change}` needs at least one key")
     change = {"set": _pairs(args.keys)} if args.change == "set" else {"unset": args.keys}
-    found = cloud.post("/devices/{device}/desired", change)
+    only = {} if args.if_version is None else {"if-match": f'"{args.if_version}"'}
+    found = cloud.post("/devices/{device}/desired", change, only)
     if args.wait:
         found = _until_reported(cloud, found["desired"]["version"], args.timeout)
     return _tell_twin(found, args)
@@ -131,6 +133,8 @@ def _tell_twin(found: Any, args: argparse.Namespace) -> int:
         for side in ("desired", "reported"):
             value = found[side]
             print(f"{side:<9} " + (f"version {value['version']}: {_keys(value['state'])}" if value else "nothing"))
+        for name, sides in found["delta"].items():
+            print(f"delta     {name}: asked {json.dumps(sides['desired'])}, is {json.dumps(sides['reported'])}")
         if told and told["refused"]:
             print(f"refused   version {told['refused']['version']}: {told['refused']['reason']}")
     return 1 if told and told["refused"] and args.change != "show" and args.wait else 0

@@ -74,4 +74,9 @@ ROLES: dict[tuple[str, str], Role | None] = {
     ("GET", f"{API}/fleet/devices"): Role.VIEWER,
     ("GET", f"{API}/fleet/devices/{{device}}"): Role.VIEWER,
     ("POST", f"{API}/fleet/devices/{{device}}/tags"): Role.OPERATOR,
+    ("GET", f"{API}/experiments"): Role.VIEWER,
+    ("POST", f"{API}/experiments"): Role.RELEASER,
+    ("GET", f"{API}/experiments/{{experiment}}"): Role.VIEWER,
+    ("POST", f"{API}/experiments/{{experiment}}/outcomes"): Role.OPERATOR,
+    ("POST", f"{API}/experiments/{{experiment}}/stop"): Role.RELEASER,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, HTTPException, Query, Request
+from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from cloud.access.needs import needs
@@ -51,10 +51,18 @@ class ReportedState(BaseModel):
     refused: Refusal | None
 
 
+class Difference(BaseModel):
+    desired: Any
+    reported: Any
+
+
 class Twin(BaseModel):
+    """`delta`: the keys in which the two differ; null is the device's own configuration."""
+
     device: str
     desired: DesiredState | None
     reported: ReportedState | None
+    delta: dict[str, Difference]
 
 
 class CommandState(BaseModel):
@@ -101,27 +109,48 @@ def key(request: Request) -> Any:
 
 
 @router.get("/devices/{device}/desired", response_model=Twin, dependencies=VIEWERS)
-def desired(request: Request, device: Named) -> Any:
-    """What the device is asked to be, and what it says that it is."""
-    return twin.twin(request.app.state.engine, device)
+def desired(request: Request, response: Response, device: Named) -> Any:
+    """What the device is asked to be, and what it says that it is. The ETag is the version of the desired state."""
+    return _tagged(response, twin.twin(request.app.state.engine, device))
 
 
 @router.post("/devices/{device}/desired", response_model=Twin)
 def change_desired(
     request: Request,
+    response: Response,
     actor: Operator,
     device: Named,
     change: Annotated[DesiredChange, Depends(body_of(DesiredChange))],
+    if_match: Annotated[str, Header(max_length=40)] = "*",
 ) -> Any:
-    """Change keys of the desired state; it gets the next version, is signed, kept, and sent when the device can be reached."""
+    """Change keys of the desired state; it gets the next version, is signed, kept, and sent when the device can be reached. With
+    If-Match it is changed only where it still has that version: else 412."""
     state = request.app.state
+    seen = _version(if_match)
     try:
         sign = load_key(state.settings.store.key_file).sign
-        found = twin.set_desired(state.engine, device, change.set, change.unset, sign, time.time_ns(), actor)
+        found = twin.set_desired(state.engine, device, change.set, change.unset, sign, time.time_ns(), actor, seen)
+    except twin.ChangedMeanwhileError as error:
+        raise HTTPException(412, str(error)) from error
     except ValueError as error:
         raise HTTPException(422, str(error)) from error
     state.send(device)
+    return _tagged(response, found)
+
+
+def _tagged(response: Response, found: twin.Row) -> twin.Row:
+    response.headers["etag"] = f'"{found["desired"]["version"] if found["desired"] else 0}"'
     return found
+
+
+def _version(if_match: str) -> int | None:
+    """None for any."""
+    if if_match.strip() == "*":
+        return None
+    number = if_match.strip().strip('"')
+    if not number.isdigit():
+        raise HTTPException(422, f'If-Match: expected "VERSION" or *, found {if_match!r}')
+    return int(number)
 
 
 @router.get("/devices/{device}/commands", response_model=CommandPage, dependencies=VIEWERS)

@@ -8,6 +8,7 @@ believe, so that making them needs no key. A hint without candidates says that i
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,7 +41,7 @@ class Made:
 def build(registry: Registry, target: str = "", again: bool = False) -> list[Made]:
     """Make what is missing for the published targets, or for one; `again`: also what is there."""
     published = targets_of(registry, published_only=True)
-    made = []
+    made: list[Made] = []
     for path, found in published.items():
         if target in ("", path) and _fits(found):
             pairs = [
@@ -48,7 +49,8 @@ def build(registry: Registry, target: str = "", again: bool = False) -> list[Mad
                 for source in [None, *predecessors(published, found)]
                 if again or not _hint_file(registry, source, found).exists()
             ]
-            made += [_publish(registry, source, found) for source in pairs]
+            if pairs:
+                made += _publish(registry, pairs, found)
     return made
 
 
@@ -64,29 +66,28 @@ def predecessors(published: dict[str, Target], target: Target) -> list[Target]:
     return sorted(fitting, key=lambda t: -t.index)[:PREDECESSORS]
 
 
-def measure(source: bytes | None, target: bytes) -> tuple[dict[str, bytes], int, str]:
-    """All deltas between two artifacts, zstd alone as a measure, and the one to publish."""
-    found = making.make(source, target)
-    alone = making.zstd_bytes(target)
-    packed = len(found.get("packed") or making.make(None, target)["packed"])
-    return found, alone, making.choose(len(target), packed, {name: len(data) for name, data in found.items()})
-
-
-def _publish(registry: Registry, source: Target | None, target: Target) -> Made:
+def _publish(registry: Registry, sources: list[Target | None], target: Target) -> Iterator[Made]:
     new = _read(registry, target)
-    old = None if source is None else _read(registry, source)
+    alone, packed = making.zstd_bytes(new), _all(None, new)
+    smallest = min(map(len, packed.values()), default=len(new))
+    for source in sources:
+        found = packed if source is None else _all(_read(registry, source), new)
+        sizes = {name: len(data) for name, data in found.items()}
+        chosen = making.choose(len(new), smallest, sizes)
+        place = _hint_file(registry, source, target)
+        candidates = tuple(_keep(place.parent, target, name, found[name]) for name in filter(None, [chosen]))
+        hint = Hint(source.sha256 if source else delta.NOTHING, target.sha256, candidates)
+        with disk_errors(place):
+            place.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(place, hint.to_json())
+        yield Made(source.path if source else "", target.path, target.length, alone, sizes, chosen)
+
+
+def _all(source: bytes | None, target: bytes) -> dict[str, bytes]:
     try:
-        found, alone, chosen = measure(old, new)
+        return making.make(source, target)
     except ArchiveError:  # one of them is no archive of ours
-        found, alone, chosen = {}, making.zstd_bytes(new), ""
-    place = _hint_file(registry, source, target)
-    candidates = tuple(_keep(place.parent, target, name, found[name]) for name in filter(None, [chosen]))
-    hint = Hint(source.sha256 if source else delta.NOTHING, target.sha256, candidates)
-    with disk_errors(place):
-        place.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(place, hint.to_json())
-    sizes = {name: len(data) for name, data in found.items()}
-    return Made(source.path if source else "", target.path, target.length, alone, sizes, chosen)
+        return {}
 
 
 def _keep(folder: Path, target: Target, name: str, data: bytes) -> Candidate:

@@ -30,7 +30,7 @@ from cloud.rollout.states import (
     GroupState,
     RolloutState,
 )
-from cloud.rollout.store import change_state
+from cloud.rollout.store import LATE_COMMITS_NS, change_state
 from cloud.rollout.tags import matches
 from cloud.store import tables as t
 from cloud.store.database import wanted
@@ -39,8 +39,6 @@ from edge_runtime.machine import step
 Row = dict[str, Any]
 S_NS = 1_000_000_000
 STANDS_NS = 30 * 24 * 3600 * S_NS
-#: transactions that are under way may be committed after others that began later
-LATE_COMMITS_NS = 60 * S_NS
 
 _DUE = """SELECT d.*, g.state AS group_state FROM rollout_device d
     JOIN rollout_group g ON g.rollout = d.rollout AND g.number = d.number

@@ -32,6 +32,8 @@ Row = dict[str, Any]
 #: writes down who did what, in the transaction in which it is done: connection, action, subject, detail
 Note = Callable[[Connection, str, str, Mapping[str, Any]], None]
 S_NS = 1_000_000_000
+#: transactions that are under way may be committed after others that began later
+LATE_COMMITS_NS = 60 * S_NS
 LIVE_LIMIT = 100
 STARTING = 0x67_75_64_05  # the lock of starts: two that overlap do not see one another
 

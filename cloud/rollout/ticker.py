@@ -1,7 +1,9 @@
-"""`gudgeon cloud` moves rollouts on by the clock: a thread that looks every two seconds. What fails is told, and tried again."""
+"""`gudgeon cloud` moves rollouts on by the clock, and looks at experiments: a thread that looks every two seconds. What fails is
+told, and tried again."""
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
@@ -10,12 +12,14 @@ from collections.abc import Callable
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from cloud.experiments.store import look_at_all
 from cloud.rollout.clock import advance
 from cloud.rollout.registry import Registry
 from edge_runtime import log
 from edge_runtime.errors import GudgeonError
 
 EVERY_S = 2.0
+LOOK_EVERY = 30  # times that: at experiments
 
 
 class Ticker:
@@ -32,9 +36,13 @@ class Ticker:
         self._thread.join(5.0)
 
     def _run(self) -> None:
-        while not self._stopping.wait(EVERY_S):
+        for count in itertools.count(1):
+            if self._stopping.wait(EVERY_S):
+                return
             try:
                 for rollout, state in advance(self._engine, self._now_ns(), self._registry).items():
                     log.say(logging.INFO, "rollout", id=rollout, state=state)
+                if count % LOOK_EVERY == 0:
+                    look_at_all(self._engine, self._now_ns())
             except (SQLAlchemyError, GudgeonError, OSError) as error:
                 log.say(logging.ERROR, "rollouts were not moved on", reason=str(error).splitlines()[0][:300])

@@ -38,6 +38,10 @@ rollout_device each device in it; `closed`: has nothing to say any more, because
 ddi_token     what a client of the DDI routes shows, hashed
 ddi_action    what such a client was asked to install, and how it went
 ddi_attribute  what such a client tells of itself
+experiment    models side by side on cohorts of devices; `upto`: the last row of `decision` that was counted
+experiment_tally  what each device decided with each arm's bundle
+experiment_look   the least p of all looks, for each arm
+experiment_outcome  what people found of parts
 """
 
 from __future__ import annotations
@@ -522,5 +526,49 @@ ddi_attribute = Table(
     metadata,
     Column("device", Text, primary_key=True),
     Column("body", Text, nullable=False),
+    Column("at_ns", BigInteger, nullable=False),
+)
+
+experiment = Table(
+    "experiment",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("plan", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("upto", BigInteger, nullable=False),
+    Column("started_ns", BigInteger, nullable=False),
+    Column("stopped_ns", BigInteger, nullable=False),
+    Column("joined_ns", BigInteger, nullable=False),
+)
+
+experiment_tally = Table(
+    "experiment_tally",
+    metadata,
+    Column("experiment", Text, primary_key=True),
+    Column("device", Text, primary_key=True),
+    Column("arm", Integer, primary_key=True),
+    Column("parts", BigInteger, nullable=False),
+    Column("events", BigInteger, nullable=False),
+)
+
+experiment_look = Table(
+    "experiment_look",
+    metadata,
+    Column("experiment", Text, primary_key=True),
+    Column("arm", Integer, primary_key=True),
+    Column("p", Float, nullable=False),
+    Column("looks", BigInteger, nullable=False),
+)
+
+experiment_outcome = Table(
+    "experiment_outcome",
+    metadata,
+    Column("experiment", Text, primary_key=True),
+    Column("device", Text, primary_key=True),
+    Column("part_epoch", BigInteger, primary_key=True),
+    Column("part_seq", BigInteger, primary_key=True),
+    Column("value", Integer, nullable=False),
     Column("at_ns", BigInteger, nullable=False),
 )

@@ -55,6 +55,10 @@ def _writing(engine: Engine) -> Engine:
 # ── desired and reported state ──────────────────────────────────────────────────────────────────────────────────────
 
 
+class ChangedMeanwhileError(ValueError):
+    """The desired state has another version than the one that was looked at."""
+
+
 def set_desired(
     engine: Engine,
     device: str,
@@ -63,9 +67,10 @@ def set_desired(
     sign: Sign,
     now_ns: int,
     by: Actor | None = None,
+    seen_version: int | None = None,
 ) -> Row:
-    """The new desired state of a device. `by`: who asks for it, None: this program. ValueError where a key is unknown or out of
-    range, also one to be unset."""
+    """The new desired state of a device. `by`: who asks for it, None: this program. `seen_version`: the change is made only to
+    this version (0: where there is none yet). ValueError where a key is unknown or out of range, also one to be unset."""
     wanted, gone = check_state(changes), set(unset)
     for name in gone - set(desired.KEYS):
         raise ValueError(f"unknown key {name}; known keys: {', '.join(desired.KEYS)}")
@@ -73,6 +78,11 @@ def set_desired(
         lock(connection, {device}, alone=False)
         before = _one(connection, t.desired, device)
         told = _one(connection, t.reported, device)
+        there = before["version"] if before else 0
+        if seen_version is not None and seen_version != there:
+            raise ChangedMeanwhileError(
+                f"{device}: the desired state has version {there}, not {seen_version}; look again"
+            )
         version = 1 + max(before["version"] if before else 0, told["version"] if told else 0)
         state = {k: v for k, v in (json.loads(before["state"]) if before else {}).items() if k not in gone} | wanted
         message = seal(desired.KIND, Desired(device, version, now_ns, state).body(), sign).decode()
@@ -84,10 +94,10 @@ def set_desired(
 
 
 def twin(engine: Engine, device: str) -> Row:
-    """`desired` and `reported` of a device, each None where there is none."""
+    """`desired` and `reported` of a device, each None where there is none; `delta`: the keys in which they differ."""
     with engine.connect() as connection:
         wanted, told = _one(connection, t.desired, device), _one(connection, t.reported, device)
-    found: Row = {"device": device, "desired": None, "reported": None}
+    found: Row = {"device": device, "desired": None, "reported": None, "delta": _delta(wanted, told)}
     if wanted:
         found["desired"] = {k: wanted[k] for k in ("version", "issued_ns")} | {"state": json.loads(wanted["state"])}
     if told:
@@ -96,6 +106,13 @@ def twin(engine: Engine, device: str) -> Row:
         state = {"state": json.loads(told["state"]), "refused": refused}
         found["reported"] = {k: told[k] for k in ("version", "at_ns")} | state
     return found
+
+
+def _delta(wanted: Row | None, told: Row | None) -> Row:
+    """key → what is asked for and what is reported, where these differ; None: the device's own configuration."""
+    asked, is_now = (json.loads(side["state"]) if side else {} for side in (wanted, told))
+    names = sorted({*asked, *is_now})
+    return {n: {"desired": asked.get(n), "reported": is_now.get(n)} for n in names if asked.get(n) != is_now.get(n)}
 
 
 def keep_reported(engine: Engine, device: str, told: Reported, now_ns: int) -> None:

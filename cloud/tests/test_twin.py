@@ -169,8 +169,8 @@ class Api:
     def get(self, path: str) -> httpx.Response:
         return with_app(self.app, lambda client: client.get("/api/v1" + path))  # type: ignore[no-any-return]
 
-    def post(self, path: str, body: Any, token: str | None = None, **more: Any) -> httpx.Response:
-        headers = {"authorization": f"Bearer {self.token if token is None else token}"}
+    def post(self, path: str, body: Any, token: str | None = None, if_match: str = "*", **more: Any) -> httpx.Response:
+        headers = {"authorization": f"Bearer {self.token if token is None else token}", "if-match": if_match}
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         send = lambda client: client.post("/api/v1" + path, content=content, headers=headers, **more)  # noqa: E731
         return with_app(self.app, send)  # type: ignore[no-any-return]
@@ -187,7 +187,8 @@ def test_without_the_token_nothing_is_written(api: Api, sqlite: Engine) -> None:
     for token in ("", "x" * 43, api.token[:-1]):
         assert api.post("/devices/dev1/desired", {"set": {"metered": True}}, token).status_code == 401
         assert api.post("/devices/dev1/commands", command, token).status_code == 401
-    assert api.get("/devices/dev1/desired").json() == {"device": "dev1", "desired": None, "reported": None}
+    nothing: dict[str, Any] = {"device": "dev1", "desired": None, "reported": None, "delta": {}}
+    assert api.get("/devices/dev1/desired").json() == nothing
     assert api.get("/devices/dev1/commands").json() == {"items": [], "next_after": None}
     assert api.sent == []
 
@@ -198,6 +199,30 @@ def test_desired_state_through_the_api(api: Api) -> None:
     assert found.json()["desired"]["state"] == {"metered": True}
     assert api.get("/devices/dev1/desired").json() == found.json()
     assert api.sent == ["dev1"]
+
+
+def test_what_differs_between_desired_and_reported_is_told(sqlite: Engine) -> None:
+    twin.set_desired(sqlite, "dev1", {"metered": True, "rate_bytes_per_s": 900}, [], KEY.sign, 1)
+    both = {"metered": {"desired": True, "reported": None}, "rate_bytes_per_s": {"desired": 900, "reported": None}}
+    assert twin.twin(sqlite, "dev1")["delta"] == both
+    twin.keep_reported(sqlite, "dev1", Reported(1, {"metered": True, "backlog_share": 0.5}), 2)
+    assert twin.twin(sqlite, "dev1")["delta"] == {
+        "backlog_share": {"desired": None, "reported": 0.5},
+        "rate_bytes_per_s": {"desired": 900, "reported": None},
+    }
+    twin.keep_reported(sqlite, "dev1", Reported(2, {"metered": True, "rate_bytes_per_s": 900}), 3)
+    assert twin.twin(sqlite, "dev1")["delta"] == {}
+
+
+def test_a_change_of_what_somebody_else_has_changed_is_refused(api: Api) -> None:
+    first = api.post("/devices/dev1/desired", {"set": {"metered": True}}, if_match='"0"')
+    assert (first.status_code, first.headers["etag"]) == (200, '"1"')
+    refused = api.post("/devices/dev1/desired", {"set": {"metered": False}}, if_match='"0"')
+    assert (refused.status_code, "has version 1, not 0" in refused.text) == (412, True)
+    assert api.get("/devices/dev1/desired").headers["etag"] == '"1"'
+    assert api.post("/devices/dev1/desired", {"set": {"metered": False}}, if_match='"1"').headers["etag"] == '"2"'
+    assert api.post("/devices/dev1/desired", {"set": {}}, if_match="newest").status_code == 422
+    assert api.sent == ["dev1"] * 2
 
 
 def test_commands_through_the_api(api: Api, sqlite: Engine) -> None:

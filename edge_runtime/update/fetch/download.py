@@ -1,7 +1,7 @@
 """One file, from wherever a `Fetcher` leads, onto the disk: until its hash is right, its time is over, or it is pointless.
 
 - What came stays: a connection that breaks is taken up at the very byte; after a restart of the process at the last whole
-  chunk. So `k` cuts cost at most `k` chunks more than the file.
+  chunk, or a part of one. So `k` cuts cost at most `k` chunks more than the file.
 - The other side is believed in nothing. Another total, another range, another state of the file (ETag) in between, too slow,
   too much: each is refused or begun anew, a bounded number of times, and all that was received is bounded too.
 - What is told at the end is the hash's word alone: BundleError where a complete file has another one.
@@ -18,7 +18,7 @@ from edge_runtime.clock import Clock
 from edge_runtime.errors import BundleError
 from edge_runtime.update.fetch.fetcher import Fetcher, FetchError, Reply
 from edge_runtime.update.fetch.pace import DEFAULT, Limits, OverdueError, Pace, SlowError
-from edge_runtime.update.fetch.partial import CHUNK_BYTES, Partial, Run, Wanted, finished
+from edge_runtime.update.fetch.partial import CHUNK_BYTES, TAIL_BYTES, Partial, Run, Wanted, finished
 
 #: called with the bytes that are there, and those that there will be
 Progress = Callable[[int, int], None]
@@ -57,7 +57,8 @@ class _Download:
         self._wanted, self._progress = partial.wanted, progress
         self._pace = Pace(clock, limits)
         self._backoff = Backoff(limits.first_wait_s, limits.longest_wait_s, rng)
-        self._pending = bytearray()  # of the chunk where the missing bytes begin
+        self._pending = bytearray(partial.begun)  # of the chunk where the missing bytes begin
+        self._kept = len(self._pending)  # of these, on the disk
         self._restarts = 0
 
     def run(self) -> Path:
@@ -111,7 +112,7 @@ class _Download:
             raise FetchError(f"{path}: has {reply.total} bytes there, {length} were signed; refused", again=False)
         if reply.start == 0:
             if start:
-                self._pending.clear()
+                self._drop_pending()
             self._partial.belongs_to(reply.version)
         elif reply.start != start:
             raise FetchError(f"{path}: asked for bytes from {start}, got them from {reply.start}; refused", again=False)
@@ -141,12 +142,20 @@ class _Download:
         while self._pending and len(self._pending) >= (size := min(CHUNK_BYTES, stop - at)):
             self._partial.put(at // CHUNK_BYTES, bytes(self._pending[:size]))
             del self._pending[:size]
+            self._kept = 0
             at += size
             self._progress(self._partial.held_bytes, self._wanted.length)
+        if len(self._pending) - self._kept >= TAIL_BYTES:
+            self._partial.put_tail(at // CHUNK_BYTES, bytes(self._pending), self._kept)
+            self._kept = len(self._pending)
         return at
 
-    def _restart(self, why: str) -> None:
+    def _drop_pending(self) -> None:
         self._pending.clear()
+        self._kept = 0
+
+    def _restart(self, why: str) -> None:
+        self._drop_pending()
         self._restarts += 1
         if self._restarts > self._limits.restarts:
             self._partial.discard()

@@ -1,7 +1,8 @@
 """A file that is being fetched, as it stands on the disk: what came so far, in chunks of 1 MiB, and the hash of each.
 
     <folder>/<sha256>.part      the bytes, each chunk at its place; its room is taken at once
-    <folder>/<sha256>.chunks    512 bytes of JSON {v, sha256, length, version}, then of each chunk its SHA-256, or 32 zeros
+    <folder>/<sha256>.chunks    512 bytes of JSON {v, sha256, length, version}, then of each chunk its SHA-256, or 32 zeros;
+                                then of the chunk under way {index, length so far, SHA-256 so far}
     <folder>/<sha256>           the whole file, when its hash was right
     <folder>/<sha256>.deltas/   the same of deltas that lead to it (`artifact`)
 
@@ -18,6 +19,7 @@ import json
 import os
 import re
 import shutil
+import struct
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,8 @@ CHUNK_BYTES = 1024 * 1024
 HEAD_BYTES = 512
 HASH_BYTES = 32
 NONE = bytes(HASH_BYTES)
+TAIL = struct.Struct("<QQ32s")
+TAIL_BYTES = 256 * 1024
 FILE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 OURS = re.compile(r"[0-9a-f]{64}(\.(part|chunks|deltas))?")
 
@@ -60,6 +64,7 @@ class Partial:
         self._leave_free_bytes = leave_free_bytes
         self.hashes = [NONE] * -(-wanted.length // CHUNK_BYTES)
         self.version = ""
+        self.begun = b""
         self._fd = self._notes_fd = -1
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -103,6 +108,14 @@ class Partial:
             os.fdatasync(self._notes_fd)
         self.hashes[index] = noted
 
+    def put_tail(self, index: int, data: bytes, kept: int) -> None:
+        """Keep the beginning of a chunk, `kept` bytes of which were kept before. Not flushed: it is for a process that dies, and
+        may be gone after a power cut."""
+        with disk_errors(self._part):
+            _write(self._fd, data[kept:], index * CHUNK_BYTES + kept)
+            tail = TAIL.pack(index, len(data), hashlib.sha256(data).digest())
+            _write(self._notes_fd, tail, HEAD_BYTES + HASH_BYTES * len(self.hashes))
+
     def belongs_to(self, version: str) -> None:
         """Note which state of the other side's file the chunks are of."""
         if version != self.version:
@@ -114,9 +127,9 @@ class Partial:
     def forget(self) -> None:
         """Begin anew: no chunk counts."""
         self.hashes = [NONE] * len(self.hashes)
-        self.version = ""
+        self.version, self.begun = "", b""
         with disk_errors(self._notes):
-            _write(self._notes_fd, self._head() + NONE * len(self.hashes), 0)
+            _write(self._notes_fd, self._head() + NONE * len(self.hashes) + bytes(TAIL.size), 0)
             os.fdatasync(self._notes_fd)
 
     def finish(self) -> Path | None:
@@ -165,7 +178,20 @@ class Partial:
                 data = os.pread(self._fd, self.size(index), index * CHUNK_BYTES)
                 if len(data) == self.size(index) and hashlib.sha256(data).digest() == noted:
                     self.hashes[index] = noted
+        self.begun = self._tail()
         return True
+
+    def _tail(self) -> bytes:
+        """What is there of the first chunk that is missing."""
+        noted = os.pread(self._notes_fd, TAIL.size, HEAD_BYTES + HASH_BYTES * len(self.hashes))
+        hole = self.missing()
+        if hole is None or len(noted) != TAIL.size:
+            return b""
+        index, length, sha256 = TAIL.unpack(noted)
+        if index * CHUNK_BYTES != hole.start or not 0 < length < self.size(index):
+            return b""
+        data = os.pread(self._fd, length, hole.start)
+        return data if hashlib.sha256(data).digest() == sha256 else b""
 
     def _create(self) -> None:
         self.close()

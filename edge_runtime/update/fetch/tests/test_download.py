@@ -20,7 +20,7 @@ from edge_runtime.update.fetch.download import download
 from edge_runtime.update.fetch.fetcher import READ_BYTES, FetchError
 from edge_runtime.update.fetch.memory import MemoryFetcher
 from edge_runtime.update.fetch.pace import Limits, OverdueError, Pace, SlowError
-from edge_runtime.update.fetch.partial import CHUNK_BYTES, Partial, Wanted, sweep
+from edge_runtime.update.fetch.partial import CHUNK_BYTES, TAIL_BYTES, Partial, Wanted, sweep
 
 PATH = "targets/models/surface/2.tar"
 DATA = random.Random(5).randbytes(5 * CHUNK_BYTES + 77_777)
@@ -125,6 +125,46 @@ def test_a_chunk_and_its_note_changed_together_are_found_by_the_hash_of_the_whol
     fetcher = MemoryFetcher({PATH: DATA})
     assert get(fetcher, tmp_path).read_bytes() == DATA
     assert fetcher.given_bytes == 2 * len(DATA) - 3 * CHUNK_BYTES
+
+
+def died_within(folder: Path, at: int) -> None:
+    """As a device whose process died when it had received so many bytes."""
+    fetcher = MemoryFetcher({PATH: DATA}, cut=lambda path, position: position >= at)
+    with pytest.raises(FetchError):
+        get(fetcher, folder, limits=Limits(leave_free_bytes=0, tries=0))
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3, 5, 7])
+def test_a_process_that_dies_within_a_chunk_goes_on_there(quarters: int, tmp_path: Path) -> None:
+    at = quarters * TAIL_BYTES
+    died_within(tmp_path, at + READ_BYTES)
+    fetcher = MemoryFetcher({PATH: DATA})
+    assert get(fetcher, tmp_path).read_bytes() == DATA
+    assert fetcher.given_bytes == len(DATA) - at
+
+
+def test_a_beginning_that_was_changed_on_the_disk_is_fetched_again(tmp_path: Path) -> None:
+    died_within(tmp_path, CHUNK_BYTES + 3 * TAIL_BYTES)
+    with (tmp_path / f"{WANTED.sha256}.part").open("r+b") as file:
+        file.seek(CHUNK_BYTES + 99)
+        file.write(b"changed")
+    fetcher = MemoryFetcher({PATH: DATA})
+    assert get(fetcher, tmp_path).read_bytes() == DATA
+    assert fetcher.given_bytes == len(DATA) - CHUNK_BYTES
+
+
+def test_a_beginning_of_another_file_is_not_taken(tmp_path: Path) -> None:
+    """It died within a chunk of what turned out to be another file."""
+    files = {PATH: bytes(len(DATA))}
+    with pytest.raises(FetchError):
+        get(
+            MemoryFetcher(files, cut=lambda path, position: position >= 3 * TAIL_BYTES),
+            tmp_path,
+            limits=Limits(leave_free_bytes=0, tries=0),
+        )
+    fetcher = MemoryFetcher({PATH: DATA})
+    assert get(fetcher, tmp_path).read_bytes() == DATA
+    assert fetcher.given_bytes == len(DATA)
 
 
 @pytest.mark.parametrize("size", [0, 1, 511, 512, 530, 544, 600])
@@ -237,7 +277,7 @@ def test_the_deadline_ends_it_and_what_came_is_kept(tmp_path: Path) -> None:
         get(MemoryFetcher({PATH: DATA}, cut=slow), tmp_path, clock=clock, limits=Limits(400, leave_free_bytes=0))
     fetcher = MemoryFetcher({PATH: DATA})
     assert get(fetcher, tmp_path).read_bytes() == DATA
-    assert fetcher.given_bytes == len(DATA) - 2 * CHUNK_BYTES
+    assert fetcher.given_bytes == len(DATA) - 2 * CHUNK_BYTES - TAIL_BYTES
 
 
 def test_the_next_try_would_be_after_the_deadline(tmp_path: Path) -> None:
