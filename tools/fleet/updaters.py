@@ -120,7 +120,9 @@ class FrameGate:
 
 
 class Emulated:
-    def __init__(self, config_path: Path, day: Sequence[Frame], evening: Sequence[Frame], stopping: threading.Event) -> None:
+    def __init__(
+        self, config_path: Path, day: Sequence[Frame], evening: Sequence[Frame], stopping: threading.Event
+    ) -> None:
         self._config_path, self._stopping = config_path, stopping
         self._device = load_device(config_path)
         rng = Random(self._device.device.id)
