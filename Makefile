@@ -118,6 +118,10 @@ reconnects: setup setup-field setup-opcua-peer ## 500 forced reconnects to forei
 drain: setup setup-faults ## a million records queued offline, then delivered beside live ones (ARGS="--records 100000")
 	@$(BIN)/python -m tools.proofs.drain $(ARGS)
 
+.PHONY: restore-drill
+restore-drill: setup setup-cloud ## lose a cloud, restore a moment of it, measure RPO and RTO, on both databases (ARGS="--store sqlite --json")
+	@$(BIN)/python -m tools.proofs.restore_drill $(ARGS)
+
 rollout-sim: setup ## 10 000 simulated devices through the rollout code, seven scenarios (ARGS="--devices 1000 --only silent --json")
 	@$(BIN)/python -W ignore -m tools.proofs.rollout $(ARGS)
 

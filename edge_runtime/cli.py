@@ -49,6 +49,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "operators": Command("cloud.access.cli:main", "cloud", "who may use the cloud: operators, roles, API tokens"),
     "audit": Command("cloud.audit.cli:main", "cloud", "what was done to the fleet, by whom: list, export, verify"),
+    "backup": Command("cloud.backup.cli:main", "cloud", "copies of a whole cloud, and any moment of them again"),
     "experiment": Command("cloud.experiments.cli:main", "cloud", "models side by side on cohorts of devices, compared"),
     "rollout": Command("cloud.rollout.cli:main", "cloud", "give an artifact to many devices, group by group; tags"),
     "export": Command("cloud.export.cli:main", "cloud", "Events of a period as a Parquet file"),

@@ -35,7 +35,7 @@ class Limits(NamedTuple):
     ready_s: float = 300.0
     silent_s: float = 60.0
     trial_s: float = 1800.0
-    stop_s: float = 20.0
+    stop_s: float = 12.0
 
 
 class Seen(NamedTuple):

@@ -24,6 +24,7 @@ import signal
 import sys
 import time
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,13 @@ BLAMELESS, BLAMELESS_PAUSE_S = (3, 6), 10.0  # the configuration is wrong; the d
 
 
 class Launcher:
-    """`base`: Python of the base runtime. `config` names the state folder, where everything lies."""
+    """`base`: Python of the base runtime. `config` names the state folder, where everything lies. `keep`: makes the Keeper."""
 
-    def __init__(self, config: Path, base: Path, limits: Limits) -> None:
+    def __init__(self, config: Path, base: Path, keep: Callable[[Path], Keeper]) -> None:
         self._config, self._base, self.stopping = config.resolve(), base, False
         self._state_dir = self._config.parent / tomllib.loads(config.read_text())["device"]["state_dir"]
         self._slots, self._run_dir = self._state_dir / "slots/runtime", self._state_dir / "run"
-        self._keeper = Keeper(self._run_dir, limits)
+        self._keeper = keep(self._run_dir)
         self._given_up: dict[str, str] = {}
         self._ended: dict[str, str] = {}
 
@@ -184,6 +185,11 @@ def without(record: Record, sha256: str, reason: str) -> Record:
     return {**after, "refused": {**record["refused"], sha256: counter}}
 
 
+def digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def problem(environment: Path) -> str:
     """Why it cannot run; "" where every file of it has its digest, and there are no others."""
     try:
@@ -192,8 +198,10 @@ def problem(environment: Path) -> str:
         expected = {name: sha256 for sha256, _, name in (line.partition(" ") for line in lines)}
         found = {str(p.relative_to(environment)): p for p in environment.rglob("*") if p.is_symlink() or not p.is_dir()}
         for name in sorted(found.keys() | expected.keys()):
-            data = os.readlink(found[name]).encode() if found[name].is_symlink() else found[name].read_bytes()
-            if hashlib.sha256(rest if name == "digests" else data).hexdigest() != expected[name]:
+            data = (
+                rest if name == "digests" else os.readlink(found[name]).encode() if found[name].is_symlink() else None
+            )
+            if (hashlib.sha256(data).hexdigest() if data is not None else digest(found[name])) != expected[name]:
                 return f"{name} is damaged"
     except (OSError, ValueError) as error:
         return str(error)
@@ -210,7 +218,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.add_argument(f"--{name.replace('_', '-')}", type=float, default=seconds, help="default %(default)s")
     args = parser.parse_args(argv)
     try:
-        launcher = Launcher(args.config, args.base, Limits(*(getattr(args, name) for name in Limits._fields)))
+        limits = Limits(*(getattr(args, name) for name in Limits._fields))
+        launcher = Launcher(args.config, args.base, lambda run_dir: Keeper(run_dir, limits))
     except (OSError, ValueError, KeyError, TypeError) as error:
         print(f"gudgeon-launch: {error}; expected a configuration file that names its state_dir", file=sys.stderr)
         return 3

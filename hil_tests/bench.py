@@ -26,8 +26,15 @@ def gudgeon(*args: str | Path, cwd: Path, timeout_s: float = 60.0) -> subprocess
 @contextmanager
 def running(*args: str | Path, cwd: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A command that runs until it is stopped; it must end with exit code 0 within ten seconds after SIGTERM."""
+    with program(*GUDGEON, *args, cwd=cwd, log=log) as process:
+        yield process
+
+
+@contextmanager
+def program(*command: str | Path, cwd: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The same with any program."""
     with log.open("wb") as output:
-        process = subprocess.Popen([*GUDGEON, *map(str, args)], cwd=cwd, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen([*map(str, command)], cwd=cwd, stdout=output, stderr=subprocess.STDOUT)
         try:
             yield process
         finally:
@@ -39,7 +46,7 @@ def running(*args: str | Path, cwd: Path, log: Path) -> Iterator[subprocess.Pope
                 process.kill()
                 process.wait()
                 code = -9
-    assert code == 0, f"{args[0]} ended with {code}: {log.read_text()[-2000:]}"
+    assert code == 0, f"{command[-1]} ended with {code}: {log.read_text()[-2000:]}"
 
 
 def wait_for(what: str, done: Callable[[], Any], timeout_s: float = 20.0, pause_s: float = 0.02) -> Any:

@@ -6,8 +6,8 @@ import json
 import sqlite3
 import tomllib
 import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +51,12 @@ def line_with_device(
     broker_port: int = 0,
     more: str = "",
     change: Mapping[str, Mapping[str, Any]] | None = None,
+    started_by: Callable[[Path], AbstractContextManager[Any]] | None = None,
 ) -> Iterator[Line]:
     """The deadlines are wide: what is tested here is what is answered, on a machine that may be busy, and not how fast.
 
     `broker_port` 0: nobody listens there. `more` goes to the end of device.toml. `change`: section → keys of it that are
-    to be otherwise."""
+    to be otherwise. `started_by`: starts the device with this configuration, in the place of `gudgeon run`."""
     work = Workplace(folder)
     plan = Plan(parts, parts_per_s, DEFAULT_BUNDLE, deadline_ms=100.0, frame_timeout_ms=40.0)
     args: list[str | Path] = [
@@ -88,5 +89,10 @@ def line_with_device(
             )
         with config.open("a") as file:
             file.write(more)
-        with running("run", "--config", config, cwd=folder, log=work / "device.log"):
+        device = (
+            started_by(config)
+            if started_by
+            else running("run", "--config", config, cwd=folder, log=work / "device.log")
+        )
+        with device:
             yield Line(folder, ports)

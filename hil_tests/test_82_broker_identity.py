@@ -161,12 +161,13 @@ def let_in(bench: Bench, device: DeviceConfig) -> bool:
     return told == ("connected", "Success")
 
 
-def make_link(device: DeviceConfig) -> tuple[Uplink, Outbox]:
+def make_link(device: DeviceConfig, name: str = "") -> tuple[Uplink, Outbox]:
+    """`name`: another than that in the certificate."""
     outbox = Outbox(device.device.state_dir / "outbox.db", device.device.id, "boot1")
-    uplink = Uplink(
-        device.place, "boot1", device.broker.host, device.broker.port, outbox, Ed25519PrivateKey.generate(),
-        access=FloorAccess(device.broker_access, floor(device)),
-    )  # fmt: skip
+    place = replace(device.place, device=name or device.device.id)
+    access = FloorAccess(device.broker_access, floor(device))
+    host, port, key = device.broker.host, device.broker.port, Ed25519PrivateKey.generate()
+    uplink = Uplink(place, "boot1", host, port, outbox, key, access=access)
     return uplink, outbox
 
 
@@ -199,3 +200,14 @@ def test_our_link_delivers_and_a_revocation_cuts_session_and_http_within_a_minut
     with capsys.disabled():
         print(f"\nrevoked: HTTP refused after {http_s:.3f} s, the broker's session cut after {broker_s:.1f} s")
     assert [let_in(bench, device) for _ in range(3)] == [False] * 3
+
+
+def test_a_link_that_takes_another_name_is_refused_and_the_refusal_is_an_event(bench: Bench) -> None:
+    uplink, outbox = make_link(bench.device("a"), name="b")
+    outbox.append("decision", "decision", {"result": 1})
+    deadline_s = time.monotonic() + WAIT_S
+    while (told := outbox.last("fault")) is None and time.monotonic() < deadline_s:
+        uplink.turn()
+    assert told is not None
+    assert (told.kind, told.body["reason"]) == ("batch_refused", "Not authorized")
+    assert queries.events(bench.engine, {}) == []

@@ -40,18 +40,31 @@ class Made:
 
 def build(registry: Registry, target: str = "", again: bool = False) -> list[Made]:
     """Make what is missing for the published targets, or for one; `again`: also what is there."""
+    return [made for found, sources in _wanted(registry, target, again) for made in _publish(registry, sources, found)]
+
+
+def missing(registry: Registry) -> bool:
+    """Whether `build` would find something to do."""
+    return any(True for _ in _wanted(registry, "", again=False))
+
+
+def sweep(registry: Registry) -> int:
+    """Remove the deltas that lead to artifacts that are named no more; how many files that were."""
+    named = {target.sha256 for target in targets_of(registry, published_only=True).values()}
+    stale = [path for path in (registry.folder / "repo" / "deltas").glob("*/*") if path.name[:64] not in named]
+    for path in stale:
+        with disk_errors(path):
+            path.unlink(missing_ok=True)
+    return len(stale)
+
+
+def _wanted(registry: Registry, target: str, again: bool) -> Iterator[tuple[Target, list[Target | None]]]:
     published = targets_of(registry, published_only=True)
-    made: list[Made] = []
     for path, found in published.items():
         if target in ("", path) and _fits(found):
-            pairs = [
-                source
-                for source in [None, *predecessors(published, found)]
-                if again or not _hint_file(registry, source, found).exists()
-            ]
-            if pairs:
-                made += _publish(registry, pairs, found)
-    return made
+            sources = [None, *predecessors(published, found)]
+            if wanted := [s for s in sources if again or not _hint_file(registry, s, found).exists()]:
+                yield found, wanted
 
 
 def _fits(target: Target) -> bool:

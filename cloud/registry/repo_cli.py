@@ -155,7 +155,8 @@ def _verify(registry: Registry, args: argparse.Namespace, now: datetime) -> Told
 
 def _deltas(registry: Registry, args: argparse.Namespace, now: datetime) -> Told:
     registry.check()
-    return {"deltas": [vars(made) for made in deltas.build(registry, args.target, args.again)]}
+    made = deltas.build(registry, args.target, args.again)
+    return {"deltas": [vars(one) for one in made], "removed_files": deltas.sweep(registry)}
 
 
 def _export(registry: Registry, args: argparse.Namespace, now: datetime) -> Told:

@@ -7,6 +7,7 @@ registry writes; links are not followed.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
@@ -30,8 +31,7 @@ PATHS: Mapping[str, tuple[re.Pattern[str], int]] = {
     "deltas": (re.compile(rf"[0-9a-f]{{64}}/{NAME}(/{NAME})?"), 4 * 1024**3),
 }
 NOTHING = (re.compile("(?!)"), 0)
-TYPES: Mapping[str, str] = {"metadata": "application/json"}
-TYPE = "application/octet-stream"
+SMALL_LIMIT_BYTES = 2 * 1024**2
 HASH = re.compile(r"([0-9a-f]{64})\.")
 #: content-addressed files never change; metadata are asked for anew each time
 CACHE: Mapping[str, str] = {
@@ -54,14 +54,38 @@ def file(request: Request, part: str, path: str) -> Response:
     status = _regular(folder / "repo", place)
     if status is None or status.st_size > limit_bytes:
         raise HTTPException(404, "no such file in the repository")
-    named = HASH.match(place.name)
-    etag = f'"{named.group(1) if named else f"{status.st_mtime_ns:x}-{status.st_size:x}"}"'
-    headers = {"etag": etag, "cache-control": CACHE[part]}
-    if etag in [tag.strip() for tag in request.headers.get("if-none-match", "").split(",")]:
+    headers = {"cache-control": CACHE[part]}
+    if place.suffix == ".json":
+        return _small(request, place, headers)
+    named = _named(place) if part == "targets" else ""
+    headers["etag"] = f'"{named or f"{status.st_mtime_ns:x}-{status.st_size:x}"}"'
+    if _known(request, headers["etag"]):
         return Response(status_code=304, headers=headers)
     if "," in request.headers.get("range", ""):
         raise HTTPException(416, "one range at a time")
-    return FileResponse(place, media_type=TYPES.get(part, TYPE), headers=headers, stat_result=status)
+    return FileResponse(place, media_type="application/octet-stream", headers=headers, stat_result=status)
+
+
+def _small(request: Request, place: Path, headers: dict[str, str]) -> Response:
+    """Read at once: it may be replaced at any moment, and what is sent is one version of it."""
+    with place.open("rb") as file:
+        data = file.read(SMALL_LIMIT_BYTES + 1)
+    if len(data) > SMALL_LIMIT_BYTES:
+        raise HTTPException(404, "no such file in the repository")
+    headers["etag"] = f'"{hashlib.sha256(data).hexdigest()}"'
+    if _known(request, headers["etag"]):
+        return Response(status_code=304, headers=headers)
+    return Response(data, media_type="application/json", headers=headers)
+
+
+def _known(request: Request, etag: str) -> bool:
+    return etag in [tag.strip() for tag in request.headers.get("if-none-match", "").split(",")]
+
+
+def _named(place: Path) -> str:
+    """The SHA-256 that the name has."""
+    found = HASH.match(place.name)
+    return found.group(1) if found else ""
 
 
 def _regular(top: Path, place: Path) -> os.stat_result | None:

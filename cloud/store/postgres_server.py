@@ -60,7 +60,7 @@ class PostgresServer:
         options = [word for setting in (*settings, *self._options) for word in ("-c", setting)]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [*_as_user(), str(self._bin / "postgres"), "-D", str(self._data), *options],
+                [*as_user(), str(self._bin / "postgres"), "-D", str(self._data), *options],
                 stdout=log, stderr=log, preexec_fn=end_with_parent,
             )  # fmt: skip
         self._wait()
@@ -72,6 +72,13 @@ class PostgresServer:
                 self._process.wait(10)
             except subprocess.TimeoutExpired:
                 self._process.kill()
+            self._process = None
+
+    def kill(self) -> None:
+        """As a power cut: nothing is written out. For drills."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(10)
             self._process = None
 
     @property
@@ -96,19 +103,19 @@ class PostgresServer:
             self._data.mkdir(mode=0o700, exist_ok=True)
             self.password_file.touch(0o600)
             self.password_file.write_text(secrets.token_urlsafe(24) + "\n")
-        if _as_user():
+        if as_user():
             for path in (self._data, self.password_file):
                 shutil.chown(path, SYSTEM_USER)
         auth = ("--auth-host=scram-sha-256", "--auth-local=scram-sha-256", f"--pwfile={self.password_file}")
         options = (f"--username={USER}", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", *auth)
-        command = [*_as_user(), str(self._bin / "initdb"), "-D", str(self._data), *options]
+        command = [*as_user(), str(self._bin / "initdb"), "-D", str(self._data), *options]
         made = subprocess.run(command, capture_output=True, check=False, cwd=self._folder)
         if made.returncode:
             reason = made.stderr.decode().strip()
             shutil.rmtree(self._data, ignore_errors=True)
             raise ResourceError(
                 f"{self._data}: PostgreSQL could not make its files: {reason}; choose a folder that the "
-                f"user {SYSTEM_USER if _as_user() else 'you are'} can reach"
+                f"user {SYSTEM_USER if as_user() else 'you are'} can reach"
             )
 
     def _wait(self) -> None:
@@ -124,8 +131,8 @@ class PostgresServer:
                 return
 
 
-def _as_user() -> list[str]:
-    """What goes before a command, so that it does not run as root."""
+def as_user() -> list[str]:
+    """Empty, or what goes before a command, so that it does not run as root."""
     if os.geteuid() != 0:
         return []
     return ["setpriv", f"--reuid={SYSTEM_USER}", f"--regid={SYSTEM_USER}", "--clear-groups"]

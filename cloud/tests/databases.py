@@ -45,9 +45,20 @@ def server() -> PostgresServer:
     return started
 
 
+@functools.cache
+def sqlite_made() -> Path:
+    """An empty store with the schema, which the others are copied from."""
+    folder = Path(tempfile.mkdtemp(prefix="gudgeon-sqlite-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    open_store(f"sqlite:///{folder / MADE}").dispose()
+    return folder / MADE
+
+
 @contextmanager
 def empty_store(kind: str, folder: Path) -> Iterator[Engine]:
     if kind == "sqlite":
+        if not (folder / "cloud.db").exists():
+            shutil.copyfile(sqlite_made(), folder / "cloud.db")
         engine = open_store(f"sqlite:///{folder / 'cloud.db'}")
     else:
         if programs() is None:

@@ -61,7 +61,7 @@ class Connection:
         self._client: mqtt.Client | None = None
         self._retry_ns = self._connecting_ns = self._up_ns = self._lost_ns = 0
         self.reconnect_spread_s = reconnect_spread_s
-        self._said = ""
+        self._said = self._told = ""
         #: since the start: connections, failures; the subclass adds batches, records, bytes, acknowledged, refusals
         self.counts: Counter[str] = Counter()
         self.connected = False
@@ -158,12 +158,13 @@ class Connection:
         client.connect_timeout = CONNECT_TIMEOUT_S
         if self._access is not None:
             self._access.apply(client)
-        client.on_connect = self._on_connect
+        client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
         self._prepare(client)
         return client
 
     def _on_connect(self, client: mqtt.Client, _: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:
+            self._told = f"the broker refuses the connection: {reason}"
             return  # the broker closes the connection; the next turn sees it
         self._protocol_proven = self.connected = True
         self.counts["connections"] += 1
@@ -171,8 +172,13 @@ class Connection:
         self._came_up(client)
         self._say(logging.INFO, "connected", protocol="5" if self._protocol == 0 else "3.1.1")
 
+    def _on_disconnect(self, client: mqtt.Client, _: Any, flags: Any, reason: Any, properties: Any) -> None:
+        if flags.is_disconnect_packet_from_server:
+            self._told = f"the broker ends the connection: {reason}"
+
     def _lost(self, reason: str) -> None:
         """Close; the other protocol version is tried at once if this one never worked."""
+        reason, self._told = self._told or reason, ""
         was_connected, self.connected, client, self._client = self.connected, False, self._client, None
         if client is not None:
             sock = client.socket()

@@ -68,6 +68,7 @@ class Uplink(Connection):
         self._acks: list[Ack] = []
         self._shed_told = 0
         self._quarantined_ns = 0
+        self._subscription_told = False
 
     def listen(self, leaf: str, receive: Callable[[bytes], None], on_up: Callable[[], object] = lambda: None) -> None:
         """Take the messages of a further leaf, from the next connection on; `on_up` is called when one stands."""
@@ -100,7 +101,7 @@ class Uplink(Connection):
     def _prepare(self, client: mqtt.Client) -> None:
         client.will_set(self._place.topic("status"), self._status(False), qos=1, retain=True)
         client.on_message = self._on_message
-        client.on_publish = self._on_publish
+        client.on_publish, client.on_subscribe = self._on_publish, self._on_subscribe
 
     def _came_up(self, client: mqtt.Client) -> None:
         self._sender.begin()
@@ -171,6 +172,16 @@ class Uplink(Connection):
             body = {"reason": str(reason), "records": {s: list(span) for s, span in batch.spans.items()}}
             self._outbox.append("fault", "batch_refused", body | {"again_in_s": QUARANTINE_S})
         log.say(logging.WARNING, "the broker refused a batch; it is kept and sent again later", reason=str(reason))
+
+    def _on_subscribe(self, client: mqtt.Client, _: Any, mid: int, reasons: Any, properties: Any) -> None:
+        """A refusal (MQTT 5, or 0x80 of 3.1.1) is told once: without acknowledgements nothing leaves the outbox."""
+        refused = sorted({str(reason) for reason in reasons if reason.is_failure})
+        if not refused or self._subscription_told:
+            return
+        self._subscription_told = True
+        self.counts["refusals"] += 1
+        self._outbox.append("fault", "subscription_refused", {"reasons": refused})
+        log.say(logging.WARNING, "the broker refuses a subscription", reasons=", ".join(refused))
 
     def _tell_newest(self, now_ns: int) -> None:
         """Plain messages wait for the batches: none is added while there is something to write."""

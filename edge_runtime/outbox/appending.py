@@ -128,7 +128,7 @@ class Rows:
 
 
 _INSERT = {
-    (stream, rows): f"INSERT INTO event_{stream} VALUES " + ", ".join(["(?, ?, ?, ?)"] * rows)
+    (stream, rows): f"INSERT INTO event_{stream} (seq, tick_s, cum, data) VALUES " + ", ".join(["(?, ?, ?, ?)"] * rows)
     for stream in STREAMS
     for rows in CHUNKS
 }

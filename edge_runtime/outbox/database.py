@@ -150,6 +150,7 @@ class Database:
         try:
             if version < schema.VERSION:
                 schema.make(self.db, version, trouble.newest_aside(self.path))
+            schema.expand(self.db)
             self._begin_boot()
             self.db.execute("COMMIT")
         except BaseException:
@@ -183,7 +184,8 @@ class Database:
         return row[0] if row else None
 
     def put(self, name: str, value: Any) -> None:
-        self.db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+        text = "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+        self.db.execute(text, (name, value))
 
     # ── while open ──────────────────────────────────────────────────────────────────────────────────────────────────
 

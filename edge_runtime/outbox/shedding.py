@@ -130,9 +130,14 @@ class Shedding:
         else:
             begin: dict[str, Any] = json.loads(first)
             row = (stream, policy, taken.first, taken.last, every, new_id, begin["prev"], record_hash(first), end[2])
-            db.execute("INSERT INTO shed VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, begin["wall_ns"], end[3]))
+            db.execute(
+                "INSERT INTO shed (stream, policy, first, last, every, id, prev_hash, first_hash, last_hash, since_wall_ns, "
+                "until_wall_ns) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (*row, begin["wall_ns"], end[3]),
+            )
         db.execute(
-            "INSERT INTO shed_total VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET count = count + excluded.count",
+            "INSERT INTO shed_total (stream, policy, count) VALUES (?, ?, ?) "
+            "ON CONFLICT DO UPDATE SET count = count + excluded.count",
             (stream, policy, taken.removed),
         )
         db.execute(

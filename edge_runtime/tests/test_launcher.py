@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from edge_runtime import launched, launcher
-from edge_runtime.launched import Limits, Seen, children
+from edge_runtime.launched import Seen, children
 from edge_runtime.launcher import BASE, FAILURES, Launcher
 from edge_runtime.update import records, states
 from edge_runtime.update.environment import write_digests
@@ -187,10 +187,9 @@ class Script:
         self._ends = {name: deque(found) for name, found in ends.items()}
         self._now_s = 0.0
         clock = SimpleNamespace(monotonic=lambda: self._now_s, time_ns=time.time_ns)
-        monkeypatch.setattr(launcher, "Keeper", lambda run_dir, limits: self)
         monkeypatch.setattr(launcher, "time", clock)
         (place.state_dir / "run").mkdir(parents=True, exist_ok=True)
-        self.launcher = Launcher(place.config, place.base, Limits())
+        self.launcher = Launcher(place.config, place.base, lambda run_dir: self)  # type: ignore[arg-type, return-value]
 
     def start(self, command: Sequence[str], settings: Mapping[str, str]) -> None:
         sha256 = settings["GUDGEON_RUNTIME"]

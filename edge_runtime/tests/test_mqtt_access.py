@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from edge_runtime.config import BrokerSection
+from edge_runtime.config import BrokerSection, DeviceConfig, DeviceSection
+from edge_runtime.durable import replace_file
 from edge_runtime.errors import ConfigError, ResourceError
+from edge_runtime.identity.credentials import CredentialStore
+from edge_runtime.identity.tests.made import NOW_NS, Root
 from edge_runtime.mqtt_access import Access, secret_file, tls_context
+from edge_runtime.tls_files import CERTIFICATE
 
 
 def test_without_a_ca_there_is_no_tls() -> None:
@@ -52,3 +56,32 @@ def test_a_password_never_crosses_the_network_in_the_clear() -> None:
         BrokerSection(ca_file=Path("c"))
     with pytest.raises(ValueError, match="or neither"):
         BrokerSection(tls=True, cert_file=Path("c"))
+
+
+def test_a_renewed_certificate_is_used_for_the_next_connection_and_a_broken_one_is_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root, store = Root(), CredentialStore(tmp_path, "a")
+
+    def renew() -> None:
+        store.adopt(root.certify(store.key().request("a")), store.key(), False, NOW_NS, lambda _: None)
+
+    renew()
+    device = DeviceConfig(DeviceSection("a", tmp_path), broker=BrokerSection(tls=True, enrolled=True))
+    access = Access(device.broker_access)
+    first = access.context()
+    assert access.context() is first
+    renew()
+    second = access.context()
+    assert second is not first
+    replace_file(tmp_path / CERTIFICATE, b"rubbish")
+    assert access.context() is second
+    assert "cannot be used" in caplog.text
+    renew()
+    assert access.context() is not second
+
+
+def test_enrolled_leaves_no_room_for_other_files() -> None:
+    for wrong in ({"tls": False}, {"ca_file": Path("c")}, {"username": "u"}):
+        with pytest.raises(ValueError, match="enrolled = true goes with tls = true"):
+            BrokerSection(**{"tls": True, "enrolled": True, **wrong})  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,14 @@ class Gate(Protocol):
     def trial(self, candidate: Candidate) -> Verdict | None: ...
 
     def revert(self, to: Candidate | None) -> None: ...
+
+
+@runtime_checkable
+class StartedOutside(Protocol):
+    """A gate whose candidates others start, with the whole device: the launcher, or the supervisor. They read the record, and
+    spend a try on it before each start; the updater spends none. `runs`: is this process part of what the candidate started?"""
+
+    def runs(self, candidate: Candidate) -> bool: ...
 
 
 PASS = Verdict(True)

@@ -12,6 +12,7 @@ from edge_runtime.errors import BundleError
 from edge_runtime.update import slots
 from edge_runtime.update.asset_gate import AssetGate
 from edge_runtime.update.gate import Gate
+from edge_runtime.update.runtime_gate import config_gate, runtime_gate
 from edge_runtime.update.trial.line_gate import LineGate
 
 #: device, its configuration file, slot set → its gate; None: this device has no such set
@@ -42,6 +43,8 @@ def _confirmed(state_dir: Path, slot_set: str) -> Path | None:
 TABLE: tuple[tuple[re.Pattern[str], Make], ...] = (
     (re.compile(r"default|recipe-.*"), _line),
     (re.compile(r"asset-.*-(anomaly|rul)"), _asset),
+    (re.compile(r"runtime"), lambda device, config_path, slot_set: runtime_gate(device, config_path)),
+    (re.compile(r"config"), lambda device, config_path, slot_set: config_gate(device, config_path)),
 )
 
 

@@ -1,5 +1,6 @@
 """The process `update`: asks the cloud for this device's assignment, and takes it there. It has no actuator, no camera and no
-engine, runs below everything else, and is started where `[update] url` is set.
+engine, runs below everything else, and is started where `[update] url` is set. Where only `[identity] url` is, it keeps the
+device's certificate alive and does nothing else.
 
 Started by the supervisor as ``python -m edge_runtime.update.process --config device.toml``. A device that is not enrolled yet, a
 cloud that is away and a full disk end nothing: it says so once, and tries again.
@@ -108,6 +109,9 @@ class Runner:
     def run(self) -> None:
         while not self._stopping.is_set():
             self._renew_when_due()
+            if not self._device.update.url:
+                self._pause(RETRY_S)  # it only keeps its certificate alive
+                continue
             try:
                 pause_s = self._turns()
                 self._say(self._updater.error if self._updater else "")

@@ -18,7 +18,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -248,7 +248,7 @@ def _plain(sequence: int, record: SlotRecord) -> dict[str, Any]:
 def _release(value: Any) -> Release | None:
     if value is None:
         return None
-    release = Release(**value)
+    release = Release(**_known(Release, value))
     if not all(isinstance(text, str) for text in (release.sha256, release.digest, release.target)):
         raise ValueError("not a release")
     _count(release.index), _count(release.floor)
@@ -261,12 +261,18 @@ def _job(value: Any) -> Job | None:
     release = _release(value["release"])
     if release is None:
         raise ValueError("an assignment without an artifact")
-    job = Job(**{**value, "release": release, "measured": {str(k): float(v) for k, v in value["measured"].items()}})
+    measured = {str(k): float(v) for k, v in value["measured"].items()}
+    job = Job(**{**_known(Job, value), "release": release, "measured": measured})
     for number in (job.counter, job.tries_left, job.size_bytes, job.since_ns):
         _count(number)
     if not isinstance(job.reason, str) or not isinstance(job.rollout, str) or type(job.checked) is not bool:
         raise ValueError("not an assignment")
     return job
+
+
+def _known(kind: type, value: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what a newer runtime may have written beside it: after a rollback, this one goes on with its records."""
+    return {f.name: value[f.name] for f in fields(kind) if f.name in value}
 
 
 def _count(value: Any) -> int:

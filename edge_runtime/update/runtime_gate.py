@@ -9,17 +9,24 @@ candidate started: what cannot even run its updater is never confirmed.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from edge_runtime.clock import Clock
+from edge_runtime.boot import boot_id
+from edge_runtime.clock import Clock, SystemClock
+from edge_runtime.config import DeviceConfig, with_overlay
 from edge_runtime.errors import BundleError, ConfigError, EndpointError, ResourceError
 from edge_runtime.outbox import schema
+from edge_runtime.outbox.opening import open_outbox
+from edge_runtime.processes import processes
+from edge_runtime.tasks import wanted
 from edge_runtime.update import environment, records
-from edge_runtime.update.config_bundle import VARIABLE, read_config_release
+from edge_runtime.update.config_bundle import VARIABLE, read_config_release, read_overlay
 from edge_runtime.update.gate import Candidate, Verdict
 from edge_runtime.update.loop_watch import LoopWatch
+from edge_runtime.wire.release import CONFIG_FILE
 
 RUNTIME_VARIABLE = "GUDGEON_RUNTIME"
 CHECK_S = 300.0
@@ -30,15 +37,18 @@ Watch = Callable[[], LoopWatch]
 
 
 class StartedGate:
-    """What both have in common: the trial. `running`: is the candidate what this process was started with?"""
+    """What both have in common: the trial. Their `runs`: is the candidate what this process was started with?"""
 
-    def __init__(self, running: Callable[[Candidate], bool], watch: Watch, clock: Clock) -> None:
-        self._running, self._watch, self._clock = running, watch, clock
+    def __init__(self, watch: Watch, clock: Clock) -> None:
+        self._watch, self._clock = watch, clock
         self._watched: tuple[str, LoopWatch] | None = None
         self._waiting: tuple[str, int] | None = None
 
+    def runs(self, candidate: Candidate) -> bool:
+        raise NotImplementedError
+
     def trial(self, candidate: Candidate) -> Verdict | None:
-        if self._running(candidate):
+        if self.runs(candidate):
             if self._watched is None or self._watched[0] != candidate.sha256:
                 self._watched = (candidate.sha256, self._watch())
             return self._watched[1].look()
@@ -55,7 +65,10 @@ class RuntimeGate(StartedGate):
 
     def __init__(self, state_dir: Path, config: Path, watch: Watch, clock: Clock) -> None:
         self._state_dir, self._config = state_dir, config
-        super().__init__(lambda candidate: os.environ.get(RUNTIME_VARIABLE) == candidate.sha256, watch, clock)
+        super().__init__(watch, clock)
+
+    def runs(self, candidate: Candidate) -> bool:
+        return os.environ.get(RUNTIME_VARIABLE) == candidate.sha256
 
     def check(self, candidate: Candidate) -> Verdict:
         """Its environment is made, and it says in a process of its own that it can read this device's configuration."""
@@ -89,7 +102,10 @@ class ConfigGate(StartedGate):
         self, check_config: Callable[[Path], object], restart: Callable[[], None], watch: Watch, clock: Clock
     ) -> None:
         self._check_config, self._restart = check_config, restart
-        super().__init__(lambda candidate: os.environ.get(VARIABLE) == str(candidate.path), watch, clock)
+        super().__init__(watch, clock)
+
+    def runs(self, candidate: Candidate) -> bool:
+        return os.environ.get(VARIABLE) == str(candidate.path)
 
     def check(self, candidate: Candidate) -> Verdict:
         try:
@@ -100,7 +116,7 @@ class ConfigGate(StartedGate):
         return Verdict(True)
 
     def begin(self, candidate: Candidate) -> None:
-        if not self._running(candidate):
+        if not self.runs(candidate):
             self._restart()
 
     def revert(self, to: Candidate | None) -> None:
@@ -126,3 +142,33 @@ def self_check(python: Path, config: Path, timeout_s: float = CHECK_S) -> Verdic
         why = lines[-1][-200:] if lines else f"exit code {done.returncode}"
         return Verdict(False, f"it says that it cannot run here: {why}")
     return Verdict(True)
+
+
+def begin_again() -> None:
+    """Has the supervisor, which has started this process, stop everything and begin again."""
+    if VARIABLE not in os.environ:
+        raise EndpointError("this process was not started by `gudgeon run`, which could begin again")
+    os.kill(os.getppid(), signal.SIGHUP)
+
+
+def watch_of(device: DeviceConfig) -> Watch:
+    """Looks at the processes of this device, with a connection to the outbox of its own."""
+
+    def begin() -> LoopWatch:
+        state_dir = device.device.state_dir
+        tasks = wanted(device.has_line, bool(device.assets), bool(device.update.url))
+        names = tuple(task.name for task in tasks)
+        return LoopWatch(names, lambda: processes(state_dir), open_outbox(device), boot_id(), SystemClock())
+
+    return begin
+
+
+def runtime_gate(device: DeviceConfig, config_path: Path) -> RuntimeGate:
+    return RuntimeGate(device.device.state_dir, config_path, watch_of(device), SystemClock())
+
+
+def config_gate(device: DeviceConfig, config_path: Path) -> ConfigGate:
+    def check(folder: Path) -> object:
+        return with_overlay(config_path, read_overlay(folder / CONFIG_FILE))
+
+    return ConfigGate(check, begin_again, watch_of(device), SystemClock())

@@ -102,6 +102,12 @@ def try_once(record: SlotRecord, now_ns: int = 0) -> SlotRecord:
     return replace(_after(record, Input.TRY), job=replace(job, tries_left=job.tries_left - 1, since_ns=now_ns))
 
 
+def hand_over(record: SlotRecord, now_ns: int = 0) -> SlotRecord:
+    """On trial, with all tries left: whoever starts it spends them."""
+    job = _job(record)
+    return replace(_after(record, Input.TRY), job=replace(job, since_ns=now_ns))
+
+
 def confirm(record: SlotRecord, measured: Mapping[str, float] | None = None, now_ns: int = 0) -> SlotRecord:
     job, before = _job(record), record.confirmed
     previous = before if before and before.sha256 != job.release.sha256 else record.previous

@@ -24,7 +24,7 @@ from edge_runtime.errors import BundleError, EndpointError, GudgeonError, Resour
 from edge_runtime.update import legacy, records, slots, states, window
 from edge_runtime.update.cloud_port import CloudPort
 from edge_runtime.update.fetch.partial import sweep
-from edge_runtime.update.gate import Candidate, Gate, Verdict
+from edge_runtime.update.gate import Candidate, Gate, StartedOutside, Verdict
 from edge_runtime.update.plan import PENDING, Action, Facts, Step, plan
 from edge_runtime.update.records import Job, Release, SlotRecord
 from edge_runtime.update.store import Store
@@ -148,6 +148,8 @@ class Updater:
         for slot_set, record in self._records().items():
             if record.state is UpdateState.ROLLED_BACK:
                 self._back.add(slot_set)
+            if record.state is UpdateState.TRIAL and self._runs(slot_set, record):
+                self._begun.add(slot_set)
             if record.confirmed and self._store.problem(record.confirmed.sha256):
                 self._damaged.add(record.confirmed.sha256)
         self._raise_floor()
@@ -299,6 +301,14 @@ class Updater:
             fresh=not self._stale and self._now_ns() - self._asked_ns <= FRESH_S * 1e9,
             window=window.closed(item.window, assignment, self._seams.clock.wall_ns()),
         )
+
+    def _runs(self, slot_set: str, record: SlotRecord) -> bool:
+        """Was this process started by what is on trial?"""
+        gate = self._seams.gate(slot_set)
+        if not isinstance(gate, StartedOutside) or record.job is None:
+            return False
+        release = record.job.release
+        return gate.runs(Candidate(slot_set, self._store.path(release.sha256), release.digest, release.sha256))
 
     def _misfit(self, slot_set: str, target: str) -> str:
         expected = slot_set if slot_set in ("runtime", "config") else "models"
@@ -463,7 +473,8 @@ class Updater:
     def _do_begin(self, slot_set: str, record: SlotRecord, reason: str) -> bool:
         """The try is spent before the candidate starts. Where it could not be started, that try is used again."""
         if slot_set not in self._spent:
-            record = states.try_once(record, self._wall_ns())
+            outside = isinstance(self._seams.gate(slot_set), StartedOutside)
+            record = (states.hand_over if outside else states.try_once)(record, self._wall_ns())
             self._write(slot_set, record)
             self._spent.add(slot_set)
         assert record.job is not None

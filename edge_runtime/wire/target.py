@@ -118,5 +118,9 @@ def assignment_key(path: str, sha256: str | None, custom: Any) -> bytes | None:
     return public if len(public) == 32 else None
 
 
+def assignment_print(public: bytes) -> str:
+    return hashlib.sha256(public).hexdigest()[:16]
+
+
 def assignment_key_path(public: bytes) -> str:
-    return f"{ASSIGNMENT_KEYS}{hashlib.sha256(public).hexdigest()[:16]}.pub"
+    return f"{ASSIGNMENT_KEYS}{assignment_print(public)}.pub"

@@ -529,7 +529,7 @@ row(
 def assigned(scene: Scene, told: str, make: Callable[[Scene], bytes]) -> None:
     scene.take(scene.assignment(counter=7))
     scene.refused(told, lambda: scene.take(make(scene)))
-    assert scene.trusted().floor.counter == 7
+    assert list(scene.trusted().floor.counters.values()) == [7]
     scene.take(scene.assignment(counter=7))
 
 
@@ -585,15 +585,31 @@ def assigned_after_loss(scene: Scene, told: str) -> None:
 row("assignment replayed after local state loss", "counter 6 is older than 7", assigned_after_loss)
 
 
-def rotated_key(scene: Scene, told: str) -> None:
-    """A stolen assignment key is worth nothing once the offline keys name another."""
-    stolen = scene.repository.assignment_key
+def name_another(scene: Scene) -> None:
+    """The offline keys take the assignment key away, and name a new one."""
     for path in [p for p in scene.repository.roles["targets"].targets if p.startswith("assignment-keys/")]:
         del scene.repository.roles["targets"].targets[path]
     scene.repository.assignment_key = key("assignment again")
     scene.repository.name_assignment_key(scene.repository.assignment_key)
     scene.repository.publish()
     scene.remember()
+
+
+def pushed(scene: Scene, told: str) -> None:
+    """A stolen assignment key cannot push the counter to the end of numbers; and what it did push is over with the key."""
+    scene.take(scene.assignment(counter=2**31))
+    scene.refused(told, lambda: scene.take(scene.assignment(counter=2**62)))
+    name_another(scene)
+    scene.take(scene.assignment(counter=8))
+
+
+row("assignment counter pushed to the end of numbers", "is too far above 2147483648", pushed)
+
+
+def rotated_key(scene: Scene, told: str) -> None:
+    """A stolen assignment key is worth nothing once the offline keys name another."""
+    stolen = scene.repository.assignment_key
+    name_another(scene)
     scene.take(scene.assignment(counter=8))
     scene.refused(told, lambda: scene.take(by_key(scene, stolen)))
 

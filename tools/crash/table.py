@@ -17,6 +17,7 @@ SCENARIOS: Mapping[str, str] = {
     "cloud-commit": "tools.crash.ingest:COMMIT",
     "cloud-make": "tools.crash.ingest:MAKE",
     "files": "tools.crash.files:FILES",
+    "runtime": "tools.crash.runtime:RUNTIME",
     "update-confirm": "tools.crash.update:CONFIRM",
     "update-rollback": "tools.crash.update:ROLLBACK",
     "update-revert": "tools.crash.update:REVERT",

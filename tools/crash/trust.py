@@ -17,7 +17,7 @@ from tools.crash.notes import Note, tell
 from tools.crash.scenario import Scenario, State
 
 PATH = "models/surface/1.tar"
-INDEX, COUNTER = 4, 9
+INDEX, COUNTER, KEY = 4, 9, "key"
 
 
 def _days() -> tuple[MemoryRepository, list[dict[str, bytes]]]:
@@ -56,7 +56,7 @@ def run(folder: Path) -> None:
             trusted.raise_index(INDEX)
             tell(index=INDEX)
         if number == 2:
-            trusted.count(COUNTER)
+            trusted.count(KEY, COUNTER, {KEY})
             tell(counter=COUNTER)
 
 
@@ -64,7 +64,7 @@ def recover(folder: Path) -> State:
     """Every day is offered again, the oldest first."""
     repository, days = _days()
     found: dict[str, Any] = {"floor": _trusted(folder, repository).floor.versions, "taken": [], "refused": []}
-    found["counter"] = _trusted(folder, repository).floor.counter
+    found["counter"] = _trusted(folder, repository).floor.counter({KEY})
     for number, served in enumerate(days):
         repository.files = dict(served)
         try:

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from edge_runtime.child import stop_event
 from edge_runtime.durable import disk_errors
-from tools.up.stack import CHECK_S, Stack
+from tools.up.stack import CHECK_S, Devices, Stack
 
 #: PostgreSQL does not run as root and must reach its files
 ROOT_FOLDER, USER_FOLDER = Path("/var/lib/gudgeon-up"), Path("var") / "up"
@@ -29,6 +29,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=2, help="ingest workers (2)")
     parser.add_argument("--http-port", type=int, default=8080, help="0: any free one (8080)")
     parser.add_argument("--broker-port", type=int, default=1883, help="0: any free one (1883)")
+    parser.add_argument(
+        "--devices", action="store_true", help="let devices in by certificates: HTTPS and MQTT over TLS"
+    )
+    parser.add_argument("--devices-port", type=int, default=8443, help="HTTPS for devices; 0: any free one (8443)")
+    parser.add_argument(
+        "--devices-broker-port", type=int, default=8883, help="MQTT for devices; 0: any free one (8883)"
+    )
     parser.add_argument("--for-s", type=float, default=0.0, help="end after so many seconds; 0: at Ctrl-C")
     parser.add_argument("--json", action="store_true", help="one line of JSON once everything serves")
     args = parser.parse_args(argv)
@@ -41,11 +48,18 @@ def main(argv: list[str] | None = None) -> int:
     with ExitStack() as running:
         with console.status("starting …", spinner="dots") as status:
             told_by = lambda name: status.update(f"starting {name} …")  # noqa: E731
-            stack = running.enter_context(Stack(folder, args.workers, args.http_port, args.broker_port, told=told_by))
+            devices = Devices(args.devices_port, args.devices_broker_port) if args.devices else None
+            made = Stack(folder, args.workers, args.http_port, args.broker_port, told=told_by, devices=devices)
+            stack = running.enter_context(made)
         told = {
             "page": f"http://127.0.0.1:{stack.http_port}/", "broker": f"127.0.0.1:{stack.broker_port}",
             "config": str(stack.config()), "workers": args.workers, "logs": str(folder / "log"),
         }  # fmt: skip
+        if stack.devices:
+            told |= {
+                "devices": f"https://127.0.0.1:{stack.devices_port}",
+                "mqtts": f"127.0.0.1:{stack.devices.broker_port}",
+            }
         print(json.dumps(told) if args.json else "\n".join(f"{k:>8}  {v}" for k, v in told.items()), flush=True)
         end_s = time.monotonic() + args.for_s if args.for_s else float("inf")
         while not stop.wait(CHECK_S) and time.monotonic() < end_s:

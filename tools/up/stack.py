@@ -11,10 +11,15 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import tomli_w
 
+from cloud.devices.broker_files import CONF, BrokerFiles
+from cloud.devices.side import make_authority, make_desk
+from cloud.settings import load_cloud
 from cloud.sockets import listen, port_of
+from cloud.store.opening import open_store
 from cloud.store.postgres_server import PostgresServer
 from edge_runtime.errors import MissingExtraError, ResourceError
 from tools.chaos.pair import LOOPBACK, free_port, mosquitto
@@ -31,6 +36,15 @@ def mosquitto_conf(port: int) -> str:
     return "\n".join((*lines, "max_inflight_messages 200", "max_queued_messages 100000", "log_type error")) + "\n"
 
 
+class Devices(NamedTuple):
+    """Listen for devices with certificates, at these ports and under these names; 0: any free one."""
+
+    https_port: int
+    broker_port: int
+    names: tuple[str, ...] = ("localhost", LOOPBACK)
+    host: str = LOOPBACK
+
+
 class Stack:
     """Port 0: any free one. `postgres` False: SQLite, for comparison. `workers` 0: ingest within `gudgeon cloud`."""
 
@@ -43,6 +57,7 @@ class Stack:
         postgres: bool = True,
         options: tuple[str, ...] = (),
         told: Callable[[str], None] = lambda _: None,
+        devices: Devices | None = None,
     ) -> None:
         self.folder, self._workers, self._postgres, self._told, self._options = folder, workers, postgres, told, options
         self._asked_port = broker_port
@@ -50,6 +65,7 @@ class Stack:
         self._http_port = http_port
         self.http_port = 0
         self.keeper = Keeper(folder / "log")
+        self.devices, self.devices_port = devices, 0
         self.server: PostgresServer | None = None
         self._stack = ExitStack()
 
@@ -85,18 +101,41 @@ class Stack:
             self.broker_port = port_of(probe)
         store = self._start_postgres() if self._postgres else {"url": "sqlite:///cloud.db"}
         self._stack.callback(self.keeper.stop)
-        (self.folder / "mosquitto.conf").write_text(mosquitto_conf(self.broker_port))
-        self.keeper.add("broker", [program, "-c", str(self.folder / "mosquitto.conf")]).start()
         settings = {
             "http": {"port": self._http_port},
             "broker": {"embedded": False, "port": self.broker_port},
             "store": store,
             "ingest": {"here": self._workers == 0},
         }
-        self.config().write_text(tomli_w.dumps(settings))
-        self.http_port = int(self._start_one("cloud", "cloud")["http_port"])
+        conf = self._for_devices(settings, self.devices) if self.devices else self._for_this_machine(settings)
+        self.keeper.add("broker", [program, "-c", str(conf)]).start()
+        told = self._start_one("cloud", "cloud")
+        self.http_port, self.devices_port = int(told["http_port"]), int(told.get("devices_port", 0))
         for name in self.worker_names:
             self._start_one(name, "ingest")
+
+    def _for_this_machine(self, settings: dict[str, Any]) -> Path:
+        self.config().write_text(tomli_w.dumps(settings))
+        conf = self.folder / "mosquitto.conf"
+        conf.write_text(mosquitto_conf(self.broker_port))
+        return conf
+
+    def _for_devices(self, settings: dict[str, Any], devices: Devices) -> Path:
+        settings["broker"] |= {"username": "cloud", "password_file": "broker-password"}
+        self.devices = devices = devices._replace(broker_port=devices.broker_port or free_port())
+        settings["devices"] = {
+            "serve": True, "host": devices.host, "port": devices.https_port, "names": list(devices.names),
+            "broker_folder": "broker", "broker_port": devices.broker_port,
+        }  # fmt: skip
+        self.config().write_text(tomli_w.dumps(settings))
+        loaded = load_cloud(self.config())
+        engine = open_store(loaded.store.address)
+        try:
+            files = BrokerFiles(loaded, make_desk(engine, loaded, make_authority(loaded)))
+            files.write()
+        finally:
+            engine.dispose()
+        return files.folder / CONF
 
     def _start_postgres(self) -> dict[str, str]:
         self._told("PostgreSQL")

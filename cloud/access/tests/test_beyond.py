@@ -19,8 +19,7 @@ from cryptography.x509.oid import NameOID
 from cloud.access import operators
 from cloud.access.admission import CSRF_HEADER, HOST_COOKIE
 from cloud.access.roles import Role
-from cloud.access.tests.test_login import PASSWORD
-from cloud.access.tests.test_needs import SHELL
+from cloud.access.tests.made import PASSWORD, SHELL
 from cloud.main import main, run
 from cloud.settings import load_cloud
 from cloud.store.opening import open_store

@@ -12,10 +12,8 @@ from sqlalchemy import Engine
 from cloud.access import operators, sessions, signing_in
 from cloud.access.admission import COOKIE, CSRF_HEADER
 from cloud.access.roles import Role
-from cloud.access.tests.test_needs import SHELL, WRITE, Web
+from cloud.access.tests.made import PASSWORD, SHELL, WRITE, Web
 from cloud.audit.log import rows
-
-PASSWORD = "correct horse battery"
 
 
 @pytest.fixture(autouse=True)

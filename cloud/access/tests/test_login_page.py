@@ -8,8 +8,7 @@ import pytest
 
 from cloud.access import operators
 from cloud.access.roles import Role
-from cloud.access.tests.test_login import PASSWORD
-from cloud.access.tests.test_needs import SHELL
+from cloud.access.tests.made import PASSWORD, SHELL
 from cloud.settings import AccessSection
 from cloud.store.opening import open_store
 from cloud.tests.browser import browser, missing

@@ -12,6 +12,7 @@ from cloud.registry import artifacts, deltas
 from cloud.registry.folder import Registry
 from cloud.registry.making import make_registry, release
 from cloud.registry.publishing import utc_now
+from cloud.registry.renewer import Renewer
 from edge_runtime.cli import main
 from edge_runtime.delta.making import choose
 from edge_runtime.delta.tests.artifacts import files, folder, packed
@@ -96,6 +97,29 @@ def _leads_there(registry: Registry, found: dict[str, Target], m: deltas.Made, t
 )
 def test_the_smallest_or_none(sizes: dict[str, int], packed_bytes: int, chosen: str) -> None:
     assert choose(1000, packed_bytes, sizes) == chosen
+
+
+def test_deltas_to_what_is_named_no_more_are_removed(filled: tuple[Registry, dict[str, Target]]) -> None:
+    registry, _ = filled
+    deltas.build(registry)
+    stale = registry.folder / "repo" / delta.folder("a" * 64) / f"{'b' * 64}.patch"
+    stale.parent.mkdir()
+    stale.write_bytes(b"")
+    assert deltas.sweep(registry) == 1
+    assert not stale.exists()
+    assert not deltas.missing(registry)
+
+
+def test_the_cloud_makes_what_is_missing(filled: tuple[Registry, dict[str, Target]]) -> None:
+    registry, found = filled
+    deltas.build(registry)
+    hint = registry.folder / "repo" / delta.hint_path(found["1"].sha256, found["2"].sha256)
+    hint.unlink()
+    assert deltas.missing(registry)
+    renewer = Renewer(registry.folder)
+    renewer._make_deltas()
+    assert hint.exists()
+    assert not deltas.missing(registry)
 
 
 def test_as_it_is_typed(filled: tuple[Registry, dict[str, Target]], capsys: pytest.CaptureFixture[str]) -> None:

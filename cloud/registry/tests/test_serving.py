@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,9 +46,15 @@ def test_whole_files_and_their_tags(client: TestClient) -> None:
     assert answer.headers["etag"] == f'"{SHA}"'
     assert answer.headers["accept-ranges"] == "bytes"
     assert client.get(TARGET, headers={"if-none-match": f'"{SHA}"'}).status_code == 304
-    assert client.get("/repo/metadata/timestamp.json").headers["cache-control"] == "no-cache"
+    answer = client.get("/repo/metadata/timestamp.json")
+    assert answer.headers["cache-control"] == "no-cache"
+    assert answer.headers["etag"] == f'"{hashlib.sha256(b"{}").hexdigest()}"'
+    again = client.get("/repo/metadata/timestamp.json", headers={"if-none-match": answer.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
     assert client.head(TARGET).headers["content-length"] == "100"
-    assert client.get(f"/repo/deltas/{SHA}/{SHA}.json").status_code == 200
+    hint = client.get(f"/repo/deltas/{SHA}/{SHA}.json")
+    assert hint.status_code == 200
+    assert SHA not in hint.headers["etag"]  # the hash in its name is another file's
 
 
 def test_ranges(client: TestClient) -> None:

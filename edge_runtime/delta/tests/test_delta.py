@@ -80,7 +80,8 @@ def test_planes_and_differences(data: st.DataObject, width: int, mode: str) -> N
     assert planes.restore(mode, width, planes.difference(mode, width, target, source), source) == target
 
 
-def test_pieces_longer_than_one_are_put_together(tmp_path: Path) -> None:
+def test_pieces_longer_than_one_are_put_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(making, "LEVEL", 3)
     big = {"weights.tflite": os.urandom(container.PIECE_BYTES + 4097) * 2}
     old, new = packed(big), packed({"weights.tflite": bytes(b ^ 1 for b in big["weights.tflite"])})
     made = making.make(old, new)

@@ -17,7 +17,9 @@ import paho.mqtt.client as mqtt
 import pytest
 import zstandard
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.reasoncodes import ReasonCode
 
 from edge_runtime.backoff import Backoff
 from edge_runtime.clock import FakeClock, SystemClock
@@ -332,3 +334,22 @@ def drive_until(uplink: Uplink, done: Callable[[], bool], turns: int = 400) -> N
         readable, writable, _ = select.select([fd], [fd] if uplink.wants_write else [], [], 0.05)
         uplink.exchange(bool(readable), bool(writable))
     raise AssertionError("it did not come to pass")
+
+
+def test_a_refused_subscription_and_what_the_broker_said_at_the_end_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    outbox = Outbox(tmp_path / "outbox.db", "dev1", "boot")
+    uplink = Uplink(PLACE, "boot", "127.0.0.1", 1, outbox, KEY)
+    client = uplink._make_client(MQTTProtocolVersion.MQTTv5)
+    reasons = [ReasonCode(PacketTypes.SUBACK, text) for text in ("Not authorized", "Granted QoS 1")]
+    for _ in range(2):
+        uplink._on_subscribe(client, None, 1, reasons, None)
+    told = outbox.last("fault")
+    assert told is not None
+    assert (told.kind, told.body, outbox.depth()) == ("subscription_refused", {"reasons": ["Not authorized"]}, 1)
+    taken = ReasonCode(PacketTypes.DISCONNECT, "Session taken over")
+    uplink._on_disconnect(client, None, mqtt.DisconnectFlags(True), taken, None)
+    uplink._protocol_proven = True
+    uplink._lost("the broker closed the connection")
+    assert "the broker ends the connection: Session taken over" in str([vars(r) for r in caplog.records])

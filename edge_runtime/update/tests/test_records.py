@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -118,3 +120,13 @@ def test_numbers_that_are_none_are_left_out_and_texts_are_cut(tmp_path: Path) ->
     found = records.read(tmp_path, "default").record.job
     assert found
     assert (len(found.reason), found.measured) == (records.REASON_LIMIT, {"agreement": 0.5})
+
+
+def test_what_a_newer_runtime_has_written_more_is_left_out(tmp_path: Path) -> None:
+    """After a rollback the older one goes on with these records."""
+    full = SlotRecord(UpdateState.TRIAL, Job(A, "r", 5, 1, measured={"p99_ms": 1.5}), B, A, {B.sha256: 4})
+    data = json.loads(records.encode(3, full).split(b"\n")[1])
+    data["later"] = data["job"]["later"] = data["job"]["release"]["later"] = data["confirmed"]["later"] = {"x": 1}
+    body = json.dumps(data).encode()
+    file = (hashlib.sha256(body).hexdigest().encode() + b"\n" + body + b"\n").ljust(records.RECORD_BYTES)
+    assert records.decode(file) == (3, full)

@@ -11,9 +11,9 @@ import pytest
 
 from edge_runtime.clock import FakeClock
 from edge_runtime.errors import BundleError, EndpointError
-from edge_runtime.update import records, slots
+from edge_runtime.update import records, slots, states
 from edge_runtime.update.fetch.fetcher import FetchError
-from edge_runtime.update.gate import PASS, FakeGate, Verdict
+from edge_runtime.update.gate import PASS, Candidate, FakeGate, Verdict
 from edge_runtime.update.records import SlotRecord
 from edge_runtime.update.simulated import SimulatedCloud, device, tiny_release
 from edge_runtime.update.store import Store
@@ -405,3 +405,41 @@ def test_two_slot_sets_go_their_own_ways(rig: Rig) -> None:
     assert rig.record.confirmed
     assert rig.record.confirmed.sha256 == rig.old.sha256
     assert set(rig.cloud.told[-1].slots) == {"default", "recipe-7"}
+
+
+class OutsideGate(FakeGate):
+    """Started by a launcher: `started` is what the process of this updater belongs to."""
+
+    started = ""
+
+    def runs(self, candidate: Candidate) -> bool:
+        return self.started == candidate.sha256
+
+
+def spend(rig: Rig) -> None:
+    """As the launcher does before a start."""
+    record = rig.record
+    assert record.job
+    records.write(rig.state, "default", replace(record, job=replace(record.job, tries_left=record.job.tries_left - 1)))
+
+
+def test_what_a_launcher_starts_has_its_tries_spent_by_the_launcher(rig: Rig) -> None:
+    gate = rig.gate = OutsideGate(trials=[None])
+    rig.cloud.assign(default=rig.new)
+    rig.go()
+    record = rig.record
+    assert record.job
+    assert (record.state, record.job.tries_left) == (UpdateState.TRIAL, states.TRIES)
+    for left in range(states.TRIES - 1, -1, -1):  # killed in each try; the last one is good
+        spend(rig)
+        gate.started = rig.new.sha256
+        rig.restart()
+        rig.go(3)
+        assert rig.record.job
+        assert (rig.record.state, rig.record.job.tries_left) == (UpdateState.TRIAL, left)
+        assert rig.told.running == rig.new.sha256
+    gate._trials.clear()
+    gate._trials.append(PASS)
+    rig.go(3)
+    assert rig.record.state is UpdateState.CONFIRMED
+    assert gate.calls.count(("begin", rig.new.sha256)) == 1

@@ -4,9 +4,9 @@ The keys that may seal an assignment are entries of the top-level targets, ``ass
 named, changed and taken away by the offline keys. Whoever steals the online key can only choose among artifacts that the
 offline keys have signed, above the floor, for devices of that hardware.
 
-Refused as a whole: not signed by such a key, for another device, a counter below the highest seen, expired. Refused one by
-one: an item whose target or hash is not what is signed, or that this device may not take. ``revert`` brings no artifact, so
-that it may name one that is in the targets no more.
+Refused as a whole: not signed by such a key, for another device, a counter below the highest seen or far above it, expired.
+Refused one by one: an item whose target or hash is not what is signed, or that this device may not take. ``revert`` brings no
+artifact, so that it may name one that is in the targets no more.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from edge_runtime.wire.assignment import KIND, Assignment, Item, read_assignment
 from edge_runtime.wire.signed import signed_bytes, unseal
 from edge_runtime.wire.target import ASSIGNMENT_KEYS_LIMIT, assignment_key
 
+#: a counter begins with the seconds of that day, and rises; nobody may push it to the end of numbers
+STEP_LIMIT = 2**32
+
 
 @dataclass(frozen=True)
 class Taken:
@@ -40,13 +43,14 @@ def assignment_keys(entries: Iterable[tuple[str, str | None, Any]]) -> list[byte
     return found[:ASSIGNMENT_KEYS_LIMIT]
 
 
-def open_assignment(payload: bytes, keys: Iterable[bytes]) -> Assignment:
-    """BundleError unless one of these keys has sealed it."""
+def open_assignment(payload: bytes, keys: Iterable[bytes]) -> tuple[Assignment, bytes]:
+    """The assignment, and which of these keys has sealed it; BundleError if none has."""
     try:
         sealed = unseal(payload, KIND)
-        if not any(_signed_by(public, sealed.body, sealed.signature) for public in keys):
+        by = next((public for public in keys if _signed_by(public, sealed.body, sealed.signature)), None)
+        if by is None:
             raise BundleError("assignment: not signed by a key that the offline keys name for it; refused")
-        return read_assignment(sealed.body)
+        return read_assignment(sealed.body), by
     except (ValueError, TypeError) as error:
         raise BundleError(f"{error}; refused") from error
 
@@ -65,6 +69,10 @@ def check_assignment(assignment: Assignment, device: str, counter: int, now_ns: 
         raise BundleError(f"assignment: for device {assignment.device[:80]!r}, this one is {device!r}; refused")
     if assignment.counter < counter:
         raise BundleError(f"assignment: counter {assignment.counter} is older than {counter}, which was seen; refused")
+    if assignment.counter > max(counter, now_ns // 10**9) + STEP_LIMIT:
+        raise BundleError(
+            f"assignment: counter {assignment.counter} is too far above {counter}, which was seen; refused"
+        )
     if assignment.expires_ns <= now_ns:
         late_s = (now_ns - assignment.expires_ns) // 10**9
         raise BundleError(f"assignment: expired {late_s} s ago; refused, the next one is asked for")

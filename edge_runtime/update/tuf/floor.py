@@ -5,7 +5,8 @@
 - Versions only rise. What a newer root brings: where it takes a role's keys away from those who signed before, the floor of
   that role begins again, because whoever held the old keys may have signed any number (fast-forward recovery of TUF). The
   versions of `targets` and of delegated roles are told by the snapshot, and begin again with it.
-- `index` (of artifacts) and `counter` (of assignments) never begin again.
+- Counters of assignments are held by the key that sealed them, and begin again with it: when the offline keys name that key no
+  more. `index` (of artifacts) never begins again.
 - One damaged file loses nothing. Both damaged, or none where metadata lies: refused, never begun from zero in silence.
 """
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +36,16 @@ Signers = tuple[frozenset[str], int]
 @dataclass(frozen=True)
 class Floor:
     """`roles`: targets and the roles that it delegates to. `keys`: prints of the keys that the versions of timestamp and
-    snapshot were counted under. `time_ns`: when everything was last found valid."""
+    snapshot were counted under. `counters`: print of an assignment key → the highest that it sealed. `time_ns`: when
+    everything was last found valid."""
 
     root: int = 0
     timestamp: int = 0
     snapshot: int = 0
     roles: Mapping[str, int] = field(default_factory=dict)
     keys: Mapping[str, Set[str]] = field(default_factory=dict)
+    counters: Mapping[str, int] = field(default_factory=dict)
     index: int = 0
-    counter: int = 0
     time_ns: int = 0
 
     @property
@@ -73,6 +75,15 @@ class Floor:
         """Those who signed before could not sign any more."""
         keys, threshold = signers
         return len(self.keys.get(role, frozenset()) & keys) < threshold
+
+    def counter(self, named: Set[str]) -> int:
+        """The highest that was seen of assignments by the keys that are named now."""
+        return max((counter for key, counter in self.counters.items() if key in named), default=0)
+
+    def counted(self, by: str, counter: int, named: Set[str]) -> Floor:
+        """An assignment was verified. What keys have sealed that are named no more is forgotten."""
+        kept = {key: highest for key, highest in self.counters.items() if key in named}
+        return replace(self, counters={**kept, by: max(counter, kept.get(by, 0))})
 
     def raised(self, timestamp: int = 0, snapshot: int = 0, roles: Mapping[str, int] | None = None) -> Floor:
         highest = dict(self.roles)
@@ -137,7 +148,8 @@ class FloorFiles:
 
 def _encode(number: int, floor: Floor) -> bytes:
     keys = {role: sorted(prints) for role, prints in floor.keys.items()}
-    value = {"v": VERSION, "number": number, **vars(floor), "roles": dict(floor.roles), "keys": keys}
+    told = {"roles": dict(floor.roles), "keys": keys, "counters": dict(floor.counters)}
+    value = {"v": VERSION, "number": number, **vars(floor), **told}
     line = json.dumps(value, separators=(",", ":"), sort_keys=True).encode()
     return line + b"\n" + hashlib.sha256(line).hexdigest().encode() + b"\n"
 
@@ -161,8 +173,10 @@ def _decode(value: dict[str, Any]) -> tuple[int, Floor]:
         raise ValueError
     number = value.pop("number")
     keys = {role: frozenset(map(str, prints)) for role, prints in value.pop("keys").items()}
-    roles = {str(role): version for role, version in value.pop("roles").items()}
-    for count in (number, *roles.values(), *value.values()):
+    roles, counters = ({str(k): v for k, v in value.pop(name).items()} for name in ("roles", "counters"))
+    known = {f.name for f in fields(Floor)}
+    value = {name: version for name, version in value.items() if name in known}  # a newer runtime may have written more
+    for count in (number, *roles.values(), *counters.values(), *value.values()):
         if type(count) is not int or not 0 <= count <= INT64_MAX:
             raise ValueError
-    return number, Floor(roles=roles, keys=keys, **value)
+    return number, Floor(roles=roles, keys=keys, counters=counters, **value)

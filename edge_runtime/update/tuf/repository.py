@@ -27,6 +27,7 @@ from edge_runtime.update.tuf.checked import CheckedUpdater
 from edge_runtime.update.tuf.floor import Floor, FloorFiles
 from edge_runtime.update.tuf.source import Source
 from edge_runtime.update.tuf.target import Target, check_target, read_target
+from edge_runtime.wire.target import assignment_print
 
 FOLDER = "trust"
 ROOT = "root.json"
@@ -111,10 +112,9 @@ class TrustedRepository:
         if index > self.floor.index:
             self._files.keep(replace(self.floor, index=index))
 
-    def count(self, counter: int) -> None:
-        """An assignment with this counter was verified."""
-        if counter > self.floor.counter:
-            self._files.keep(replace(self.floor, counter=counter))
+    def count(self, by: str, counter: int, named: Set[str]) -> None:
+        """An assignment with this counter, by this key, was verified. `named`: all keys that may seal one now."""
+        self._files.keep(self.floor.counted(by, counter, named))
 
 
 @dataclass(frozen=True)
@@ -146,10 +146,11 @@ class Targets:
         whole; EndpointError where metadata of a delegated role cannot be had."""
         entries = self.updater.top_level.targets.items()
         keys = assignment_keys((path, info.hashes.get("sha256"), info.custom) for path, info in entries)
-        assignment = open_assignment(payload, keys)
-        check_assignment(assignment, device, self.repository.floor.counter, self.repository.now_ns())
-        taken, refused = take(assignment, self.target, hardware, self.repository.floor.index)
-        self.repository.count(assignment.counter)
+        assignment, by = open_assignment(payload, keys)
+        named, repository = {assignment_print(key) for key in keys}, self.repository
+        check_assignment(assignment, device, repository.floor.counter(named), repository.now_ns())
+        taken, refused = take(assignment, self.target, hardware, repository.floor.index)
+        repository.count(assignment_print(by), assignment.counter, named)
         return Taken(assignment, taken, refused)
 
 

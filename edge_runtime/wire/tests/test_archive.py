@@ -228,7 +228,7 @@ def test_a_full_disk_leaves_no_folder(tmp_path: Path, packed: Path, monkeypatch:
     assert not (tmp_path / "out").exists()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_one_changed_byte_is_refused_or_changes_nothing(data: st.DataObject) -> None:
     """Every byte of an archive counts: there is no second form of the same content."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -29,7 +31,7 @@ def test_it_starts_everything_tells_where_and_stops_clean(tmp_path: Path) -> Non
     for folder in (tmp_path, *tmp_path.parents[:3]):
         folder.chmod(0o755)  # for the user that PostgreSQL runs as
     command = [sys.executable, "-m", "edge_runtime.cli", "up", "--folder", str(tmp_path / "up"), "--json"]
-    ports = ["--http-port", "0", "--broker-port", "0"]
+    ports = ["--http-port", "0", "--broker-port", "0", "--devices", "--devices-port", "0", "--devices-broker-port", "0"]
     with subprocess.Popen([*command, *ports], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
             assert process.stdout
@@ -38,6 +40,11 @@ def test_it_starts_everything_tells_where_and_stops_clean(tmp_path: Path) -> Non
             assert (health["status"], health["broker_connected"]) == ("ok", None)
             settings = load_cloud(Path(told["config"]))
             assert settings.store.address.drivername == "postgresql"
+            context = ssl.create_default_context(cafile=str(settings.devices.broker_folder / "roots.pem"))  # type: ignore[operator]
+            assert httpx.get(f"{told['devices']}/device/v1/roots", verify=context).status_code == 200
+            host, port = told["mqtts"].split(":")
+            with socket.create_connection((host, int(port)), 20) as raw:
+                assert context.wrap_socket(raw, server_hostname=host).version() == "TLSv1.3"
             process.terminate()
             assert process.wait(20) == 0
         finally:

@@ -62,7 +62,7 @@ def test_every_length(length: int, tmp_path: Path) -> None:
     assert get(MemoryFetcher({PATH: data}), tmp_path, wanted=wanted).read_bytes() == data
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.integers(0, len(DATA) - 1), max_size=12), st.booleans())
 def test_cuts_cost_a_chunk_each_at_most(cuts: list[int], restarted: bool) -> None:
     """Where the connection breaks nothing is fetched twice; where the process does, less than a chunk."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -284,3 +286,21 @@ def test_the_floor_files_tell_nothing_else(device: Device) -> None:
     first, second = ((device.folder / name).read_bytes() for name in FILES)
     assert first == second
     assert replace(trusted.floor) == device.trusted().floor
+
+
+def test_a_floor_of_a_newer_runtime_is_still_a_floor(device: Device) -> None:
+    """After a rollback the older one goes on with it: what it does not know, it leaves out."""
+    older = device.repository.state()
+    device.repository.publish()
+    trusted = device.trusted()
+    trusted.refresh()
+    line = json.dumps(
+        {**json.loads((device.folder / FILES[0]).read_bytes().partition(b"\n")[0]), "later": {"x": [1]}}
+    ).encode()
+    for name in FILES:
+        (device.folder / name).write_bytes(line + b"\n" + hashlib.sha256(line).hexdigest().encode() + b"\n")
+    assert device.trusted().floor == trusted.floor
+    device.lose()
+    device.repository.files = older
+    with pytest.raises(BundleError, match="rolled back"):
+        device.trusted().refresh()
