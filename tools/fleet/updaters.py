@@ -1,10 +1,12 @@
-"""Emulated devices that take updates: each a real updater (trust, downloads, store, slot records, mTLS) in a thread of one process;
+"""Emulated devices that take updates: each a real updater (trust, downloads, store, slot records, mTLS) in a thread of its own;
 what is emulated is the line, by a folder of frames.
 
     python -m tools.fleet.updaters --frames DIR DEVICE_TOML …
 
-Two folders below DIR: `day`, seen while a candidate is checked, and `evening`, seen when it is on trial. The health gate is made of
-the product's own parts: golden vectors, time against the running model, agreement on frames, finite values."""
+Two folders below DIR: `day`, seen while a candidate is checked, and `evening`, seen when it is on trial. The health gate is made
+of the product's own parts: golden vectors, time against the running model, agreement on frames, finite values. One device
+measures at a time, so that they do not measure one another.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,6 @@ from numpy.typing import NDArray
 from edge_runtime import log
 from edge_runtime.child import stop_event
 from edge_runtime.config import DeviceConfig, load_device
-from edge_runtime.decide.trial_settings import TrialSection
 from edge_runtime.errors import BundleError, GudgeonError
 from edge_runtime.infer import bundle as bundles
 from edge_runtime.infer import select
@@ -41,6 +42,7 @@ PACE_RUNS = 20
 LOOK_S = 0.5
 RETRY_S = 5.0
 SLOT_SET = "default"
+MEASURING = threading.Lock()
 Frame = NDArray[np.uint8]
 
 
@@ -64,6 +66,10 @@ class FrameGate:
         self.runs = ""
 
     def check(self, candidate: Candidate) -> Verdict:
+        with MEASURING:
+            return self._check(candidate)
+
+    def _check(self, candidate: Candidate) -> Verdict:
         try:
             running, model = self._confirmed(), self._load(candidate.path)
             bundle = bundles.load(candidate.path)
@@ -77,7 +83,7 @@ class FrameGate:
             section = self._section
             if problem := pace.problem(paces, section.slow_ratio, self._deadline_ms, section.deadline_share):
                 return Verdict(False, problem, paces.measured)
-            agreement, broken = self._agreement(model, running, frames, self._section)
+            agreement, broken = self._agreement(model, running, frames)
         except GudgeonError as error:
             return Verdict(False, str(error))
         if broken or agreement.verdict is not True:
@@ -89,7 +95,10 @@ class FrameGate:
         self._candidate, self.runs = self._load(candidate.path), candidate.digest
 
     def trial(self, candidate: Candidate) -> Verdict | None:
-        model = self._candidate or self._load(candidate.path)
+        with MEASURING:
+            return self._trial(self._candidate or self._load(candidate.path))
+
+    def _trial(self, model: Model) -> Verdict:
         for number, frame in enumerate(islice(self._evening, self._section.parts), 1):
             looked = model.look(frame)
             if looked.judgement is not None and not looked.judgement.finite:
@@ -106,10 +115,8 @@ class FrameGate:
     def _load(self, path: Path) -> Model:
         return load_model(path, self._state_dir / "engines.json", self._engine)
 
-    def _agreement(
-        self, model: Model, running: Model, frames: Sequence[Frame], section: TrialSection
-    ) -> tuple[Agreement, str]:
-        asked = model.manifest.trial.min_agreement
+    def _agreement(self, model: Model, running: Model, frames: Sequence[Frame]) -> tuple[Agreement, str]:
+        section, asked = self._section, model.manifest.trial.min_agreement
         counted = Agreement(section.min_agreement if asked < 0 else asked, section.parts, section.parts)
         for frame in frames:
             looked = model.look(frame)
