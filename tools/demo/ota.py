@@ -134,7 +134,7 @@ class Demo:
             {"name": "all", "success": 0.9},
         ]
         tries = {"tries": 3, "retry_s": 3.0} if name == "better" else {"tries": 1}
-        plan = {"groups": groups, **tries, "abort": {"failed": 0.05, "executed": CANARIES}, "max_in_flight": 8}
+        plan = {"groups": groups, **tries, "abort": {"failed": 0.25, "executed": CANARIES}, "max_in_flight": 8}
         body = {"id": name, "slot_set": "default", "target": TARGETS[name], "plan": plan}
         self._post("/rollouts", body)
         self._console.print(f"[bold]{name}[/bold]: {TARGETS[name]} to {CANARIES} canary devices, then to all {DEVICES}")
