@@ -9,7 +9,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 APT := command -v apt-get >/dev/null && { [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }
 
 .DEFAULT_GOAL := help
-.PHONY: rollout-sim help setup setup-train setup-convert setup-browser demo test check format smoke ci-faults setup-faults setup-field setup-opcua-peer setup-cloud setup-swupdate up chaos crash-points kills update-kills kill-test hog-test soak drain lead-time reconnects fleet proto bench model pump-model clean
+.PHONY: rollout-sim help setup setup-train setup-convert setup-browser demo test check format smoke ci-faults setup-faults setup-field setup-opcua-peer setup-cloud setup-swupdate up chaos crash-points kills update-kills kill-test hog-test soak drain lead-time swap-test reconnects fleet proto bench model pump-model clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -124,6 +124,9 @@ restore-drill: setup setup-cloud ## lose a cloud, restore a moment of it, measur
 
 rollout-sim: setup ## 10 000 simulated devices through the rollout code, seven scenarios (ARGS="--devices 1000 --only silent --json")
 	@$(BIN)/python -W ignore -m tools.proofs.rollout $(ARGS)
+
+swap-test: setup ## models swapped on a simulated line at 20 parts/s, good ones and bad ones (ARGS="--swaps 10 --faults none --json")
+	@$(GUDGEON) bench swap $(ARGS)
 
 lead-time: setup ## alarm lead time and false alarms over 50 seeded lives of the simulated pump (ARGS="--runs 10 --json")
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tools.proofs.lead_time $(ARGS)

@@ -29,12 +29,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ca-file", type=Path, metavar="F", help="who signs the cloud's certificate (the system's)")
 
 
+def add_token_arguments(parser: argparse.ArgumentParser) -> None:
+    """For commands that only read, with --cloud URL."""
+    parser.add_argument("--token-file", type=Path, metavar="F", help="with --cloud: an operator's API token")
+    parser.add_argument("--ca-file", type=Path, metavar="F", help="who signs the cloud's certificate (the system's)")
+
+
 def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if not args.cloud and not args.config:
         parser.error("expected --config cloud.toml, or --cloud URL and --token-file F")
 
 
-def _trusted(ca_file: Path | None) -> ssl.SSLContext:
+def bearer(token_file: Path | None) -> dict[str, str]:
+    """The header with the token of this file, if there is one."""
+    return {"authorization": f"Bearer {secret_file(token_file)}"} if token_file else {}
+
+
+def trusted(ca_file: Path | None) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
     except (OSError, ssl.SSLError) as error:
@@ -52,7 +63,7 @@ class Client:
         )
         self._base = base.rstrip("/") + "/api/v1"
         self._token_file = args.token_file or (settings.token_file if settings else None)
-        self._client = httpx.Client(timeout=TIMEOUT_S, trust_env=False, verify=_trusted(args.ca_file))
+        self._client = httpx.Client(timeout=TIMEOUT_S, trust_env=False, verify=trusted(args.ca_file))
 
     def close(self) -> None:
         self._client.close()

@@ -10,6 +10,7 @@ On the cloud's own machine, with --config cloud.toml:
 
     gudgeon devices ca show|new-issuer|new-root|retire-root N    the local certificate authority, and its rotation
     gudgeon devices broker                                       write the files of Mosquitto (devices.broker_folder)
+    gudgeon devices ddi-token DEVICE [--drop]                    what SWUpdate shows on the DDI routes, printed this once
 
 Exit codes: 0 done; 1 refused; 2 wrong use; 3 cloud.toml is wrong; 5 the cloud cannot be reached; 6 the disk or the store."""
 
@@ -26,15 +27,20 @@ from typing import Any
 
 from cryptography import x509
 
+from cloud.access.shell import shell_actor
+from cloud.audit.log import record
 from cloud.ca.authority import fingerprint
 from cloud.ca.local import LocalAuthority
+from cloud.ddi import store as ddi
 from cloud.device_cli import Cloud
 from cloud.devices.broker_files import CONF, BrokerFiles
 from cloud.devices.side import make_authority, make_desk
 from cloud.enrol import listing
 from cloud.settings import CloudSettings, load_cloud
+from cloud.store.database import WRITES
 from cloud.store.opening import open_store
 from edge_runtime.errors import GudgeonError, UsageError
+from edge_runtime.wire.topics import SEGMENT
 
 UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
@@ -70,6 +76,9 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     ca.add_argument("number", nargs="?", type=int, metavar="N", help="of the root to retire")
     ca.add_argument("--force", action="store_true", help="retire a root although devices still need it")
     _local(actions, "broker", "write the files of Mosquitto")
+    ddi = _local(actions, "ddi-token", "a token for a client of the DDI routes, in the place of the one before")
+    ddi.add_argument("device", type=_device, metavar="DEVICE")
+    ddi.add_argument("--drop", action="store_true", help="it has none from now on")
     args = parser.parse_args(argv)
     if args.action not in LOCAL and not args.config and not args.cloud:
         parser.error("expected --config cloud.toml, or --cloud URL and --token-file F")
@@ -97,6 +106,12 @@ def _local(actions: Any, name: str, text: str) -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, required=True, metavar="cloud.toml")
     parser.add_argument("--json", action="store_true")
     return parser
+
+
+def _device(text: str) -> str:
+    if not SEGMENT.fullmatch(text):
+        raise argparse.ArgumentTypeError("expected 1 to 64 characters of A-Z a-z 0-9 _ . -")
+    return text
 
 
 def _ttl(text: str) -> timedelta:
@@ -228,7 +243,24 @@ def _broker(args: argparse.Namespace) -> int:
     return 0
 
 
+def _ddi_token(args: argparse.Namespace) -> int:
+    engine, now_ns = open_store(load_cloud(args.config).store.address), time.time_ns()
+    try:
+        with engine.execution_options(**{WRITES: True}).begin() as connection:
+            if args.drop and not ddi.drop_token(connection, args.device):
+                raise GudgeonError(f"device {args.device} has no token for the DDI routes")
+            token = None if args.drop else ddi.make_token(connection, args.device, now_ns)
+            record(connection, shell_actor(), f"ddi.{'drop' if args.drop else 'token'}", args.device)
+    finally:
+        engine.dispose()
+    told = {"device": args.device, "token": token}
+    print(json.dumps(told) if args.json else token or f"{args.device} has no token any more")
+    return 0
+
+
 REMOTE: dict[str, Callable[[Cloud, argparse.Namespace], int]] = {
     "list": _list, "show": _show, "token": _token, "replace": _token, "revoke": _revoke,
 }  # fmt: skip
-LOCAL: dict[str, Callable[[argparse.Namespace], int]] = {"ca": _ca, "broker": _broker}
+LOCAL: dict[str, Callable[[argparse.Namespace], int]] = {
+    "ca": _ca, "broker": _broker, "ddi-token": _ddi_token,
+}  # fmt: skip

@@ -113,7 +113,9 @@ class Launcher:
             wanted, tries = next(iter(self.candidates()), (BASE, -1))
             if wanted != sha256:
                 break  # an update begins, or is taken back
-            trial = trial and tries >= 0
+            if trial and tries < 0:  # it has confirmed itself
+                trial = False
+                self.tell("runs", sha256, "")
         return Seen()
 
     def wait(self, seconds: float) -> None:

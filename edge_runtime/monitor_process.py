@@ -29,12 +29,16 @@ from edge_runtime.errors import BundleError
 from edge_runtime.field.sections import TagSection
 from edge_runtime.field.source import ReportQueue
 from edge_runtime.field.sources import make_sources
+from edge_runtime.infer import bundle as bundles
 from edge_runtime.infer.series import SeriesModel, load_series_model
 from edge_runtime.outbox.opening import open_outbox
 from edge_runtime.outbox.recorder import Recorder
 from edge_runtime.outbox.store import Outbox
 from edge_runtime.tasks import REFUSED_FILE
 from edge_runtime.update import slots
+from edge_runtime.update.asset_gate import MODELS_FILE
+from edge_runtime.update.store import Store
+from edge_runtime.wire import manifest
 
 NICE = 5
 TURN_S = 0.1
@@ -47,18 +51,44 @@ def every_reading(section: TagSection) -> TagSection:
 
 
 def slot_of(state_dir: Path, engine: str) -> Callable[[str], Loaded]:
-    """What is active in a slot set now."""
+    """What is to run in a slot set now: what is confirmed, or a candidate that is on trial. The first look of this process is
+    for what is confirmed: a candidate that ended the process before does not do so at once again."""
+    looked: set[str] = set()
 
     def slot(slot_set: str) -> Loaded:
-        return Loaded(slots.confirmed_digest(state_dir, slot_set), lambda: load(slot_set))
+        candidate = slots.on_trial(state_dir, slot_set) if slot_set in looked else None
+        looked.add(slot_set)
+        if candidate is not None:
+            path, sha256 = Store(state_dir).path(candidate.sha256), candidate.sha256
+            return Loaded(candidate.digest or digest_in(path), lambda: load(path, Store(state_dir).problem(sha256)))
+        return Loaded(slots.confirmed_digest(state_dir, slot_set), lambda: load(slots.active(state_dir, slot_set)))
 
-    def load(slot_set: str) -> SeriesModel:
-        path = slots.active(state_dir, slot_set)
-        if path is None:
-            raise BundleError(f"no bundle is installed in slot set {slot_set}")
+    def load(path: Path | None, problem: str = "") -> SeriesModel:
+        if path is None or problem:
+            raise BundleError(problem or "no bundle is installed")
         return load_series_model(path, state_dir / "engines.json", engine)
 
     return slot
+
+
+def digest_in(path: Path) -> str:
+    return manifest.digest(bundles.read_manifest_bytes(path))
+
+
+def tell_models(path: Path) -> Callable[[str, str, str], None]:
+    """`run/models.json`: slot set → the digest that was taken last, and why it was refused. For the updater; best effort."""
+    models: dict[str, dict[str, str]] = {}
+
+    def tell(slot_set: str, digest: str, refused: str) -> None:
+        models[slot_set] = {"digest": digest, "refused": refused}
+        temporary = path.with_suffix(".tmp")
+        try:
+            temporary.write_text(json.dumps(models))
+            temporary.replace(path)
+        except OSError as error:
+            log.say(logging.WARNING, "state not written", path=str(path), reason=str(error))
+
+    return tell
 
 
 def refused_at_start(state_dir: Path) -> Mapping[str, str]:
@@ -80,6 +110,7 @@ def make_monitor(device: DeviceConfig, outbox: Outbox, clock: Clock) -> Monitor:
         recorder,
         AlarmFile(state_dir / NAME, boot_id(), outbox),
         clock,
+        tell_models(state_dir / MODELS_FILE),
     )
 
 

@@ -171,6 +171,7 @@ def make_link(device: DeviceConfig, name: str = "") -> tuple[Uplink, Outbox]:
     return uplink, outbox
 
 
+@pytest.mark.slow
 def test_our_link_delivers_and_a_revocation_cuts_session_and_http_within_a_minute(
     bench: Bench, capsys: pytest.CaptureFixture[str]
 ) -> None:

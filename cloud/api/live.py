@@ -7,16 +7,15 @@ the server is asked to stop.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-from fastapi import APIRouter, HTTPException, Request
+from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
-from cloud.access.needs import needs
+from cloud.access.needs import Stays, needs
 from cloud.access.roles import Role
 from cloud.api import models
 from cloud.api.records import named
@@ -26,7 +25,6 @@ from edge_runtime import __version__
 router = APIRouter()
 
 PERIOD_S = 1.0
-ASKED_AGAIN = 15  # periods
 REJECTS_SHOWN = 12
 
 
@@ -59,11 +57,8 @@ async def _messages(request: Request) -> AsyncIterator[str]:
     stopping: asyncio.Event = state.stopping
     last_id = 0
     yield "retry: 1000\n\n"
-    for period in itertools.count():
-        if stopping.is_set() or (
-            period % ASKED_AGAIN == ASKED_AGAIN - 1 and not await run_in_threadpool(_may, request)
-        ):
-            return
+    may = Stays(request, Role.VIEWER)
+    while not stopping.is_set() and await may():
         found, last_id = await run_in_threadpool(queries.diverted_after, state.engine, last_id, REJECTS_SHOWN)
         for row in found:
             yield sse("reject", named(row))
@@ -72,15 +67,6 @@ async def _messages(request: Request) -> AsyncIterator[str]:
             await asyncio.wait_for(stopping.wait(), PERIOD_S)
         except TimeoutError:
             pass
-
-
-def _may(request: Request) -> bool:
-    """Whether who listens may still: a session may have ended since."""
-    try:
-        request.app.state.access.admit(request, Role.VIEWER)
-    except HTTPException:
-        return False
-    return True
 
 
 def _connected(state: Any) -> bool | None:

@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
-from cloud.access.needs import needs
+from cloud.access.needs import Stays, needs
 from cloud.access.roles import Actor, Role
 from cloud.api.bodies import Strict, body_of
 from cloud.api.live import sse
@@ -230,13 +230,14 @@ def stream(request: Request, rollout: str) -> StreamingResponse:
     """Server-sent events: `rollout` (as /rollouts/{rollout}), at first and then at each change; it ends with the rollout."""
     with answered():
         shown.show(request.app.state.engine, rollout, time.time_ns())
-    return StreamingResponse(_messages(request.app.state, rollout), media_type="text/event-stream")
+    return StreamingResponse(_messages(request, rollout), media_type="text/event-stream")
 
 
-async def _messages(state: Any, rollout: str) -> AsyncIterator[str]:
+async def _messages(request: Request, rollout: str) -> AsyncIterator[str]:
+    state, may = request.app.state, Stays(request, Role.VIEWER)
     before: Any = None
     yield "retry: 1000\n\n"
-    while not state.stopping.is_set():
+    while not state.stopping.is_set() and await may():
         now = await run_in_threadpool(partial(shown.show, state.engine, rollout, time.time_ns()))
         if now != before:
             yield sse("rollout", now)

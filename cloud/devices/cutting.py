@@ -27,7 +27,7 @@ from edge_runtime.mqtt_access import Access
 from edge_runtime.mqtt_client import PromptClient
 
 LOOK_S, REFRESH_S = 2.0, 12 * 3600.0
-BACK_NS = 3600 * 10**9  # whoever was revoked within this time is looked at; after a start once more
+BACK_NS = 3600 * 10**9  # whoever was revoked within this time is looked at; at the first look, everybody
 CONNECT_S, READ_S, HOLD_S, TRIES = 5.0, 0.5, 1.5, 10
 #: takes the session of a device, True: until it stays taken; EndpointError where it does not
 Cut = Callable[[str, bool], None]
@@ -83,7 +83,7 @@ class Cutting:
     def __init__(self, engine: Engine, files: BrokerFiles | None, cut: Cut, now_ns: Callable[[], int]) -> None:
         self._engine, self._files, self._cut = engine, files, cut
         self._now_ns = now_ns
-        self._seen: set[str] = set()
+        self._seen: set[str] | None = None
         self._owed: dict[str, bool] = {}
         self._refreshed_s = time.monotonic()
         self._stopping = threading.Event()
@@ -127,8 +127,10 @@ class Cutting:
         """Devices of certificates that were revoked; True where the device itself was, so that nobody has its name now."""
         c, identity = t.certificate.c, t.identity.c
         query = select(c.serial, c.device, identity.revoked_ns).join(t.identity, identity.device == c.device)
+        now_ns, seen = self._now_ns(), self._seen or set()
+        recent = c.revoked_ns >= (0 if self._seen is None else now_ns - BACK_NS)
         with self._engine.connect() as connection:
-            rows = connection.execute(query.where(c.revoked_ns >= self._now_ns() - BACK_NS)).all()
-        fresh = {str(row.device): row.revoked_ns is not None for row in rows if row.serial not in self._seen}
+            rows = connection.execute(query.where(recent, c.not_after_ns > now_ns)).all()
+        fresh = {str(row.device): row.revoked_ns is not None for row in rows if row.serial not in seen}
         self._seen = {str(row.serial) for row in rows}
         return fresh

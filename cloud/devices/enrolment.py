@@ -18,6 +18,8 @@ from fastapi import APIRouter, Depends, HTTPException, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cloud.access.limits import Limit
+from cloud.access.roles import NOBODY
+from cloud.audit.log import REFUSED, record_alone
 from cloud.ca.authority import serial_text
 from cloud.devices.peer import PEER, certified
 from cloud.enrol.desk import Desk, Proof
@@ -96,14 +98,16 @@ def named(device: str) -> str:
     return device
 
 
-def guarded(request: Request, ask: Callable[[Desk], R]) -> R:
-    """`ask`, unless this address has guessed too often; a refusal counts as a guess."""
+def guarded(request: Request, what: str, subject: str, ask: Callable[[Desk], R]) -> R:
+    """`ask`, unless this address has guessed too often; a refusal counts as a guess, and is in the audit log."""
     who, tries = request.client.host if request.client else "", request.app.state.tries
     tries.check(who)
     try:
         return ask(request.app.state.desk)
     except RefusedError as error:
         tries.failed(who)
+        stranger = NOBODY._replace(address=who, via="device")
+        record_alone(request.app.state.engine, stranger, what, subject, detail={"reason": str(error)}, outcome=REFUSED)
         raise HTTPException(error.status, str(error)) from error
     except GudgeonError as error:
         log.say(logging.ERROR, "no certificate could be made", reason=str(error))
@@ -117,7 +121,9 @@ def roots(request: Request) -> Any:
 
 @router.post("/device/v1/enrol")
 def enrol(request: Request, asked: Annotated[Enrol, body(Enrol)]) -> Any:
-    return guarded(request, lambda desk: desk.enrol(asked.token, asked.hardware, asked.csr)).to_json()
+    number = asked.token.partition(".")[0]
+    ask = lambda desk: desk.enrol(asked.token, asked.hardware, asked.csr)  # noqa: E731
+    return guarded(request, "identity.enrol", f"token {number}", ask).to_json()
 
 
 @router.get("/device/v1/devices/{device}/certificate")
@@ -138,10 +144,11 @@ def challenge(request: Request, device: Annotated[str, Depends(named)], asked: A
 def renew(request: Request, device: Annotated[str, Depends(named)], asked: Annotated[Renew, body(Renew)]) -> Any:
     if not asked.proof:
         certified(request, device)
-        return guarded(request, lambda desk: desk.renew(device, asked.csr)).to_json()
+        return guarded(request, "identity.renew", device, lambda desk: desk.renew(device, asked.csr)).to_json()
     try:
         signature = base64.b64decode(asked.proof, validate=True)
     except binascii.Error as error:
         raise HTTPException(422, "proof: expected base64") from error
     proof = Proof(asked.certificate, asked.challenge, signature)
-    return guarded(request, lambda desk: desk.renew_with_proof(device, asked.csr, proof)).to_json()
+    ask = lambda desk: desk.renew_with_proof(device, asked.csr, proof)  # noqa: E731
+    return guarded(request, "identity.renew", device, ask).to_json()

@@ -42,6 +42,10 @@ HARDWARE_TRIES = 5
 LONGEST_TTL = timedelta(days=30)
 UNKNOWN = "the token is not known here; make a new one with: gudgeon devices token DEVICE --hardware ID"
 SECOND_NS = 10**9
+DAY_NS, A_DAY = (
+    86_400 * SECOND_NS,
+    20,
+)  # certificates for one device in a day: more is a fault, or somebody who fills the store
 SHELL = Actor("cli", Role.ADMIN, "cli")
 Clock = Callable[[], int]
 
@@ -177,8 +181,11 @@ class Desk:
         half_ns = now_ns + round(self.life.total_seconds() * SECOND_NS / 2)
         with self.engine.connect() as connection:
             row = store.holding(connection, device, key_of(request), half_ns)
+            lately = store.issued_since(connection, device, now_ns - DAY_NS)
         if row is not None:
             return self._certified(device, row["pem"], row["chain"])
+        if lately >= A_DAY:
+            raise RefusedError(f"{device} was given {lately} certificates within a day; ask again tomorrow", 429)
         issued = self._issue(request, device, now_ns)
         with self._writing() as connection:
             self._check_identity(store.one(connection, t.identity, device), device)

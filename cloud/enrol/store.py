@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cryptography import x509
-from sqlalchemy import Connection, RowMapping, select, update
+from sqlalchemy import Connection, RowMapping, func, select, update
 
 from cloud.ca.authority import Issued, Revoked, fingerprint, serial_text
 from cloud.enrol.requests import key_of
@@ -98,6 +98,12 @@ def certificates(connection: Connection, device: str | None = None) -> list[Row]
     c = t.certificate.c
     query = select(t.certificate).order_by(c.issued_ns, c.not_after_ns)
     return list(connection.execute(query if device is None else query.where(c.device == device)).mappings())
+
+
+def issued_since(connection: Connection, device: str, since_ns: int) -> int:
+    c = t.certificate.c
+    query = select(func.count()).select_from(t.certificate).where(c.device == device, c.issued_ns > since_ns)
+    return int(connection.execute(query).scalar_one())
 
 
 def holding(connection: Connection, device: str, public_key: str, after_ns: int) -> Row | None:

@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from cloud.client import add_token_arguments, bearer, trusted
 from cloud.period import parse_period
 from cloud.settings import load_cloud
 from cloud.store.opening import open_store
@@ -42,6 +43,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("device", nargs="?", metavar="DEVICE")
     parser.add_argument("--all", action="store_true", help="every device")
     parser.add_argument("--cloud", metavar="URL", help="of the running cloud, such as http://127.0.0.1:8080")
+    add_token_arguments(parser)
     parser.add_argument("--config", type=Path, metavar="cloud.toml", help="read the cloud's store directly")
     parser.add_argument("--stream", choices=list(STREAMS), metavar="S", help=f"one of {', '.join(STREAMS)}; else all")
     parser.add_argument("--from", dest="start", metavar="T", help="ISO 8601, UTC; when it happened (time)")
@@ -74,8 +76,9 @@ def _pieces(args: argparse.Namespace) -> Iterator[bytes]:
     named = {"device": args.device, "stream": args.stream, "from": args.start, "to": args.end}
     params = {name: text for name, text in named.items() if text is not None}
     url = f"{args.cloud.rstrip('/')}/api/v1/export.parquet"
+    headers, verified = bearer(args.token_file), trusted(args.ca_file)
     try:
-        with httpx.stream("GET", url, params=params, timeout=TIMEOUT_S) as answer:
+        with httpx.stream("GET", url, params=params, headers=headers, verify=verified, timeout=TIMEOUT_S) as answer:
             if answer.status_code != 200:
                 answer.read()
                 raise UsageError(f"{url}: {answer.status_code} {answer.text[:300]}")

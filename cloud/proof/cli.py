@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+from cloud.client import add_token_arguments, bearer, trusted
 from cloud.period import parse_period
 from cloud.proof.statement import proof_lines
 from cloud.proof.verify import Verdict, verify
@@ -40,6 +41,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--from", dest="start", metavar="T", help="ISO 8601, UTC; the records' wall time")
     parser.add_argument("--to", dest="end", metavar="T")
     parser.add_argument("--cloud", metavar="URL", help="of the running cloud, such as http://127.0.0.1:8080")
+    add_token_arguments(parser)
     parser.add_argument("--config", type=Path, metavar="cloud.toml", help="read the cloud's store directly")
     parser.add_argument("--out", type=Path, metavar="FILE", help="keep the proof")
     parser.add_argument(
@@ -70,8 +72,11 @@ def _fetch(args: argparse.Namespace) -> Iterator[str]:
     import httpx
 
     url = f"{args.cloud.rstrip('/')}/api/v1/devices/{quote(args.device, safe='')}/proof"
+    headers, verified = bearer(args.token_file), trusted(args.ca_file)
     try:
-        with httpx.stream("GET", url, params=known | {"records": args.records}, timeout=TIMEOUT_S) as answer:
+        with httpx.stream(
+            "GET", url, params=known | {"records": args.records}, headers=headers, verify=verified, timeout=TIMEOUT_S
+        ) as answer:
             if answer.status_code != 200:
                 answer.read()
                 raise UsageError(f"{url}: {answer.status_code} {answer.text[:300]}")

@@ -7,6 +7,8 @@ PostgreSQL   `postgresql://user@host/name`; read through psycopg, written by eac
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
@@ -51,6 +53,8 @@ def open_store(url: str | URL) -> Engine:
 
 
 def _sqlite(url: URL) -> Engine:
+    with suppress(OSError):  # told when it is opened
+        os.close(os.open(str(url.database), os.O_RDWR | os.O_CREAT, 0o600))  # hashes of passwords and tokens are in it
     engine = create_engine(url)
     event.listen(engine, "connect", _configure)
     event.listen(engine, "begin", _begin)

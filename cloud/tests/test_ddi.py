@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,13 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import Engine
 
+from cloud import devices_cli
 from cloud.ddi import documents, store
 from cloud.ddi.actions import ACTIVE, TABLE, Input, State, heard
 from cloud.ddi.routes import BODY_LIMIT_BYTES, Ddi, router
+from cloud.settings import load_cloud
+from cloud.store.opening import open_store
+from edge_runtime.errors import GudgeonError
 from edge_runtime.machine import step
 from edge_runtime.wire.assignment import Item
 from edge_runtime.wire.update_status import SlotStatus, UpdateState, UpdateStatus
@@ -244,3 +249,18 @@ def test_links_follow_the_way_the_client_came(rig: Rig) -> None:
     plain = documents.artifacts("http://cloud/x", action)[0]["_links"]
     assert set(plain) == {"download-http", "md5sum-http"}
     assert [documents.sleep_text(s) for s in (0, 90, 10**6)] == ["00:00:01", "00:01:30", "23:59:59"]
+
+
+def test_the_command_makes_and_drops_a_token(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "cloud.toml"
+    config.write_text("")
+    assert devices_cli.main(["ddi-token", "press-1", "--config", str(config), "--json"]) == 0
+    token = json.loads(capsys.readouterr().out)["token"]
+    store_engine = open_store(load_cloud(config).store.address)
+    with store_engine.connect() as connection:
+        assert store.token_fits(connection, "press-1", token)
+    store_engine.dispose()
+    drop = ["ddi-token", "press-1", "--config", str(config), "--drop"]
+    assert devices_cli.main(drop) == 0
+    with pytest.raises(GudgeonError, match="has no token"):
+        devices_cli.main(drop)

@@ -5,12 +5,14 @@ can tell it.
     int64 since_ns   monotonic time at which the engine got the part; 0: it has none
     int64 limit_ns   for how long it may have it; 0: no trial, nobody looks
 
-Outside of a trial nothing is written. A PLC or a camera that keeps `control` waiting is no hang.
+Outside of a trial nothing is written. A PLC or a camera that keeps `control` waiting is no hang. The memory is no file on a
+disk: the first write to a page of one may wait for the journal. `path` is a link to it in /proc, which ends with `control`.
 """
 
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,9 +26,12 @@ class EngineWatch:
     """The side of `control`: `with watch: engine.infer(…)`. It does nothing while `limit_ms` is 0."""
 
     def __init__(self, path: Path, monotonic_ns: Callable[[], int]) -> None:
-        with disk_errors(path), path.open("w+b") as file:
-            file.truncate(SIZE_BYTES)
-            self._map = mmap.mmap(file.fileno(), SIZE_BYTES)
+        self._fd = os.memfd_create("engine.watch")
+        os.ftruncate(self._fd, SIZE_BYTES)
+        self._map = mmap.mmap(self._fd, SIZE_BYTES)
+        with disk_errors(path):
+            path.unlink(missing_ok=True)
+            path.symlink_to(f"/proc/{os.getpid()}/fd/{self._fd}")
         self._fields = memoryview(self._map).cast("q")
         self._monotonic_ns = monotonic_ns
 

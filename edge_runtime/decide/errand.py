@@ -17,11 +17,11 @@ SWITCH_S = 0.0001
 
 
 class Errand(Generic[T]):
-    """`error` is set, or `result`, when `done`; a work that raises leaves the error's text."""
+    """When `done`, `error` is set or `result` is there."""
 
     def __init__(self, work: Callable[[], T]) -> None:
         self.result: T | None = None
-        self.error = ""
+        self.error: Exception | None = None
         self._work = work
         self._thread = threading.Thread(target=self._run, name="errand", daemon=True)
         self._thread.start()
@@ -37,7 +37,7 @@ class Errand(Generic[T]):
             one_step_back()
             self.result = self._work()
         except Exception as error:  # whatever it is, the line goes on with what it has
-            self.error = f"{error}".strip().partition("\n")[0][:500] or type(error).__name__
+            self.error = error
         finally:
             sys.setswitchinterval(usual_s)
 

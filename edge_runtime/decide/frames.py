@@ -1,7 +1,8 @@
 """Live frames, and what was decided of them, from `control` to a process that judges them a second time: one place in shared
 memory and a datagram. `control` never waits: where the place is still taken, the frame is left out.
 
-- The other side makes the file, of the size that it asks for, and names it in its request ``watch`` (`swap_socket`).
+- The other side makes the memory, of the size that it asks for, and names it in its request ``watch`` (`swap_socket`). It is no
+  file on a disk: the first write to a page of one may wait for the disk's journal.
 - `control` copies the frame in and sends the header as a datagram; the other side answers ``taken`` when it has copied it out.
   Both system calls order the memory accesses on either side.
 """
@@ -9,6 +10,7 @@ memory and a datagram. `control` never waits: where the place is still taken, th
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ FRAME_LIMIT_BYTES = 64 * 1024 * 1024
 
 
 class FrameBox:
-    """The side of `control`. ValueError or OSError where the file is not as asked for."""
+    """The side of `control`. ValueError or OSError where the memory is not as asked for."""
 
     def __init__(self, path: Path, size_bytes: int) -> None:
         if not 0 < size_bytes <= FRAME_LIMIT_BYTES:
@@ -51,14 +53,13 @@ class FrameBox:
 
 
 class FramePlace:
-    """The other side: the file, and frames out of it."""
+    """The other side: the memory, and frames out of it. `path`: where another process of this user finds it."""
 
-    def __init__(self, path: Path, size_bytes: int) -> None:
-        with path.open("w+b") as file:
-            path.chmod(0o600)
-            file.truncate(size_bytes)
-            self._map = mmap.mmap(file.fileno(), size_bytes)
-        self.path, self.size_bytes = path, size_bytes
+    def __init__(self, size_bytes: int) -> None:
+        self._fd = os.memfd_create("frames")
+        os.ftruncate(self._fd, size_bytes)
+        self._map = mmap.mmap(self._fd, size_bytes)
+        self.path, self.size_bytes = Path(f"/proc/{os.getpid()}/fd/{self._fd}"), size_bytes
         self._place = np.frombuffer(self._map, np.uint8)
 
     def take(self, header: Mapping[str, Any]) -> NDArray[np.uint8]:

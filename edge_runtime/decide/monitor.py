@@ -43,7 +43,8 @@ class Loaded(NamedTuple):
 
 class Monitor:
     """`slot`: slot set → what is active there now. `refused`: slot set → why the bundle that the configuration names was not
-    installed. `tags`: the configured tags, for what is told of their values."""
+    installed. `tags`: the configured tags, for what is told of their values. `told_models`: slot set, digest of the
+    bundle that was taken there, and why it was refused, "" where it runs."""
 
     def __init__(
         self,
@@ -54,7 +55,9 @@ class Monitor:
         recorder: Recorder,
         file: AlarmFile,
         clock: Clock,
+        told_models: Callable[[str, str, str], None] = lambda slot_set, digest, refused: None,
     ) -> None:
+        self._told_models = told_models
         self._clock, self._recorder, self._file, self._slot = clock, recorder, file, slot
         self._tags = dict(tags)
         self._news = {name: Exceptions(tag) for name, tag in tags.items()}
@@ -199,6 +202,7 @@ class Monitor:
 
     def _take_bundle(self, asset: Asset, kind: str, slot_set: str, tell: bool) -> list[Item]:
         where = {"asset": asset.section.name, "model": kind, "slot_set": slot_set}
+        found = None
         try:
             found = self._slot(slot_set)
             if not found.digest:
@@ -213,12 +217,15 @@ class Monitor:
                     f"the bundle in slot set {slot_set} is of kind {model.manifest.kind}, expected {kind}"
                 )
         except BundleError as error:
+            if found is not None:
+                self._told_models(slot_set, found.digest, str(error))
             if self._said.get(slot_set) == str(error):
                 return []
             self._said[slot_set] = str(error)
             return [("fault", "asset_bundle_refused", {**where, "reason": str(error)})]
         self._said.pop(slot_set, None)
         self._running[slot_set] = found.digest
+        self._told_models(slot_set, found.digest, "")
         asset.use(kind, model)
         faults: list[Item] = [
             ("fault", "variant_refused", {"bundle_digest": model.digest, **vars(refusal)}) for refusal in model.refused

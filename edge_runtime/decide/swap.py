@@ -25,7 +25,7 @@ from edge_runtime.decide.swap_socket import Request, SwapSocket
 from edge_runtime.decide.trial import Pace, Trial
 from edge_runtime.decide.trial_files import TrialFiles
 from edge_runtime.decide.trial_settings import TrialSection
-from edge_runtime.errors import BundleError
+from edge_runtime.errors import BundleError, ResourceError
 from edge_runtime.infer.model import Looked, Model
 from edge_runtime.machine import step
 from edge_runtime.outbox.recorder import Item
@@ -54,6 +54,10 @@ TABLE: Mapping[tuple[SwapState, SwapInput], SwapState] = {
     (SwapState.TRIAL, SwapInput.KEEP): SwapState.IDLE,
     (SwapState.TRIAL, SwapInput.BACK): SwapState.IDLE,
 }
+
+
+#: `blamed`: was it the model's doing?
+NOTHING_ENDED: Mapping[str, Any] = {"digest": "", "reason": "", "blamed": False}
 
 
 class Wanted(NamedTuple):
@@ -98,7 +102,8 @@ class Swap:
         self._paces: dict[str, Pace] = {}
         self._frames: tuple[str, FrameBox] | None = None
         self._news: list[Item] = []
-        self._ended: dict[str, str] = {"digest": "", "reason": ""}
+        self._ended = NOTHING_ENDED
+        self._unneeded: list[Model | None] = []
         watch.limit(0)
         if left := files.left_over():
             reason = f"control did not come through the trial: {lost or 'it ended'}"
@@ -126,7 +131,7 @@ class Swap:
                 answer = model.look(pixels, previous)
             reason = running.trial.looked(answer)
         except Exception as error:  # whatever a model on trial does, the model before can answer
-            reason = f"crashed: {type(error).__name__}: {str(error)[:300]}"
+            reason = f"crashed: {type(error).__name__}: {one_line(error)}"
         if reason:
             self._back(reason)
         if answer is not None and (answer.judgement is None or answer.judgement.finite):
@@ -142,6 +147,9 @@ class Swap:
             return news
         if self._errand is not None and self._errand.done:
             self._put_in(self._errand, now_ns)
+            return []
+        if self._unneeded and not self._tidies:
+            self._tidy(self._unneeded.pop())
             return []
         return self._serve(now_ns)
 
@@ -196,7 +204,7 @@ class Swap:
             return self._keep(request["digest"])
         if what == "forget":
             if self._ended["digest"] == request["digest"]:
-                self._ended = {"digest": "", "reason": ""}
+                self._ended = NOTHING_ENDED
             return ""
         if what == "clear":
             return self._clear(request["slot_set"])
@@ -214,12 +222,12 @@ class Swap:
             return ""
         if self._state is not SwapState.IDLE:
             return f"another model is {self._state.value} now"
-        if self._tidying is not None and not self._tidying.done:
+        if self._unneeded or self._tidies:
             return "the last trial is being put away"
         if not fits(wanted.slot_set):
             return f"slot set {wanted.slot_set!r} is none of the line: expected default or recipe-<code>"
         self._state = step(TABLE, self._state, SwapInput.ASK)
-        self._wanted, self._ended = wanted, {"digest": "", "reason": ""}
+        self._wanted, self._ended = wanted, NOTHING_ENDED
         before = model.digest if model else ""
         self._errand = Errand(lambda: self._prepare(wanted, before))
         return ""
@@ -267,8 +275,9 @@ class Swap:
         if model is None:
             self._state = step(TABLE, self._state, SwapInput.FAILED)
             left = {"slot_set": wanted.slot_set, "digest": wanted.digest, "before": ""}
-            self._end(left, f"not loaded: {errand.error}")
-            self._errand_after(None)
+            blamed = not isinstance(errand.error, ResourceError)
+            self._end(left, f"not loaded: {one_line(errand.error)}", blamed=blamed)
+            self._unneeded.append(None)
             return
         before, old = self.models, self.models.named.get(wanted.slot_set)
         self.models = self.models.having(wanted.slot_set, model)
@@ -277,7 +286,7 @@ class Swap:
         self._news.append(("health", "model_swapped", {**body, "trial": wanted.trial}))
         if not wanted.trial:
             self._state = step(TABLE, self._state, SwapInput.FOR_GOOD)
-            self._errand_after(old)
+            self._unneeded.append(old)
             return
         self._state = step(TABLE, self._state, SwapInput.ON_TRIAL)
         usual_us = self._pace(old.digest).usual_us if old else None
@@ -307,9 +316,13 @@ class Swap:
         """The trial is over; `model` is needed no more."""
         self._running = None
         self._watch.limit(0)
-        self._errand_after(model)
+        self._unneeded.append(model)
 
-    def _errand_after(self, model: Model | None) -> None:
+    @property
+    def _tidies(self) -> bool:
+        return self._tidying is not None and not self._tidying.done
+
+    def _tidy(self, model: Model | None) -> None:
         def tidy() -> None:
             self._files.end()
             if model is not None:
@@ -317,10 +330,11 @@ class Swap:
 
         self._tidying = Errand(tidy)
 
-    def _end(self, what: Mapping[str, str], reason: str, parts: int = 0) -> None:
-        self._ended = {"digest": what["digest"], "reason": reason}
+    def _end(self, what: Mapping[str, str], reason: str, parts: int = 0, blamed: bool = True) -> None:
+        self._ended = {"digest": what["digest"], "reason": reason, "blamed": blamed}
         body = {"slot_set": what["slot_set"], "bundle_digest": what["digest"], "to": what["before"]}
-        self._news.append(("fault", "model_rolled_back", {**body, "reason": reason, "parts": parts}))
+        kind = "model_rolled_back" if blamed else "swap_failed"
+        self._news.append(("fault", kind, {**body, "reason": reason, "parts": parts}))
 
     def _pace(self, digest: str) -> Pace:
         return self._paces.setdefault(digest, Pace())
@@ -338,6 +352,10 @@ class Swap:
             status |= {"digest": running.model.digest, "parts": running.trial.parts}
             status |= {"trial_s": (now_ns - running.since_ns) / 1e9, "p99_us": running.trial.pace.p99_us}
         return status
+
+
+def one_line(error: Exception | None) -> str:
+    return str(error).strip().partition("\n")[0][:300] or type(error).__name__
 
 
 def fits(slot_set: str) -> bool:

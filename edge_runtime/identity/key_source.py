@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from edge_runtime.durable import disk_errors, sync_folder
+from edge_runtime.durable import disk_errors, make_folder, sync_folder
 from edge_runtime.errors import ConfigError, ResourceError
 
 
@@ -66,9 +66,11 @@ class FileKey:
 def _load_or_make(path: Path) -> ec.EllipticCurvePrivateKey:
     with disk_errors(path):
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folder(path.parent.parent)
+            path.parent.mkdir(exist_ok=True, mode=0o700)
             _write_new(path)
-        sync_folder(path.parent)
+        for folder in (path.parent, path.parent.parent):
+            sync_folder(folder)  # whoever made it may have been stopped before this
         if path.stat().st_mode & 0o077:
             raise ResourceError(f"{path}: other users can read this private key; run: chmod 600 {path}")
         pem = path.read_bytes()

@@ -491,3 +491,15 @@ def test_children_are_seen_until_they_are_reaped() -> None:
     wait_for(lambda: child.pid not in children())
     child.wait()
     assert launched.reap(None) is None
+
+
+def test_the_docs_and_the_unit_say_what_there_is() -> None:
+    reference = (HERE.parents[1] / "docs/reference/device.md").read_text()
+    for name, seconds in launched.Limits()._asdict().items():
+        assert f"| `--{name.replace('_', '-')}` | {seconds:g} |" in reference
+    unit = (HERE.parent / "deploy/gudgeon.service").read_text()
+    settings = dict(line.split("=", 1) for line in unit.splitlines() if "=" in line and not line.startswith("#"))
+    assert settings["ExecStart"].endswith("gudgeon-launch --config /etc/gudgeon/device.toml")
+    assert (settings["Type"], settings["KillMode"], settings["Restart"]) == ("notify", "mixed", "always")
+    assert float(settings["TimeoutStopSec"]) > 2 * launched.Limits().stop_s
+    assert settings["TimeoutStartSec"] == "infinity"

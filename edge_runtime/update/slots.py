@@ -22,6 +22,7 @@ from edge_runtime.errors import BundleError
 from edge_runtime.update import legacy, records
 from edge_runtime.update.records import Release, SlotRecord
 from edge_runtime.update.store import Store
+from edge_runtime.wire.update_status import UpdateState
 
 
 class SafeModeError(BundleError):
@@ -75,6 +76,12 @@ def confirmed_digest(state_dir: Path, slot_set: str) -> str:
         return before.digest
     release = records.read(state_dir, slot_set).record.confirmed
     return release.digest if release else ""
+
+
+def on_trial(state_dir: Path, slot_set: str) -> Release | None:
+    """The candidate that is on trial now, by its record alone. Whoever runs it looks at its hash first."""
+    record = records.read(state_dir, slot_set).record
+    return record.job.release if record.job and record.state is UpdateState.TRIAL else None
 
 
 def named(state_dir: Path) -> frozenset[str] | None:

@@ -9,7 +9,7 @@ import re
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -301,6 +301,26 @@ def captive_portal(folder: Path) -> None:
         assert enrol_here(folder, url_of(cloud), token), "with the way free the same token works"
 
 
+def answer_without_end(folder: Path) -> None:
+    """One byte of a header now and then: each in time, all together never."""
+    ended = threading.Event()
+
+    class Dripping(_Portal):
+        def do_GET(self) -> None:
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n")
+            with suppress(OSError):
+                while not ended.wait(0.05):
+                    self.wfile.write(b"x-more: 1\r\n")
+
+    with running(folder) as cloud, serving(folder, ("localhost",), stranger(folder), Dripping) as url:
+        token = cloud.desk.make_token("a", HARDWARE, HOUR)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("edge_runtime.identity.cloud.TOTAL_S", 0.5)
+            raises(url, lambda: enrol_here(folder, url, token))
+        ended.set()
+        nothing_was_kept(folder)
+
+
 def another_cloud(folder: Path) -> None:
     """It speaks our protocol, with an authority of its own: the fingerprint in the token is another one."""
     (folder / "other").mkdir()
@@ -403,6 +423,7 @@ ROWS: list[Attack] = [
     Attack(AREA, "renewal after revocation and expiry", "was revoked", revoked_and_expired),
     Attack(AREA, "a renewal is replayed", "the challenge does not hold", replayed_renewal),
     Attack(AREA, "a captive portal answers the enrolment", "login page", captive_portal),
+    Attack(AREA, "an answer without end", "check address and network", answer_without_end),
     Attack(AREA, "another cloud answers the enrolment", "this is not the cloud", another_cloud),
     Attack(AREA, "somebody in the middle has the true root", "not one of our cloud", in_the_middle),
     Attack(AREA, "a server with the certificate of another host", "not one of our cloud", server_of_another_name),

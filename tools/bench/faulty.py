@@ -1,10 +1,10 @@
 """Engines that go wrong on purpose, for the bench and the tests of model swaps: the product's own processes with one thing
 changed, the engine of bundles whose manifest asks for it. Nothing of it is in the product: it opens engines by their files.
 
-    [training] fault = "nan", where = "judge" | "control", from_call = 40       in the manifest of a bundle, see `FAULTS`
+    [training] fault = "nan", where = "judge" | "control", live = true       in the manifest of a bundle, see `FAULTS`
 
-In the process that tries candidates the fault begins with call number `from_call`; in `control` as soon as the file that
-`$GUDGEON_FAULT_FILE` names is there, so that a test decides when it slips through.
+In the process that tries candidates the fault begins with the first call, or with live frames where `live` says so; in `control`
+as soon as the file that `$GUDGEON_FAULT_FILE` names is there, so that a test decides when it slips through.
 
     python -m tools.bench.faulty --config device.toml       `gudgeon run` with `faulty_control`; `faulty_judge` is the other
 """
@@ -25,6 +25,8 @@ from edge_runtime.wire.manifest import Variant
 
 FAULT_FILE = "GUDGEON_FAULT_FILE"
 CONTROL, JUDGE = "tools.bench.faulty_control", "tools.bench.faulty_judge"
+#: in the process that tries candidates: are there live frames now?
+live = False
 Array = NDArray[np.float32]
 Infer = Callable[[Array], Array]
 
@@ -79,13 +81,12 @@ AT_LOAD = {"load-crash": segv, "load-hang": hang}
 
 
 class FaultyEngine:
-    def __init__(self, engine: Engine, fault: str, active: Callable[[int], bool]) -> None:
+    def __init__(self, engine: Engine, fault: str, active: Callable[[], bool]) -> None:
         self.name, self.variant = engine.name, engine.variant
-        self._engine, self._fault, self._active, self._calls = engine, FAULTS[fault], active, 0
+        self._engine, self._fault, self._active = engine, FAULTS[fault], active
 
     def infer(self, x: Array) -> Array:
-        self._calls += 1
-        return self._fault(self._engine.infer, x) if self._active(self._calls) else self._engine.infer(x)
+        return self._fault(self._engine.infer, x) if self._active() else self._engine.infer(x)
 
     def close(self) -> None:
         self._engine.close()
@@ -103,8 +104,8 @@ def change(where: str) -> None:
         engine = opened(bundle, variant)
         if fault not in FAULTS:
             return engine
-        first = int(asked.get("from_call", 1))
-        active = (lambda call: call >= first) if where == "judge" else (lambda call: os.path.exists(file))
+        waits = bool(asked.get("live"))
+        active = (lambda: live or not waits) if where == "judge" else (lambda: os.path.exists(file))
         return FaultyEngine(engine, fault, active)
 
     select.open_engine = open_engine

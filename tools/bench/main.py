@@ -1,5 +1,5 @@
-"""`gudgeon bench loop|infer|outbox|uplink|ingest|pdm|delta`: a table for people, `--json` for programs. Ratios to a floor
-measured in the same run: absolute times on a busy machine tell little."""
+"""`gudgeon bench loop|infer|outbox|uplink|ingest|pdm|swap|delta`: a table for people, `--json` for programs. Ratios to a
+floor measured in the same run: absolute times on a busy machine tell little."""
 
 from __future__ import annotations
 
@@ -69,9 +69,19 @@ def _pdm(args: argparse.Namespace) -> int:
     return 0
 
 
+def _swap(args: argparse.Namespace) -> int:
+    from tools.bench import swap
+
+    chosen = {"all": swap.FAULTS, "none": ()}.get(args.faults, tuple(args.faults.split(",")))
+    if unknown := [name for name in chosen if name not in swap.FAULTS]:
+        raise UsageError(f"--faults: {unknown[0]!r} is none of {', '.join(swap.FAULTS)}, all, none")
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        return swap.main(Path(folder), args.bundle, args.swaps, args.parts_per_s, chosen, args.json)
+
+
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="gudgeon bench", description=__doc__)
-    parser.add_argument("what", choices=("loop", "infer", "outbox", "uplink", "ingest", "pdm", "delta"))
+    parser.add_argument("what", choices=("loop", "infer", "outbox", "uplink", "ingest", "pdm", "swap", "delta"))
     parser.add_argument("--bundle", type=Path, default=default_bundle(), metavar="BUNDLE_DIR")
     parser.add_argument(
         "--count", type=int, default=300, help="measurements of each kind (300); uplink: records a round ÷ 50"
@@ -85,6 +95,9 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--rows", type=int, default=40_000, help="ingest: rows of each round (40000)")
     parser.add_argument("--rounds", type=int, default=5, help="ingest: rounds (5)")
+    parser.add_argument("--swaps", type=int, default=5, help="swap: good models that follow each other (5)")
+    parser.add_argument("--parts-per-s", type=float, default=20.0, help="swap: pace of the line (20)")
+    parser.add_argument("--faults", default="all", help="swap: which bad models, with commas; all or none")
     parser.add_argument("--steps", type=int, default=60, help="delta: steps of fine-tuning (60)")
     parser.add_argument("--no-memory", action="store_true", help="loop: leave out the comparison of memory")
     parser.add_argument("--json", action="store_true")
@@ -95,7 +108,7 @@ def main(argv: list[str]) -> int:
         return _ingest(args)
     if args.what == "pdm":
         return _pdm(args)
-    if args.bundle is None and args.what in ("loop", "infer", "delta"):
+    if args.bundle is None and args.what in ("loop", "infer", "swap", "delta"):
         raise BundleError("no bundle: name one with --bundle BUNDLE_DIR")
     if args.what == "delta":
         from tools.bench import delta
@@ -103,6 +116,8 @@ def main(argv: list[str]) -> int:
         with tempfile.TemporaryDirectory(dir=args.folder) as name:
             return delta.main(Path(name), args.bundle, args.steps, args.json)
     os.environ.update(ENVIRONMENT)  # as `control` is started; it counts only before NumPy is imported
+    if args.what == "swap":
+        return _swap(args)
     result: dict[str, Any]
     if args.what == "outbox":
         from tools.bench import outbox

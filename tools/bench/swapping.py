@@ -132,6 +132,18 @@ class SwapLine:
         outbox.close()
         return [json.loads(data) for (data,) in rows]
 
+    def known_ns(self, after_ns: int) -> int | None:
+        """When it was known that a model on trial is bad: the supervisor's word that a spare follows, or the Event."""
+        for line in (self._work / "log/device.log").read_text().splitlines():
+            if '"the spare is control now"' in line:
+                found_ns = int(float(json.loads(line)["ts"]) * 1e9)
+                if found_ns >= after_ns:
+                    return found_ns
+        told = [
+            e["wall_ns"] for e in self.events("fault") if e["kind"] == "model_rolled_back" and e["wall_ns"] >= after_ns
+        ]
+        return int(told[0]) if told else None
+
     @property
     def socket(self) -> Path:
         return self.state_dir / SOCKET_PATH

@@ -53,7 +53,7 @@ from tools.kills.rig import Victim
 from tools.kills.updating import LINE
 
 KILLS = 200
-EVERY_S = 0.35
+EVERY_S = 0.6
 RELEASE_BYTES = 2_500_000
 BAD_EVERY = 4
 DEVICE = "kills-01"

@@ -34,7 +34,8 @@ class FileGate:
         self._looks += 1
         if self._looks < WATCHED:
             return None
-        bad = (candidate.path / "model.bin").read_bytes()[: len(BAD)] == BAD
+        with (candidate.path / "model.bin").open("rb") as file:
+            bad = file.read(len(BAD)) == BAD
         return Verdict(not bad, "it disagrees" if bad else "", {"agreement": 0.4 if bad else 0.99})
 
     def revert(self, to: Candidate | None) -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import FastAPI, routing
+from fastapi import FastAPI, Request, routing
 from sqlalchemy import Engine
 
 from cloud.access import operators, sessions
 from cloud.access.admission import COOKIE, CSRF_HEADER
-from cloud.access.needs import Needs
+from cloud.access.needs import Needs, Stays
 from cloud.access.roles import Actor, Role
 from cloud.access.routes import ROLES
 from cloud.access.tests.made import SHELL, WRITE, Web
@@ -195,3 +196,14 @@ def test_what_is_in_the_store_is_not_enough_to_come_in(web: Web) -> None:
         ]
     assert kept
     assert not any(cookie in row or token.split("_", 2)[2] in row for row in kept)
+
+
+def test_a_stream_ends_with_its_session(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cloud.access.needs.ASKED_AGAIN_S", 0.0)
+    cookie = session(web)
+    headers = [(b"cookie", f"{COOKIE}={cookie}".encode())]
+    scope = {"type": "http", "method": "GET", "path": "/api/v1/stream", "headers": headers, "app": web.app}
+    may = Stays(Request(scope | {"client": ("127.0.0.1", 5000)}), Role.VIEWER)
+    assert asyncio.run(may())
+    sessions.end(web.engine, SHELL, cookie, 5)
+    assert not asyncio.run(may())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ from cloud.ca.certificates import common_name
 from cloud.ca.local import LocalAuthority
 from cloud.ca.step import StepAuthority, thumbprint
 from cloud.ca.tests.step_server import step_server
+from cloud.devices.served import Served
 from cloud.devices.tests.listening import make_csr, make_key, pem_of
 from edge_runtime.errors import ConfigError, EndpointError, GudgeonError
 
@@ -64,6 +66,19 @@ def test_a_server_gets_its_names(authority: Authority) -> None:
     made = authority.issue(csr("cloud"), SERVER, NOW).certificate
     names = made.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert {str(name.value) for name in names} == set(SERVER.names)
+
+
+def test_the_certificate_of_a_listener_is_made_kept_and_made_anew_for_other_names(
+    authority: Authority, tmp_path: Path
+) -> None:
+    clock = lambda: round(NOW.timestamp() * 1e9)  # noqa: E731
+    served = Served(tmp_path / "served", ("localhost",), authority, clock)
+    served.load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+    assert not served.refresh(), "it holds"
+    assert served.path.stat().st_mode & 0o777 == 0o600
+    assert Served(tmp_path / "served", ("other.example",), authority, clock).refresh()
+    later = lambda: round((NOW + timedelta(days=21)).timestamp() * 1e9)  # noqa: E731
+    assert Served(tmp_path / "served", ("other.example",), authority, later)._due(NOW + timedelta(days=21))
 
 
 def test_what_is_revoked_is_in_the_list_and_nothing_else(authority: Authority) -> None:

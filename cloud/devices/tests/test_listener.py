@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from cloud.audit.log import rows
 from cloud.devices import server
 from cloud.devices.gate import BODY_LIMIT_BYTES
 from cloud.devices.tests.listening import HOST, WAIT_S, Listening, exchange, listening, make_csr, make_key
@@ -65,6 +66,9 @@ def test_who_guesses_is_slowed_down(cloud: Listening) -> None:
     asked = {"v": 1, "token": "0" * 16 + ".x", "hardware": "hw", "csr": make_csr("a", make_key())}
     found = [cloud.ask("POST", "/device/v1/enrol", asked).status for _ in range(12)]
     assert found == [403] * 10 + [429] * 2
+    with cloud.desk.engine.connect() as connection:
+        logged = [(row.action, row.subject, row.outcome) for row, _ in rows(connection)]
+    assert logged == [("identity.enrol", f"token {'0' * 16}", "refused")] * 10
 
 
 LENGTH = b"content-length: %d\r\n\r\n" % (BODY_LIMIT_BYTES + 1)

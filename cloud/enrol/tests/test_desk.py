@@ -1,4 +1,4 @@
-"""Tokens and renewals against both databases: once means once, and nobody gets what is another's."""
+"""Tokens and renewals: once means once, on both databases, and nobody gets what is another's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sqlalchemy import Engine, select
 from cloud.audit.log import rows
 from cloud.devices.tests.listening import make_csr, make_key
 from cloud.enrol import listing
-from cloud.enrol.desk import HARDWARE_TRIES, Desk, Proof
+from cloud.enrol.desk import A_DAY, HARDWARE_TRIES, Desk, Proof
 from cloud.enrol.refused import RefusedError
 from cloud.enrol.tests.made import HOUR, Clock, make_desk
 from cloud.store import tables as t
@@ -29,7 +29,12 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def desk(engine: Engine, tmp_path: Path, clock: Clock) -> Desk:
+def desk(sqlite: Engine, tmp_path: Path, clock: Clock) -> Desk:
+    return make_desk(sqlite, tmp_path, clock)
+
+
+@pytest.fixture
+def on_both(engine: Engine, tmp_path: Path, clock: Clock) -> Desk:
     return make_desk(engine, tmp_path, clock)
 
 
@@ -48,13 +53,13 @@ def prove(desk: Desk, key: ec.EllipticCurvePrivateKey, old: Certified, csr: str,
     return Proof(old.certificate, challenge, signature)
 
 
-def test_of_many_that_use_a_token_at_once_one_gets_a_certificate(desk: Desk) -> None:
-    token = desk.make_token("a", "hw", HOUR)
+def test_of_many_that_use_a_token_at_once_one_gets_a_certificate(on_both: Desk) -> None:
+    token = on_both.make_token("a", "hw", HOUR)
     requests = [make_csr("a", make_key()) for _ in range(8)]
 
     def ask(csr: str) -> Certified | str:
         try:
-            return desk.enrol(token.sent, "hw", csr)
+            return on_both.enrol(token.sent, "hw", csr)
         except RefusedError as error:
             return str(error)
 
@@ -62,7 +67,7 @@ def test_of_many_that_use_a_token_at_once_one_gets_a_certificate(desk: Desk) -> 
         found = list(pool.map(ask, requests))
     assert sum(isinstance(one, Certified) for one in found) == 1
     assert all("used" in one for one in found if isinstance(one, str))
-    with desk.engine.connect() as connection:
+    with on_both.engine.connect() as connection:
         assert len(connection.execute(select(t.certificate.c.serial)).all()) == 1
 
 
@@ -80,13 +85,13 @@ def test_what_is_kept_of_a_token_is_a_hash(desk: Desk) -> None:
     assert token.secret not in str(dict(kept)) + str(logged)
 
 
-def test_wrong_hardware_is_refused_and_after_a_few_tries_the_token_is_withdrawn(desk: Desk) -> None:
-    token, csr = desk.make_token("a", "hw", HOUR), make_csr("a", make_key())
+def test_wrong_hardware_is_refused_and_after_a_few_tries_the_token_is_withdrawn(on_both: Desk) -> None:
+    token, csr = on_both.make_token("a", "hw", HOUR), make_csr("a", make_key())
     for _ in range(HARDWARE_TRIES):
         with pytest.raises(RefusedError, match="the token is for hardware hw"):
-            desk.enrol(token.sent, "other", csr)
+            on_both.enrol(token.sent, "other", csr)
     with pytest.raises(RefusedError, match="withdrawn"):
-        desk.enrol(token.sent, "hw", csr)
+        on_both.enrol(token.sent, "hw", csr)
 
 
 def test_a_token_expires_and_a_newer_one_withdraws_it(desk: Desk, clock: Clock) -> None:
@@ -122,6 +127,17 @@ def test_a_renewal_comes_early_only_with_what_was_there(desk: Desk, clock: Clock
     assert desk.check(certificate_of(first), "a"), "the old one holds until it expires"
 
 
+def test_a_device_that_asks_for_one_certificate_after_the_other_is_stopped(desk: Desk, clock: Clock) -> None:
+    enrol(desk)
+    for _ in range(A_DAY - 1):
+        desk.renew("a", make_csr("a", make_key()))
+    with pytest.raises(RefusedError, match="20 certificates within a day") as refused:
+        desk.renew("a", make_csr("a", make_key()))
+    assert refused.value.status == 429
+    clock.now += timedelta(days=1)
+    assert desk.renew("a", make_csr("a", make_key()))
+
+
 def test_a_proof_needs_the_key_the_challenge_and_the_grace(desk: Desk, clock: Clock) -> None:
     key = make_key()
     old, csr = enrol(desk, key), make_csr("a", key)
@@ -140,39 +156,39 @@ def test_a_proof_needs_the_key_the_challenge_and_the_grace(desk: Desk, clock: Cl
         desk.renew_with_proof("a", csr, prove(desk, key, old, csr))
 
 
-def test_a_revoked_device_is_nobody_until_it_is_replaced(desk: Desk, clock: Clock) -> None:
+def test_a_revoked_device_is_nobody_until_it_is_replaced(on_both: Desk, clock: Clock) -> None:
     key = make_key()
-    old, csr = enrol(desk, key), make_csr("a", key)
-    waiting = desk.make_token("a", "hw-a", HOUR)
+    old, csr = enrol(on_both, key), make_csr("a", key)
+    waiting = on_both.make_token("a", "hw-a", HOUR)
     serial = f"{certificate_of(old).serial_number:040x}"
-    assert desk.revoke("a", "stolen") == [serial]
+    assert on_both.revoke("a", "stolen") == [serial]
     for ask in (
-        lambda: desk.check(certificate_of(old), "a"),
-        lambda: desk.renew("a", make_csr("a", make_key())),
-        lambda: desk.renew_with_proof("a", csr, prove(desk, key, old, csr)),
-        lambda: desk.enrol(waiting.sent, "hw-a", csr),
-        lambda: desk.make_token("a", "hw-a", HOUR),
+        lambda: on_both.check(certificate_of(old), "a"),
+        lambda: on_both.renew("a", make_csr("a", make_key())),
+        lambda: on_both.renew_with_proof("a", csr, prove(on_both, key, old, csr)),
+        lambda: on_both.enrol(waiting.sent, "hw-a", csr),
+        lambda: on_both.make_token("a", "hw-a", HOUR),
     ):
         with pytest.raises(RefusedError, match=r"revoked|withdrawn"):
             ask()
-    assert [f"{one.serial:040x}" for one in desk.revoked()] == [serial]
-    token = desk.replace("a", "hw-new", HOUR)
-    fresh = desk.enrol(token.sent, "hw-new", make_csr("a", make_key()))
-    assert desk.check(certificate_of(fresh), "a")
+    assert [f"{one.serial:040x}" for one in on_both.revoked()] == [serial]
+    token = on_both.replace("a", "hw-new", HOUR)
+    fresh = on_both.enrol(token.sent, "hw-new", make_csr("a", make_key()))
+    assert on_both.check(certificate_of(fresh), "a")
     with pytest.raises(RefusedError, match="revoked"):
-        desk.check(certificate_of(old), "a")
+        on_both.check(certificate_of(old), "a")
     with pytest.raises(RefusedError, match="use: gudgeon devices replace a"):
-        desk.make_token("a", "hw-other", HOUR)
+        on_both.make_token("a", "hw-other", HOUR)
 
 
-def test_what_was_done_is_in_the_audit_log(desk: Desk, clock: Clock) -> None:
+def test_what_was_done_is_in_the_audit_log(on_both: Desk, clock: Clock) -> None:
     key = make_key()
-    enrol(desk, key)
+    enrol(on_both, key)
     clock.now += timedelta(days=40)
-    desk.renew("a", make_csr("a", key))
-    desk.revoke("a", "stolen")
-    desk.replace("a", "hw-2", HOUR)
-    with desk.engine.connect() as connection:
+    on_both.renew("a", make_csr("a", key))
+    on_both.revoke("a", "stolen")
+    on_both.replace("a", "hw-2", HOUR)
+    with on_both.engine.connect() as connection:
         found = [(row.actor, row.action, row.subject) for row, _ in rows(connection)]
     by = "device a"
     assert found == [("cli", "identity.token", "a"), (by, "identity.enrol", "a"), (by, "identity.renew", "a"),

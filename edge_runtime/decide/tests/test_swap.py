@@ -197,6 +197,19 @@ def test_a_model_that_cannot_be_loaded_changes_nothing(bench: Bench) -> None:
     assert bench.swap.models.default is bench.old
 
 
+def test_without_a_spare_there_is_no_trial_and_no_blame(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    (bench.folder / "run" / READY).unlink()
+    monkeypatch.setattr(TrialFiles.ask_for_spare, "__defaults__", (0.0,))
+    where = {"slot_set": "default", "path": str(bench.folder / "new"), "digest": bench.new.digest}
+    bench.ask(do="swap", trial=True, **where)
+    bench.until(lambda: bench.ask(do="status")["state"] == "idle")
+    ended = bench.ask(do="status")["ended"]
+    assert (ended["digest"], ended["blamed"]) == (bench.new.digest, False)
+    assert "no spare process" in ended["reason"]
+    assert "swap_failed" in bench.plant.kinds("fault")
+    assert bench.swap.models.default is bench.old
+
+
 def test_as_confirmed_there_is_no_trial(bench: Bench) -> None:
     bench.begin(trial=False)
     assert bench.ask(do="status")["state"] == "idle"
@@ -208,7 +221,7 @@ def test_as_confirmed_there_is_no_trial(bench: Bench) -> None:
 
 
 def test_frames_go_to_who_watches_and_never_wait(bench: Bench) -> None:
-    place = FramePlace(bench.folder / "frames", 1 << 16)
+    place = FramePlace(1 << 16)
     bench.ask(do="watch", path=str(place.path), size=place.size_bytes)
     bench.part(defect=True)
     header = json.loads(bench.asked.recv(1 << 16))
@@ -273,8 +286,9 @@ def test_an_engine_that_keeps_its_part_is_seen_from_outside(tmp_path: Path) -> N
         assert engine_watch.hung_s(path, 1_200_000_000) is None
         assert engine_watch.hung_s(path, 1_300_000_000) == pytest.approx(0.3)
     assert engine_watch.hung_s(path, 9_000_000_000) is None
-    path.write_bytes(b"short")
-    assert engine_watch.hung_s(path, 9_000_000_000) is None
+    (tmp_path / "short").write_bytes(b"short")
+    assert engine_watch.hung_s(tmp_path / "short", 9_000_000_000) is None
+    assert engine_watch.hung_s(tmp_path / "missing", 9_000_000_000) is None
 
 
 def test_what_is_slow_and_what_is_noise() -> None:

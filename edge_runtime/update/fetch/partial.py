@@ -226,6 +226,8 @@ def finished(folder: Path, wanted: Wanted) -> Path | None:
         return None
     try:
         right = os.fstat(fd).st_size == wanted.length and _hash(fd, wanted.length) == wanted.sha256
+        for suffix in (".part", ".chunks") if right else ():  # of a try that ended right after the file had its name
+            (folder / f"{wanted.sha256}{suffix}").unlink(missing_ok=True)
         sync_folder(folder)
     except OSError:
         right = False

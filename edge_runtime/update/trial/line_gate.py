@@ -69,7 +69,8 @@ class LineGate:
 
     def begin(self, candidate: Candidate) -> None:
         self._slot_set = candidate.slot_set
-        if self._ask({"do": "status"})["ended"]["digest"] != candidate.digest:  # else `trial` has its verdict
+        ended = self._ask({"do": "status"})["ended"]
+        if ended["digest"] != candidate.digest or not ended["blamed"]:  # else `trial` has its verdict
             self._swap(candidate, trial=True)
 
     def trial(self, candidate: Candidate) -> Verdict | None:
@@ -164,10 +165,13 @@ class LineGate:
             time.sleep(LOOK_S)
             again = status["reason"]  # it was busy
             status = self._ask({"do": "swap", **where, "trial": trial} if again else {"do": "status"})
+        ended = status["ended"]
+        if ended["digest"] == to.digest and not ended["blamed"]:
+            raise EndpointError(f"{ended['reason']}; it is tried again later")
 
     def _not_running(self, candidate: Candidate, status: Mapping[str, Any]) -> Verdict | None:
         ended = status["ended"]
-        if ended["digest"] == candidate.digest:
+        if ended["digest"] == candidate.digest and ended["blamed"]:
             measured = dict(self._judge.measured) if self._judge else {}
             self._stop_judge()
             return Verdict(False, str(ended["reason"]), measured)

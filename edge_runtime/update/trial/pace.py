@@ -3,7 +3,8 @@ that what else the board does meets both alike.
 
 This process gives way to every other, so a run in which the system took the processor away tells nothing of the model and is
 taken again. A figure is taken in each of `ROUNDS` rounds and its lowest value counts: a spike is the board's, a slow model is
-slow in every round. A candidate that is no slower than what runs is not refused for a board that is busy.
+slow in every round; and it is refused only where a second measurement says so, too. What takes no longer than what runs is not
+refused because the deadline is short: that the running model keeps it is seen every day, and this process sees a busier board.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ ROUNDS = 3
 RUNS = 100
 WARM_RUNS = 5
 TRIES = 4  # of each run
-NO_SLOWER = 1.1
+NO_SLOWER = 1.25
 
 Look = Callable[[NDArray[np.uint8]], object]
 
@@ -78,7 +79,7 @@ def problem(paces: Paces, slow_ratio: float, deadline_ms: float, deadline_share:
         own, other = getattr(paces, f"{name}_ms"), getattr(paces, f"running_{name}_ms")
         if other is not None and own > slow_ratio * other:
             return f"too slow: {name} {own:.2f} ms, more than {slow_ratio:g} times the {other:.2f} ms of what runs"
-    no_slower = paces.running_p99_ms is not None and paces.p99_ms <= NO_SLOWER * paces.running_p99_ms
+    no_slower = paces.running_p50_ms is not None and paces.p50_ms <= NO_SLOWER * paces.running_p50_ms
     if paces.p99_ms > limit_ms and not no_slower:
         return f"too slow: p99 {paces.p99_ms:.2f} ms, more than {limit_ms:.2f} ms of the {deadline_ms:g} ms deadline"
     return ""

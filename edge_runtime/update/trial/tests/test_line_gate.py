@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,15 +11,18 @@ from typing import Any
 
 import pytest
 
+from edge_runtime.config import load_device
 from edge_runtime.decide import swap_socket
 from edge_runtime.decide.decision import Decision, Result
 from edge_runtime.decide.frames import FrameBox
 from edge_runtime.decide.models import Seen
+from edge_runtime.decide.swap import NOTHING_ENDED
 from edge_runtime.decide.trial_settings import TrialSection
 from edge_runtime.errors import EndpointError
 from edge_runtime.field.camera import Frame
 from edge_runtime.tests.bundles import make_bundle, make_frame
 from edge_runtime.update.gate import Candidate
+from edge_runtime.update.gates import Gates
 from edge_runtime.update.trial.judge import Judge, Order
 from edge_runtime.update.trial.line_gate import LineGate
 from edge_runtime.wire import manifest as wire
@@ -39,9 +44,10 @@ class Control(threading.Thread):
         self._socket = swap_socket.SwapSocket(state_dir / swap_socket.SOCKET_PATH)
         self._box: FrameBox | None = None
         self._to, self._seq = "", 0
-        self.running, self.state, self.ended = digest, "idle", {"digest": "", "reason": ""}
+        self.running, self.state, self.ended = digest, "idle", dict(NOTHING_ENDED)
         self.on_trial, self.parts, self.asked_back = "", 0, ""
         self.shows, self.decided = True, {True: REJECT, False: PASS}
+        self.no_spare = False
         self.stopping = threading.Event()
 
     def run(self) -> None:
@@ -68,11 +74,13 @@ class Control(threading.Thread):
             return
         if what == "watch" and self._box is None:
             self._box, self._to = FrameBox(Path(request["path"]), request["size"]), sender
-        if what == "swap" and self.running != request["digest"]:
+        if what == "swap" and self.no_spare:
+            self.ended = {"digest": request["digest"], "reason": "not loaded: no spare", "blamed": False}
+        elif what == "swap" and self.running != request["digest"]:
             self.before, self.running, self.parts = self.running, request["digest"], 0
             self.state, self.on_trial = ("trial", self.running) if request["trial"] else ("idle", "")
         if what == "revert" and self.state == "trial":
-            self.ended = {"digest": self.running, "reason": f"asked: {request['reason']}"}
+            self.ended = {"digest": self.running, "reason": f"asked: {request['reason']}", "blamed": True}
             self.running, self.state, self.on_trial = self.before, "idle", ""
         if what == "keep":
             self.state, self.on_trial = "idle", ""
@@ -187,6 +195,18 @@ def test_a_broken_bundle_is_refused_offline(place: Place) -> None:
     assert "corrupt" in verdict.reason
 
 
+def test_without_a_spare_nobody_is_blamed(place: Place) -> None:
+    good, gate = candidate(make_bundle(place.folder / "good", seed=1)), place.gate()
+    place.control.no_spare = True
+    for _ in range(2):
+        with pytest.raises(EndpointError, match="no spare; it is tried again later"):
+            gate.begin(good)
+    place.control.no_spare, place.control.ended = False, dict(NOTHING_ENDED)
+    gate.begin(good)
+    assert place.control.running == good.digest
+    gate.revert(candidate(place.folder / "old"))
+
+
 def test_no_control_is_asked_again(tmp_path: Path) -> None:
     gate = LineGate(tmp_path, "auto", 20.0, SECTION, lambda _: None)
     with pytest.raises(EndpointError, match="no answer from the process control"):
@@ -233,3 +253,19 @@ def test_words_that_are_not_understood_are_a_refusal(
     assert word is not None
     assert word["ok"] is False
     judge.stop()
+
+
+def test_which_slot_sets_have_this_gate(tmp_path: Path) -> None:
+    (tmp_path / "device.toml").write_text(
+        '[device]\nid = "d"\nstate_dir = "state"\n[bundle.recipes]\n7 = "strict"\n[trial]\nparts = 20\n'
+    )
+    gates = Gates(load_device(tmp_path / "device.toml"), tmp_path / "device.toml")
+    assert isinstance(gates("default"), LineGate)
+    assert isinstance(gates("recipe-7"), LineGate)
+    assert gates("default") is gates("default")
+    assert gates("recipe-8") is None
+
+
+def test_the_updater_loads_no_engine() -> None:
+    code = "import sys, edge_runtime.update.gates; sys.exit('numpy' in sys.modules or 'onnxruntime' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
