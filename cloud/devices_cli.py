@@ -125,10 +125,34 @@ def _ttl(text: str) -> timedelta:
 
 
 def _list(cloud: Cloud, args: argparse.Namespace) -> int:
-    items = cloud.get("/identities")["items"]
-    rows = [(i["device"], i["state"], _until(i["certificate"]), i["hardware"]) for i in items]
-    print(json.dumps(items) if args.json else _table(("device", "state", "until", "hardware"), rows))
+    told = _fleet(cloud)
+    items = [{**item, "fleet": told.get(item["device"])} for item in cloud.get("/identities")["items"]]
+    rows = [(i["device"], i["state"], _until(i["certificate"]), i["hardware"], *_updates(i["fleet"])) for i in items]
+    names = ("device", "state", "until", "hardware", "asked", "confirmed")
+    print(json.dumps(items) if args.json else _table(names, rows))
     return 0
+
+
+def _fleet(cloud: Cloud) -> dict[str, Any]:
+    """What devices tell of their updates (`gudgeon rollout fleet` has more)."""
+    found: dict[str, Any] = {}
+    after: str | None = ""
+    while after is not None:
+        page = cloud.get("/fleet/devices", after=after, limit=1000)
+        found |= {item["device"]: item for item in page["items"]}
+        after = page["next_after"]
+    return found
+
+
+def _updates(told: Any) -> tuple[str, str]:
+    """When it last asked, and what each slot set has confirmed, with the state where that is another."""
+    if not told:
+        return "", ""
+    slots = [
+        f"{name} {slot['confirmed'][:12] or '-'}" + ("" if slot["state"] == "confirmed" else f" ({slot['state']})")
+        for name, slot in sorted(told["slots"].items())
+    ]
+    return (_at(told["told_ns"]) if told["told_ns"] else "never"), ", ".join(slots)
 
 
 def _show(cloud: Cloud, args: argparse.Namespace) -> int:

@@ -28,6 +28,7 @@ def printed(folder: Path, *command: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(compiler() is None, reason="needs a C compiler: apt-get install gcc libc6-dev")
 def test_crash_points(tmp_path: Path) -> None:
     found = printed(tmp_path, "tools.crash", "--every", "10", "--within", "1", "--real", "1")

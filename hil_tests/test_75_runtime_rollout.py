@@ -38,7 +38,7 @@ OTHERS: Change = {
     "__init__.py": lambda text: f"{text}\nimport site as _s, sys as _y\n_y.path += {site.getsitepackages()!r}\n",
     "update/loop_watch.py": instead("HEALTHY_S = 60.0\nDEADLINE_S = 900.0", "HEALTHY_S = 4.0\nDEADLINE_S = 30.0"),
 }
-MOVED = 160
+HEARTBEAT, HEALTH, NOWHERE = 103, 104, 160
 
 
 class Fleet:
@@ -169,14 +169,14 @@ def test_a_configuration_comes_over_the_air_and_a_bad_one_goes_back(tmp_path: Pa
         one.wait_for_state("runtime", quick, UpdateState.CONFIRMED)
         wait_for("the quick one", partial(runs, one.state_dir, quick))
 
-        moved = one.configuration("1", {"plc": {"map": {"heartbeat": MOVED}}})
+        moved = one.configuration("1", {"plc": {"map": {"heartbeat": HEALTH, "health": HEARTBEAT}}})
         one.wait_for_state("config", moved, UpdateState.CONFIRMED)
         plc = Registers(one.line.ports["modbus_port"])
-        before = plc.read(MOVED)[0]
-        wait_for("the heartbeat at its new place", lambda: plc.read(MOVED)[0] != before)
+        before = plc.read(HEALTH)[0]
+        wait_for("the heartbeat at its new place", lambda: plc.read(HEALTH)[0] != before)
         one.wait_for_answers()
 
-        nowhere = one.configuration("2", {"plc": {"map": {"part_seq": 60000}}})
+        nowhere = one.configuration("2", {"plc": {"map": {"heartbeat": NOWHERE}}})
         record = one.wait_for_state("config", nowhere, UpdateState.ROLLED_BACK)
         one.give_up()
         assert record.job is not None

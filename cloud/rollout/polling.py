@@ -31,6 +31,7 @@ from edge_runtime.wire.update_status import SlotStatus, UpdateStatus
 
 S_NS = 1_000_000_000
 NO_BOUND = 2**31
+COUNTER_LIMIT = 2**62
 LIFE_NS = 24 * 3600 * S_NS
 
 
@@ -109,11 +110,16 @@ def _seats(
     seats = []
     for device, status in by_device.items():
         last = before.get(device)
-        seen = max((slot.counter for slot in status.slots.values()), default=0)
+        seen = _seen(status)
         # rises with the time, also for a cloud that began anew
         counter = max(last["counter"] if last else now_ns // S_NS, seen) + 1
         seats.append(_Seat(status, counter, last, of_device[device]))
     return seats
+
+
+def _seen(status: UpdateStatus) -> int:
+    """The highest counter that the device tells; one that no cloud ever gave out is its own matter."""
+    return max((slot.counter for slot in status.slots.values() if slot.counter < COUNTER_LIMIT), default=0)
 
 
 def _listen(seat: _Seat, jobs: Mapping[str, Job], now_ns: int) -> list[Change]:
@@ -249,7 +255,7 @@ def _row(seat: _Seat, items: Mapping[str, Item], registry: Registry, now_ns: int
     content = json.dumps({name: vars(item) for name, item in items.items()}, separators=(",", ":"), sort_keys=True)
     if before is None and not items:
         return None
-    seen = max((slot.counter for slot in seat.status.slots.values()), default=0)
+    seen = _seen(seat.status)
     same = before is not None and before["content"] == content and before["counter"] >= seen and not seat.given
     if before is not None and same and before["expires_ns"] - now_ns > LIFE_NS // 2:
         return before

@@ -35,7 +35,7 @@ class Browser:
         """The value that the JavaScript returns."""
         return self._post("/execute/sync", {"script": script, "args": []})
 
-    def wait(self, condition: str, timeout_s: float = 15.0) -> None:
+    def wait(self, condition: str, timeout_s: float = 40.0) -> None:
         """Until the JavaScript expression holds; AssertionError with the page's text if it never does."""
         deadline = time.monotonic() + timeout_s
         while not self.run(f"return Boolean({condition})"):

@@ -1,9 +1,9 @@
 """Is the local loop healthy? Looked at from outside, again and again, while a runtime or a configuration is on trial.
 
 Healthy: every process of the device runs and was not restarted of late; `control` has told within FRESH_S that its loop turns,
-so that the PLC answered and the outbox was written; it can judge parts; no record waits for the disk. The trial passes after
-HEALTHY_S of that in a row, and fails where a process dies again and again, or at its deadline. The network is not asked: a
-device that reaches no cloud is healthy.
+so that the PLC answered and the outbox was written; it did not lose the PLC in between; it can judge parts; no record waits for
+the disk. The trial passes after HEALTHY_S of that in a row, and fails where a process dies again and again, or at its deadline.
+The network is not asked: a device that reaches no cloud is healthy.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class LoopWatch:
         self._needed, self._processes, self._outbox, self._boot_id = needed, processes, outbox, boot_id
         self._clock, self._healthy_s, self._deadline_s = clock, healthy_s, deadline_s
         self._began_ns = self._healthy_ns = clock.monotonic_ns()
-        self._restarts = 0
+        self._restarts = self._lost = 0
         self._told: Event | None = None
 
     def look(self) -> Verdict | None:
@@ -57,16 +57,18 @@ class LoopWatch:
         found = self._processes()
         restarts = sum(found[name].restarts for name in self._needed if name in found)
         trouble = self._trouble(found, now_ns)
-        if trouble or restarts != self._restarts:
-            self._healthy_ns, self._restarts = now_ns, restarts
+        lost = self._count("plc_lost")
+        if trouble or (restarts, lost) != (self._restarts, self._lost):
+            self._healthy_ns, self._restarts, self._lost = now_ns, restarts, lost
         healthy_s, age_s = (now_ns - self._healthy_ns) / SECOND_NS, (now_ns - self._began_ns) / SECOND_NS
-        measured = {"healthy_s": healthy_s, "trial_s": age_s, "restarts": float(restarts), "parts": self._parts()}
+        measured = {"healthy_s": healthy_s, "trial_s": age_s, "restarts": restarts, "plc_lost": lost}
+        measured["parts"] = self._count("answered")
         if restarts > RESTARTS_ALLOWED:
             return Verdict(False, f"its processes ended {restarts} times: {self._most_restarted(found)}", measured)
         if healthy_s >= self._healthy_s:
             return Verdict(True, "", measured)
         if age_s >= self._deadline_s:
-            why = trouble or "it was never healthy for long enough"
+            why = trouble or f"its processes ended {restarts} times, and it lost the PLC {lost} times"
             return Verdict(
                 False, f"not healthy for {self._healthy_s:g} s within {self._deadline_s:g} s: {why}", measured
             )
@@ -98,6 +100,7 @@ class LoopWatch:
     def _most_restarted(self, found: Mapping[str, Process]) -> str:
         return max((name for name in self._needed if name in found), key=lambda name: found[name].restarts)
 
-    def _parts(self) -> float:
-        answered = self._told.body.get("answered", 0) if self._told else 0
-        return float(answered) if isinstance(answered, int) else 0.0
+    def _count(self, name: str) -> int:
+        """Of what `control` counts."""
+        found = self._told.body.get(name, 0) if self._told else 0
+        return found if isinstance(found, int) else 0

@@ -28,10 +28,12 @@ from edge_runtime.update.gate import Candidate, Gate, StartedOutside, Verdict
 from edge_runtime.update.plan import PENDING, Action, Facts, Step, plan
 from edge_runtime.update.records import Job, Release, SlotRecord
 from edge_runtime.update.store import Store
+from edge_runtime.update.telling import STREAM, event_body, slot_status
 from edge_runtime.update.tuf.assigned import Taken
 from edge_runtime.update.tuf.repository import TrustedRepository
 from edge_runtime.update.tuf.target import Target
 from edge_runtime.wire import archive, manifest
+from edge_runtime.wire.assignment import ITEMS_LIMIT
 from edge_runtime.wire.update_status import ENDED, SlotStatus, UpdateState, UpdateStatus
 
 DOWNLOADS = Path("update") / "download"
@@ -44,7 +46,6 @@ FIRST_RETRY_S = 5.0
 Item = tuple[str, str, Mapping[str, object]]
 #: bytes that are there, and those that there will be
 Progress = Callable[[int, int], None]
-STREAM = "health"
 
 
 class Get(Protocol):
@@ -177,6 +178,7 @@ class Updater:
         for slot_set in self._slot_sets():
             if self._retry_ns.get(slot_set, 0) > self._now_ns():
                 continue
+            self._retry_ns.pop(slot_set, None)
             moved |= self._step(slot_set)
         return moved
 
@@ -234,33 +236,16 @@ class Updater:
         self._taken = targets.take(sealed, self._device.id, frozenset(self._device.hardware))
 
     def status(self) -> UpdateStatus:
-        taken = {name: self._slot_status(name, self._record(name)) for name in self._slot_sets()}
+        names = sorted(self._slot_sets(), key=lambda name: name not in self.assigned)[:ITEMS_LIMIT]
+        taken = {name: self._told_of(name) for name in names}
         floor = self._seams.trust.floor.versions
         return UpdateStatus(
             self._device.id, self._device.boot_id, self._device.hardware[0], self._seams.clock.wall_ns(), floor, taken
         )
 
-    def _slot_status(self, slot_set: str, record: SlotRecord) -> SlotStatus:
-        job, confirmed = record.job, record.confirmed.sha256 if record.confirmed else ""
-        told = SlotStatus(record.state, running=confirmed, confirmed=confirmed)
-        if job is None:
-            return told
-        held = record.state in (UpdateState.STAGED, UpdateState.TRIAL)
-        fetched, size = self._fetched.get(slot_set, (job.size_bytes, job.size_bytes))
-        return replace(
-            told,
-            target=job.release.target,
-            sha256=job.release.sha256,
-            rollout=job.rollout,
-            counter=job.counter,
-            installed=job.release.sha256 if held else "",
-            running=job.release.sha256 if slot_set in self._begun else confirmed,
-            reason=job.reason or self._waits.get(slot_set, "")[: records.REASON_LIMIT],
-            fetched_bytes=fetched if record.state is not UpdateState.REFUSED else 0,
-            size_bytes=size,
-            since_ns=job.since_ns,
-            measured=job.measured,
-        )
+    def _told_of(self, slot_set: str) -> SlotStatus:
+        record, waits = self._record(slot_set), self._waits.get(slot_set, "")
+        return slot_status(record, slot_set in self._begun, self._fetched.get(slot_set), waits)
 
     # ── steps ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -569,10 +554,5 @@ class Updater:
     def _tell(self, slot_set: str, kind: str, job: Job | None) -> None:
         if job is None:
             return
-        release = job.release
-        body = {
-            "slot_set": slot_set, "target": release.target, "sha256": release.sha256, "bundle_digest": release.digest,
-            "rollout": job.rollout, "counter": job.counter, "reason": job.reason, "measured": dict(job.measured),
-        }  # fmt: skip
-        log.say(logging.INFO, kind.replace("_", " "), slot_set=slot_set, target=release.target, reason=job.reason)
-        self._seams.tell((STREAM, kind, body))
+        log.say(logging.INFO, kind.replace("_", " "), slot_set=slot_set, target=job.release.target, reason=job.reason)
+        self._seams.tell((STREAM, kind, event_body(slot_set, job)))

@@ -115,22 +115,26 @@ class CloudHere:
         self.side.stop()
         self.engine.dispose()
 
-    def enrol(self, state_dir: Path) -> None:
-        store = CredentialStore(state_dir, DEVICE)
-        token = self.side.desk.make_token(DEVICE, HARDWARE, timedelta(hours=1))
-        given = self.side.desk.enrol(token.sent, HARDWARE, store.key().request(DEVICE))
+    def enrol(self, state_dir: Path, device: str = DEVICE) -> None:
+        store = CredentialStore(state_dir, device)
+        token = self.side.desk.make_token(device, HARDWARE, timedelta(hours=1))
+        given = self.side.desk.enrol(token.sent, HARDWARE, store.key().request(device))
         store.adopt(given, store.key(), False, time.time_ns(), lambda _: None)
         root = state_dir / "trust" / "root.json"
         root.parent.mkdir(parents=True)
         shutil.copyfile(self.registry.metadata / "1.root.json", root)
 
     def publish(self, number: int, content: str) -> str:
-        """Sign a release and start its rollout; its hash."""
-        path, now = f"models/line/{number}.tar", datetime.now(UTC)
+        """Sign a release with this text and start its rollout; its hash."""
         with tempfile.NamedTemporaryFile(suffix=".tar") as file:
             file.write(tiny_release(content))
             file.flush()
-            target = artifacts.add(self.registry, Path(file.name), path, now, floor=max(0, number - 2))
+            return self.publish_file(number, Path(file.name))
+
+    def publish_file(self, number: int, source: Path) -> str:
+        """The same with an artifact, or a bundle folder."""
+        path, now = f"models/line/{number}.tar", datetime.now(UTC)
+        target = artifacts.add(self.registry, source, path, now, floor=max(0, number - 2))
         release(self.registry, self.keys, now)
         artifact = Artifact(path, target.sha256, target.index, tuple(target.hardware))
         asked = rollouts.Asked(f"r{number}", "default", artifact, Plan(groups=(Group("all"),)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import httpx
 import pytest
 from sqlalchemy import Engine, select
 
+from cloud import devices_cli
 from cloud.access import operators
 from cloud.access.roles import Actor, Role
 from cloud.app import make_app
@@ -24,6 +26,7 @@ from cloud.sockets import listen, port_of
 from cloud.store import tables as t
 from edge_runtime.errors import ConfigError, EndpointError, GudgeonError, UsageError
 
+NAMES = ("dev00000", "nobody")
 SHELL = Actor("shell", Role.ADMIN, "cli")
 
 
@@ -161,3 +164,24 @@ def test_the_stream_tells_each_change_and_ends_with_the_rollout(running: Running
                     assert running.ask("POST", "/rollouts/r1/abort", json={}).status_code == 200
                     running.world.later(1)
     assert (seen[0], seen[-1]) == ("running", "aborted")
+
+
+def test_gudgeon_devices_lists_what_they_tell_of_their_updates(
+    running: Running, capsys: pytest.CaptureFixture[str]
+) -> None:
+    running.world.start(groups=[{"name": "all"}])
+    running.world.run(4)
+
+    class Cloud:
+        def get(self, path: str, **params: Any) -> Any:
+            if path == "/identities":
+                return {"items": [{"device": d, "state": "valid", "hardware": "h", "certificate": None} for d in NAMES]}
+            return running.ask("GET", path, params=params).json()
+
+    assert devices_cli._list(Cloud(), argparse.Namespace(json=False)) == 0  # type: ignore[arg-type]
+    first, second = capsys.readouterr().out.splitlines()[-2:]
+    assert "vision bbbbbbbbbbbb" in first
+    assert "vision" not in second
+    assert devices_cli._list(Cloud(), argparse.Namespace(json=True)) == 0  # type: ignore[arg-type]
+    told = json.loads(capsys.readouterr().out)
+    assert [item["fleet"] and item["fleet"]["slots"]["vision"]["state"] for item in told] == ["confirmed", None]

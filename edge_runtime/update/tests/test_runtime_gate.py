@@ -139,6 +139,18 @@ def test_restarts_begin_the_time_anew_and_too_many_fail_at_once() -> None:
     assert (verdict.ok, verdict.reason) == (False, "its processes ended 3 times: link")
 
 
+def test_a_plc_that_is_lost_again_and_again_is_no_health() -> None:
+    """Its loop turns in between, and it may even answer parts."""
+    plant = Plant()
+    verdict = None
+    for count in range(round(DEADLINE_S / 10) + 1):
+        plant.body["plc_lost"] = count
+        verdict = verdict or plant.go(10)
+    assert verdict is not None
+    assert not verdict.ok
+    assert "it lost the PLC" in verdict.reason
+
+
 # ── the gate of a runtime ───────────────────────────────────────────────────────────────────────────────────────────────
 
 CHECKS = {"edge_runtime/__init__.py": "", "edge_runtime/update/__init__.py": ""}

@@ -280,6 +280,22 @@ def test_a_network_that_fails_blames_nobody(rig: Rig) -> None:
     assert rig.record.state is UpdateState.CONFIRMED
 
 
+def test_what_was_to_be_tried_again_and_is_taken_back_leaves_the_updater_at_rest(rig: Rig) -> None:
+    rig.cloud.assign(default=rig.new)
+    rig.go()
+    file = Store(rig.state).path(rig.old.sha256) / "model.bin"
+    file.chmod(0o644)
+    file.write_bytes(b"rot")
+    rig.cloud.assign(default=replace(rig.new, go="revert"))
+    rig.go(3)
+    assert not rig.updater.resting
+    assert rig.record.state is UpdateState.CONFIRMED
+    rig.cloud.assign()
+    rig.go(8)
+    assert rig.updater.resting
+    assert rig.updater.turn() > 1.0
+
+
 def test_a_full_store_blames_nobody(rig: Rig) -> None:
     rig.cloud.assign(default=rig.new)
     rig.updater = Updater(rig.state, device(), rig.cloud.seams(rig.state, lambda name: rig.gate), 60.0, store_bytes=600)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from edge_runtime.outbox.database import Database
-from tools.crash import files, outbox, promises
+from edge_runtime.update.records import SlotRecord
+from edge_runtime.update.updater import Updater
+from tools.crash import files, outbox, promises, update
 from tools.crash.notes import tell
 from tools.crash.scenario import Scenario
 
@@ -33,3 +36,26 @@ def run_renamed_only(folder: Path) -> None:
 
 UNFLUSHED = Scenario("an outbox that never flushes", run_unflushed, outbox.recover_with(None), promises.check)
 RENAMED_ONLY = Scenario("a file that is renamed and not flushed", run_renamed_only, files.recover, files.check)
+
+
+def run_unspent(folder: Path) -> None:
+    """An updater that starts its candidate before the try is on the disk."""
+    spend = Updater._do_begin
+
+    def early(self: Updater, slot_set: str, record: SlotRecord, reason: str) -> bool:
+        assert record.job is not None
+        self._gate(slot_set).begin(self._candidate(slot_set, record.job.release))
+        return spend(self, slot_set, record, reason)
+
+    Updater._do_begin = early  # type: ignore[method-assign]
+    update.run(folder, "confirm")
+
+
+def run_records_unflushed(folder: Path) -> None:
+    """An updater whose flushes do nothing."""
+    os.fsync = os.fdatasync = lambda fd: None
+    update.run(folder, "confirm")
+
+
+UNSPENT = update.CONFIRM._replace(text="an updater that starts too early", run=run_unspent)
+UPDATE_UNFLUSHED = update.CONFIRM._replace(text="an updater that never flushes", run=run_records_unflushed)

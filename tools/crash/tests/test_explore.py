@@ -50,6 +50,21 @@ def test_a_rename_without_flushes_is_found(work: Path) -> None:
     assert {model for model in MODELS if found.failed[model]} == set(MODELS) - {"written"}
 
 
+@needs_compiler
+@pytest.mark.slow
+def test_an_updater_that_starts_before_the_try_is_spent_is_found(work: Path) -> None:
+    found = run(f"{BROKEN}UNSPENT", work / "broken", Plan(within=0), real=0).found
+    assert all(found.failed[model] for model in MODELS)
+    assert any("3 tries left after 1 starts" in example for example in found.examples)
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_an_updater_that_never_flushes_is_found(work: Path) -> None:
+    found = run(f"{BROKEN}UPDATE_UNFLUSHED", work / "broken", Plan(within=0), real=0).found
+    assert {model for model in MODELS if found.failed[model]} >= {"lost", "early", "some"}
+
+
 def test_the_table() -> None:
     for name in SCENARIOS:
         assert scenario(name).text
