@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 
 from cloud.devices.peer import certified
 from cloud.rollout import routes
+from cloud.rollout.polling import Pace
 from cloud.rollout.tests.made import World, fleet
 from edge_runtime.wire.update_status import LIMIT_BYTES, UpdateStatus
 
@@ -26,6 +27,7 @@ def client(world: World) -> Iterator[TestClient]:
     app = FastAPI()
     app.include_router(routes.router)
     app.state.engine, app.state.registry, app.state.now_ns = world.engine, world.registry, lambda: world.now_ns
+    app.state.pace = Pace()
     app.dependency_overrides[certified] = lambda device: device
     with TestClient(app) as opened:
         yield opened
