@@ -37,6 +37,8 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="gudgeon sign", description=__doc__)
     parser.add_argument("bundle", type=Path, metavar="BUNDLE_DIR")
     args = parser.parse_args(argv)
+    if (args.bundle / "staged").is_dir() or args.bundle.parent.name == "staged":
+        parser.error(f"{args.bundle} is a registry, or of one: expected --key KEY, of one of its holders")
     signer = sign_bundle(args.bundle)
     print(f"signed {args.bundle} with key {signer}")
     return 0
