@@ -257,6 +257,21 @@ class RegistrySection:
 
 
 @dataclass(frozen=True)
+class RolloutsSection:
+    """How soon a device asks again: one that is taking an update, one whose turn it is but for which there is no room yet, and
+    all others."""
+
+    busy_s: int = 20
+    waiting_s: int = 120
+    idle_s: int = 300
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not 1 <= value <= 86_400:
+                raise ValueError(f"{name} is {value}, expected 1 to 86400 seconds")
+
+
+@dataclass(frozen=True)
 class DdiSection:
     """`serve`: hawkBit's device routes on the listener for devices. `poll_s`: how soon a client asks again. What a gateway for
     many devices shows lies in `gateway_token_file`; without it there is no such gateway."""
@@ -285,6 +300,7 @@ class CloudSettings:
     access: AccessSection = field(default_factory=AccessSection)
     oidc: OidcSection = field(default_factory=OidcSection)
     registry: RegistrySection = field(default_factory=RegistrySection)
+    rollouts: RolloutsSection = field(default_factory=RolloutsSection)
     ddi: DdiSection = field(default_factory=DdiSection)
 
     @property

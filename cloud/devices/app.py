@@ -13,6 +13,7 @@ from cloud.devices.gate import Gate
 from cloud.enrol.desk import Desk
 from cloud.registry import serving
 from cloud.rollout import routes as updates
+from cloud.rollout.polling import Pace
 from cloud.rollout.registry import Registry
 from cloud.settings import CloudSettings
 from edge_runtime import __version__
@@ -23,10 +24,11 @@ ROUTERS: tuple[APIRouter, ...] = (enrolment.router, serving.router, updates.rout
 def make_devices_app(
     desk: Desk, settings: CloudSettings, routers: Sequence[APIRouter] = ROUTERS, registry: Registry | None = None
 ) -> FastAPI:
-    """`app.state` has `desk`, `engine`, `settings`, `registry`, `ddi` and `now_ns` for them."""
+    """`app.state` has `desk`, `engine`, `settings`, `registry`, `pace`, `ddi` and `now_ns` for them."""
     app = FastAPI(title="Gudgeon, for devices", version=__version__, openapi_url=None, docs_url=None, redoc_url=None)
     app.state.desk, app.state.engine, app.state.settings = desk, desk.engine, settings
     app.state.registry, app.state.now_ns = registry, desk.now_ns
+    app.state.pace = Pace(**vars(settings.rollouts))
     folder = settings.registry.folder if settings.ddi.serve else None
     app.state.ddi = make_ddi(desk.engine, settings.ddi, registry, folder, desk.now_ns) if registry and folder else None
     app.state.tries = enrolment.Tries()

@@ -3,7 +3,7 @@
     POST /device/v1/devices/{device}/update      body and answer: `edge_runtime.wire.update_status`
 
 400: the body is not a status; 409: it is of another device; 413: it is too long; 503: this cloud has no registry,
-or cannot read it. `app.state` has `engine`, `registry` (or None) and `now_ns`.
+or cannot read it. `app.state` has `engine`, `registry` (or None), `pace` and `now_ns`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ async def update(request: Request, device: Annotated[str, Depends(certified)]) -
     if state.registry is None:
         raise HTTPException(503, "this cloud has no registry of artifacts; set registry.folder in cloud.toml")
     try:
-        found = await run_in_threadpool(partial(answer, state.engine, [status], state.registry, state.now_ns()))
+        found = await run_in_threadpool(
+            partial(answer, state.engine, [status], state.registry, state.now_ns(), state.pace)
+        )
     except (GudgeonError, OSError) as error:
         log.say(logging.ERROR, "no assignment could be given", device=device, reason=str(error))
         raise HTTPException(503, "the registry of artifacts cannot be used now; try again later") from error

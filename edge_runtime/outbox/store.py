@@ -100,7 +100,8 @@ class Outbox:
         self._group.submit(append)
         if append.error is not None:
             raise ResourceError(str(append.error)) from append.error
-        return append.events
+        events, append.events = append.events, ()  # no cycle: `control` collects no garbage
+        return events
 
     def append_blob(self, stream: str, kind: str, meta: Mapping[str, Any], data: bytes) -> list[Event]:
         """Store a large payload as a row of records of kind ``<kind>.part``; the reader joins them by the SHA-256 of the

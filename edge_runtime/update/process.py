@@ -39,6 +39,7 @@ from edge_runtime.update.cloud_port import HttpCloud
 from edge_runtime.update.fetch.http import HttpFetcher
 from edge_runtime.update.fetch.metadata import FetchedMetadata
 from edge_runtime.update.fetch.pace import Limits
+from edge_runtime.update.gate import Gate
 from edge_runtime.update.gates import Gates
 from edge_runtime.update.getting import Getting, StoppableClock
 from edge_runtime.update.transport import tls_context
@@ -60,9 +61,14 @@ def own_device(device: DeviceConfig) -> Device:
 
 
 def make_updater(
-    device: DeviceConfig, config_path: Path, stopping: threading.Event, tell: Callable[[Item], None]
+    device: DeviceConfig,
+    config_path: Path,
+    stopping: threading.Event,
+    tell: Callable[[Item], None],
+    gates: Callable[[str], Gate | None] | None = None,
 ) -> Updater:
-    """ConfigError or EndpointError where this device was given no root of trust, or no certificate, yet."""
+    """`gates`: others than the device's own. ConfigError or EndpointError where this device was given no root of trust, or no
+    certificate, yet."""
     section, state_dir, clock = device.update, device.device.state_dir, StoppableClock(stopping)
     context = partial(tls_context, section, state_dir)
 
@@ -73,7 +79,7 @@ def make_updater(
         HttpCloud(section.url, context, section.proxy),
         TrustedRepository.of(state_dir, FetchedMetadata(fetcher, clock), clock),
         Getting(fetcher, state_dir, clock, Limits(most_bytes_s=section.rate_bytes_per_s)),
-        Gates(device, config_path),
+        gates or Gates(device, config_path),
         clock,
         tell,
         stopping.is_set,

@@ -2,7 +2,7 @@
 
 It ends after `--parts` with a summary, or runs until Ctrl-C with `--serve`. What the report says of the line comes from
 the simulated PLC's own records and from the cloud's, not from the device's counters. `gudgeon demo pdm` (tools/demo/pdm.py)
-is another: a pump that wears out.
+is another: a pump that wears out; `gudgeon demo ota` a third: a fleet gets a better model, then a bad one.
 """
 
 from __future__ import annotations
@@ -262,6 +262,10 @@ def main(argv: list[str]) -> int:
         from tools.demo import pdm
 
         return pdm.main(argv[1:])
+    if argv[:1] == ["ota"]:
+        from tools.demo import ota
+
+        return ota.main(argv[1:])
     args = parse(argv)
     console = Console(stderr=args.json)
     plan = Plan(

@@ -12,13 +12,14 @@ from sqlalchemy import Engine
 
 from cloud.devices.peer import certified
 from cloud.rollout import routes
+from cloud.rollout.polling import Pace
 from cloud.rollout.tests.made import World, fleet
 from edge_runtime.wire.update_status import LIMIT_BYTES, UpdateStatus
 
 
 @pytest.fixture
 def world(sqlite: Engine) -> World:
-    return World(sqlite, fleet(20, bad=[7]))
+    return World(sqlite, fleet(11, bad=[7]))
 
 
 @pytest.fixture
@@ -26,6 +27,7 @@ def client(world: World) -> Iterator[TestClient]:
     app = FastAPI()
     app.include_router(routes.router)
     app.state.engine, app.state.registry, app.state.now_ns = world.engine, world.registry, lambda: world.now_ns
+    app.state.pace = Pace()
     app.dependency_overrides[certified] = lambda device: device
     with TestClient(app) as opened:
         yield opened
@@ -45,7 +47,7 @@ def ask_all(client: TestClient, world: World) -> None:
 def test_a_fleet_through_the_route(client: TestClient, world: World) -> None:
     ask_all(client, world)
     world.start(
-        groups=[{"name": "canary", "count": 4, "success": 0.5}, {"name": "all", "success": 0.9}], max_in_flight=6
+        groups=[{"name": "canary", "count": 4, "success": 0.5}, {"name": "all", "success": 0.8}], max_in_flight=6
     )
     for _ in range(24):
         world.later(30)
@@ -53,7 +55,7 @@ def test_a_fleet_through_the_route(client: TestClient, world: World) -> None:
         if world.show()["state"] == "finished":
             break
     told = world.show()
-    assert (told["state"], told["confirmed"], told["failed"]) == ("finished", 19, 1)
+    assert (told["state"], told["confirmed"], told["failed"]) == ("finished", 10, 1)
 
 
 @pytest.mark.parametrize(

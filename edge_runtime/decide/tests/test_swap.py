@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 from collections.abc import Callable
@@ -313,3 +314,19 @@ def test_the_table_leads_from_idle_to_idle() -> None:
             edge += [after for event in SwapInput if (after := step(TABLE, here, event)) not in seen]
             seen.update(edge)
         assert SwapState.IDLE in seen
+
+
+def test_parts_leave_no_garbage_behind(bench: Bench) -> None:
+    """`control` runs with the collector off: a cycle a part would fill the memory within days."""
+    for on_trial in (False, True):
+        if on_trial:
+            bench.begin()
+        bench.part()
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(20):
+                bench.part()
+            assert gc.collect() < 20
+        finally:
+            gc.enable()

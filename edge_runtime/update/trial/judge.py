@@ -17,6 +17,8 @@ from edge_runtime.child import end_with_parent
 from edge_runtime.tasks import ENVIRONMENT
 
 MODULE = "edge_runtime.update.trial.process"
+#: exit code of the process where it was not the candidate
+NOT_ITS_DOING = 4
 LINE_LIMIT_BYTES = 64 * 1024
 #: ended so, it was the candidate; by any other signal it was somebody else
 OWN_SIGNALS = ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE", "SIGSYS", "SIGXCPU")
@@ -99,7 +101,7 @@ class Judge:
         if code < 0:
             name = signal.Signals(-code).name
             return name in OWN_SIGNALS, f"the process that tried it ended with {name} in phase {self.phase}"
-        return code != 4, f"the process that tried it ended with exit code {code} in phase {self.phase}"
+        return code != NOT_ITS_DOING, f"the process that tried it ended with exit code {code} in phase {self.phase}"
 
     def stop(self) -> None:
         if self._process.poll() is None:

@@ -29,13 +29,13 @@ import numpy as np
 from edge_runtime.decide.decision import Result
 from edge_runtime.decide.frames import FramePlace
 from edge_runtime.decide.swap_socket import LIMIT_BYTES, SOCKET_PATH, bound, decode
-from edge_runtime.errors import BundleError
+from edge_runtime.errors import GudgeonError
 from edge_runtime.infer import bundle as bundles
 from edge_runtime.infer import select
 from edge_runtime.infer.model import Looked, Model, load_model
 from edge_runtime.update.trial import pace
 from edge_runtime.update.trial.agreement import Agreement
-from edge_runtime.update.trial.judge import Order
+from edge_runtime.update.trial.judge import NOT_ITS_DOING, Order
 
 PLACE_BYTES = 16 * 1024 * 1024
 TOLD_EVERY_S = 1.0
@@ -239,9 +239,9 @@ def main(argv: list[str]) -> int:
     bound_to(order.memory_mib)
     try:
         run(order)
-    except BundleError as error:
+    except GudgeonError as error:  # of the running model, of this device: nothing that the candidate has done
         print(error, file=sys.stderr)
-        return error.exit_code
+        return NOT_ITS_DOING
     return 0
 
 

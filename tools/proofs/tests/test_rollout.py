@@ -12,7 +12,7 @@ from tools.proofs import rollout
 from tools.proofs.rollout import SCENARIOS, Outcome, Scenario
 
 #: a canary of a small fleet is too small to find one device in twenty
-FOUND_BY_FEW = [s for s in SCENARIOS if s.name not in ("5 % fail, limit 2 %", "10 % refuse once", "1 % fail")]
+FOUND_BY_FEW = [s for s in SCENARIOS if s.name in ("no failures", "30 % fail", "20 % silent")]
 
 
 def outcome(scenario: Scenario, count: int, folder: Path) -> Outcome:
@@ -26,7 +26,7 @@ def outcome(scenario: Scenario, count: int, folder: Path) -> Outcome:
 @pytest.mark.parametrize("scenario", FOUND_BY_FEW, ids=lambda s: s.name)
 def test_five_hundred_devices(scenario: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rollout, "OVER_HTTP", 2)
-    monkeypatch.setattr(rollout, "TICK_S", 20)
+    monkeypatch.setattr(rollout, "TICK_S", 30)
     found = outcome(scenario, 500, tmp_path)
     assert found.broken == []
     assert found.exposed >= found.canary // 2, "something was given out"
