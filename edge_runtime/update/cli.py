@@ -79,6 +79,8 @@ def status(device: DeviceConfig, as_json: bool) -> int:
             print(f"updater: {updater['error']}")
         for slot_set, row in found.items():
             _show(slot_set, row)
+        if not found:
+            print("no release yet: nothing was assigned or installed so far")
     return SAFE_MODE if any(row["safe_mode"] for row in found.values()) else 0
 
 
