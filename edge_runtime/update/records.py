@@ -139,7 +139,8 @@ def sync(state_dir: Path, slot_set: str) -> None:
                 finally:
                     os.close(fd)
         if folder.is_dir():
-            sync_folder(folder)
+            for place in (folder, folder.parent, state_dir):
+                sync_folder(place)
 
 
 def any_sound(state_dir: Path, slot_set: str) -> bool:

@@ -75,7 +75,7 @@ class Store:
         path = self.path(sha256)
         if not self.problem(sha256):
             with disk_errors(self.folder):
-                sync_folder(self.folder)  # who put it there may have been killed before its name was on the disk
+                self._sync()  # who put it there may have been killed before its name was on the disk
             return path
         making = self.folder / f".{sha256}.making"
         with disk_errors(path):
@@ -86,7 +86,7 @@ class Store:
                 self._seal(making, sha256)
                 self._remove(path)  # a damaged one
                 making.rename(path)
-                sync_folder(self.folder)
+                self._sync()
             except BaseException:
                 with suppress(OSError):
                     _remove_tree(making)
@@ -125,7 +125,12 @@ class Store:
             for path in self._left_over():
                 _remove_tree(path)
             if self.folder.is_dir():
-                sync_folder(self.folder)
+                self._sync()
+
+    def _sync(self) -> None:
+        """The names of the releases, and that of the store itself."""
+        sync_folder(self.folder)
+        sync_folder(self.folder.parent)
 
     def _left_over(self) -> Iterator[Path]:
         with suppress(FileNotFoundError):
