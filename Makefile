@@ -9,7 +9,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 APT := command -v apt-get >/dev/null && { [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }
 
 .DEFAULT_GOAL := help
-.PHONY: rollout-sim help setup setup-train setup-convert setup-browser demo test check format smoke ci-faults setup-faults setup-field setup-opcua-peer setup-cloud setup-swupdate up chaos crash-points kills update-kills kill-test hog-test soak drain lead-time swap-test reconnects fleet proto bench model pump-model clean
+.PHONY: rollout-sim help setup setup-train setup-convert setup-browser demo test check format smoke ci-faults proofs setup-faults setup-field setup-opcua-peer setup-cloud setup-swupdate up chaos crash-points kills update-kills kill-test hog-test soak drain lead-time swap-test reconnects fleet proto bench model pump-model clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,8 +75,13 @@ up: setup setup-cloud ## a larger cloud on this machine: Mosquitto, PostgreSQL, 
 demo: setup ## the whole line on this machine with a live page (ARGS="--parts 500 --serve …")
 	@$(GUDGEON) demo $(ARGS)
 
-test: setup setup-browser setup-cloud ## the default tests, about two minutes (ARGS="-k name …")
+test: setup setup-browser setup-cloud ## the default tests, some minutes on two cores (ARGS="-k name …")
+ifeq ($(ARGS),)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal edge_runtime cloud models firmware_sim tools
+	@$(BIN)/python -m pytest hil_tests
+else
 	@$(BIN)/python -m pytest $(ARGS)
+endif
 
 check: setup ## format, lint, types, import contracts
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports
@@ -89,7 +94,10 @@ smoke: ## the bare `edge` extra in an empty environment, one simulated minute
 
 ci-faults: setup setup-train setup-faults setup-field setup-opcua-peer setup-swupdate check smoke ## quick faults and a tiny training run
 	@.venv-train/bin/python -m pytest tools/pipeline/tests/test_recipe.py tools/pdm/tests/test_members.py
-	@$(BIN)/python -m pytest -m slow hil_tests tools $(ARGS)
+	@$(BIN)/python -m pytest -m "slow and not proof" hil_tests tools $(ARGS)
+
+proofs: setup setup-train setup-cloud setup-faults ## tests of minutes each: whole runtimes over the air, the demo of updates, all swaps, … (ARGS="-k swaps")
+	@$(BIN)/python -m pytest -m proof hil_tests tools $(ARGS)
 
 kill-test: setup ## 1000 parts at 20/s with 20 kill -9 of control and link
 	@$(GUDGEON) demo --parts 1000 --parts-per-s 20 --kills 20 $(ARGS)

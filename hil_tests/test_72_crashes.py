@@ -31,7 +31,7 @@ def printed(folder: Path, *command: str) -> dict[str, Any]:
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(compiler() is None, reason="needs a C compiler: apt-get install gcc libc6-dev")
 def test_crash_points(tmp_path: Path) -> None:
-    found = printed(tmp_path, "tools.crash", "--every", "10", "--within", "1", "--real", "1")
+    found = printed(tmp_path, "tools.crash", "--every", "20", "--within", "1", "--real", "1")
     assert [s["scenario"] for s in found["scenarios"]] == list(SCENARIOS)
     for s in found["scenarios"]:
         assert (s["failed"], s["failed_in_recovery"], s["disagree"]) == ({}, {}, []), s["examples"]

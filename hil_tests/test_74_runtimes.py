@@ -39,7 +39,7 @@ from hil_tests.runtimes import (
 )
 from tools.release import main as pack
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.proof, pytest.mark.timeout(300)]
 QUICK = ("--ready-s", "20", "--silent-s", "6", "--stop-s", "3", "--trial-s")
 
 

@@ -32,7 +32,7 @@ from hil_tests.runtimes import Change, Launched, first, instead, launched, runs
 from tools.kills.update import DEVICE, CloudHere
 from tools.release.main import main as pack
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.proof, pytest.mark.timeout(300)]
 #: the packages of this environment, for releases that bring none; and less patience than on a real device
 OTHERS: Change = {
     "__init__.py": lambda text: f"{text}\nimport site as _s, sys as _y\n_y.path += {site.getsitepackages()!r}\n",

@@ -11,6 +11,7 @@ from hil_tests.bench import gudgeon
 
 
 @pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.timeout(600)
 def test_a_better_model_reaches_the_fleet_and_a_bad_one_the_canary_only(tmp_path: Path) -> None:
     report = tmp_path / "report.json"

@@ -132,6 +132,7 @@ class Run:
         app = FastAPI()
         app.include_router(routes.router)
         app.state.engine, app.state.registry, app.state.now_ns = engine, self.registry, self.now_ns
+        app.state.pace = polling.PACE
         app.dependency_overrides[certified] = lambda device: device
         self.client = TestClient(app)
 

@@ -38,6 +38,7 @@ def test_two_commits_give_two_runtimes(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.train
 @pytest.mark.timeout(600)
 def test_the_whole_bench(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ def test_a_rule_that_does_not_hold_is_told(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["1 % fail", "5 % fail, limit 2 %"])
+@pytest.mark.parametrize("name", [pytest.param("1 % fail", marks=pytest.mark.proof), "5 % fail, limit 2 %"])
 @pytest.mark.timeout(600)
 def test_ten_thousand_devices(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert rollout.main(["--only", name, "--json"]) == 0
