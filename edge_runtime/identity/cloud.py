@@ -31,6 +31,9 @@ from edge_runtime.wire.enrolment import LIMIT_BYTES, VERSION, Certified, proof_b
 
 STEP_S, TOTAL_S = 20.0, 60.0
 PORTAL = "is there a login page of the network in between?"
+MISNAMED = "use a name that the cloud has in devices.names of its cloud.toml"
+#: of OpenSSL: the certificate is for another host name, or another address
+NAME_CODES = (62, 64)
 API = "/device/v1"
 FIRST_ROOT = "/repo/metadata/1.root.json"
 
@@ -130,8 +133,9 @@ class Cloud:
             answer = connection.getresponse()
             status, got = answer.status, answer.read(limit_bytes + 1)
         except ssl.SSLCertVerificationError as error:
+            hint = MISNAMED if error.verify_code in NAME_CODES else PORTAL
             raise EndpointError(
-                f"{self.url}: its certificate is not one of our cloud: {error.verify_message}; {PORTAL}"
+                f"{self.url}: its certificate is not one of our cloud: {error.verify_message.rstrip('.')}; {hint}"
             ) from error
         except (OSError, http.client.HTTPException) as error:
             raise EndpointError(

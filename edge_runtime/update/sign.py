@@ -1,6 +1,6 @@
 """`gudgeon sign BUNDLE_DIR`: verify a bundle and sign its manifest with the local developer key.
 
-`gudgeon sign METADATA|REGISTRY --key KEY` signs a release, as one of its holders; it has a help of its own."""
+`gudgeon sign METADATA|REGISTRY --key KEY` signs a release, as one of its holders; `gudgeon sign --key= --help` tells more."""
 
 from __future__ import annotations
 

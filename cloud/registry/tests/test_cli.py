@@ -62,6 +62,7 @@ def test_the_whole_ceremony(place: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert told["models"]["changes"][0].startswith("+ target models/surface/1.tar: 1024 bytes, SHA-256 ")
     assert typed(capsys, "repo publish r")["published"]["models"] == 2
     assert typed(capsys, "repo verify r") == {"roots": 1, "targets": 1, "valid": True}
+    assert "not in the published targets" in typed(capsys, "repo deltas r models/surface/9.tar", 2)
     assert typed(capsys, "repo renew r") == {"renewed": []}
     assert typed(capsys, "repo renew r --force") == {"renewed": ["snapshot", "timestamp"]}
     status = typed(capsys, "repo status r")
