@@ -15,6 +15,7 @@ from typing import Protocol
 from edge_runtime import log
 from edge_runtime.durable import disk_errors
 from edge_runtime.errors import ConfigError, ResourceError
+from edge_runtime.tls_files import CERTIFICATE
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -52,6 +53,9 @@ def tls_context(access: BrokerAccess) -> ssl.SSLContext | None:
             context.load_cert_chain(access.cert_file, access.key_file)
     except (ssl.SSLError, OSError) as error:
         names = [str(p) for p in (access.ca_file, access.cert_file, access.key_file) if p]
+        if missing := [name for name in names if not Path(name).exists()]:
+            hint = "; run: gudgeon enroll" if access.cert_file and access.cert_file.name == CERTIFICATE.name else ""
+            raise ConfigError(f"{', '.join(missing)}: no such file, so not usable for TLS{hint}") from error
         raise ConfigError(f"{', '.join(names)}: not usable for TLS: {error}; expected PEM files") from error
     return context
 

@@ -93,6 +93,10 @@ class Desk:
         """The name goes to this hardware: what the device before it has, holds no more."""
         self._check_names(device, hardware, ttl)
         with self._writing() as connection:
+            if store.one(connection, t.identity, device) is None:
+                raise RefusedError(
+                    f"no device {device} was ever given an identity; use: gudgeon devices token {device}", 404
+                )
             now_ns = self.now_ns()
             gone = store.revoke_certificates(connection, device, "replaced", now_ns)
             store.keep_identity(connection, device, hardware, now_ns)

@@ -201,6 +201,8 @@ def test_the_state_of_each_device_in_one_word(desk: Desk, clock: Clock) -> None:
     desk.make_token("e", "hw", HOUR)
     desk.revoke("b", "sold")
     desk.replace("c", "hw-c2", HOUR)
+    with pytest.raises(RefusedError, match="gudgeon devices token cc"):
+        desk.replace("cc", "hw-c2", HOUR)
     states = {one["device"]: one["state"] for one in listing.identities(desk.engine, clock())}
     assert states == {"a": "valid", "b": "revoked", "c": "waiting", "d": "valid", "e": "waiting"}
     clock.now += timedelta(days=61)

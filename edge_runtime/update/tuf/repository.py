@@ -73,8 +73,8 @@ class TrustedRepository:
         root = root_bytes(state_dir)
         if root is None:
             raise ConfigError(
-                f"{state_dir / FOLDER / ROOT}: missing, so there is nothing that trust could begin with; copy the "
-                "repository's first root there, as enrolment does"
+                f"{state_dir / FOLDER / ROOT}: missing, so there is nothing that trust could begin with; `gudgeon enroll` "
+                "brings it where [update] url is set, or copy the repository's first root there"
             )
         path = state_dir / time_floor.FILE
         return cls(state_dir / FOLDER, root, source, clock, lambda: time_floor.TimeFloor(path, clock).now_ns())
