@@ -144,7 +144,10 @@ def run(settings: CloudSettings, on_ready: OnReady, stop: threading.Event) -> No
             told_ports["devices_port"] = port_of(listening)
         few_collections()
         page = f"{'https' if settings.http.tls else 'http'}://{url_host(settings.http.host)}:{port_of(http)}/"
-        log.say(logging.INFO, "cloud serves", page=page, broker=f"{settings.broker.host}:{broker_port}")
+        serving = {"page": page, "broker": f"{settings.broker.host}:{broker_port}"}
+        if listening is not None:
+            serving["devices"] = f"https://{url_host(settings.devices.host)}:{port_of(listening)}"
+        log.say(logging.INFO, "cloud serves", **serving)
         on_ready(told_ports)
         while not stop.wait(CHECK_S):
             if not web.alive or (devices is not None and not devices.alive):

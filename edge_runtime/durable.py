@@ -22,8 +22,15 @@ def disk_errors(path: Path) -> Iterator[None]:
             errno.EDQUOT: "the disk quota is used up; free some space",
             errno.EACCES: "permission denied; run as a user who may write there",
             errno.EROFS: "the file system is read-only; remount it or choose another state_dir",
-        }.get(error.errno or 0, str(error))
+        }.get(error.errno or 0, _text(error, path))
         raise ResourceError(f"{path}: {what}") from error
+
+
+def _text(error: OSError, path: Path) -> str:
+    """Without the number, and with the file where it is another one than `path`."""
+    if error.strerror is None:
+        return str(error)
+    return error.strerror if error.filename in (None, str(path)) else f"{error.strerror}: {error.filename}"
 
 
 def replace_file(path: Path, data: bytes, mode: int = 0o666) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from cloud.devices.tests.listening import Listening, listening
+from cloud.registry.making import make_registry
+from cloud.registry.publishing import utc_now
 from cloud.tests.databases import empty_store
 from edge_runtime.cli import run
 from edge_runtime.identity.cloud import Cloud
@@ -72,6 +75,30 @@ def test_a_token_by_stdin_and_the_root_from_a_file(
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO(token_file(cloud).read_text()))
     assert enroll(config, "--token-stdin", "--ca-file", str(cloud.roots)) == 0
+
+
+def test_enrolment_brings_the_first_root_to_a_device_that_asks_for_updates(
+    cloud: Listening, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = cloud.folder / "state/trust/root.json"
+    token = str(token_file(cloud))
+    assert enroll(config, "--token-file", token, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["first_root"] == ""
+    with config.open("a") as file:
+        file.write(f'[update]\nurl = "https://localhost:{cloud.port}"\n')
+    assert enroll(config, "--token-file", token) == 0
+    assert "no repository of releases yet" in capsys.readouterr().err
+    assert not kept.exists()
+    registry = make_registry(cloud.folder / "registry", cloud.folder / "keys", utc_now())
+    assert enroll(config, "--token-file", token, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["first_root"] == hashlib.sha256(kept.read_bytes()).hexdigest()
+    assert kept.read_bytes() == registry.root(1).data
+    other = cloud.folder / "other.json"
+    other.write_bytes(
+        registry.root(1).data.replace(b'"version":1', b'"version":2').replace(b'"version": 1', b'"version": 2')
+    )
+    assert enroll(config, "--token-file", token, "--root-file", str(other)) == 8
+    assert kept.read_bytes() == registry.root(1).data
 
 
 def test_wrong_use_is_one_line(cloud: Listening, config: Path, capsys: pytest.CaptureFixture[str]) -> None:

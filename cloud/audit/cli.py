@@ -15,6 +15,7 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -140,9 +141,9 @@ def _tell(report: Report, as_json: bool) -> int:
         print(json.dumps(report._asdict() | {"whole": not report.findings}))
     else:
         newer = report.last - report.signed
-        print(f"{report.rows} rows, signed up to row {report.signed}" + (f", {newer} newer ones" if newer > 0 else ""))
-        for finding in report.findings:
-            print(f"gudgeon audit: {finding}", file=sys.stderr)
+        print(f"{report.rows} rows, signed up to row {report.signed}" + (f", {newer} newer" if newer > 0 else ""))
+        for finding, times in Counter(report.findings).items():
+            print(f"gudgeon audit: {finding}" + (f" ({times} times)" if times > 1 else ""), file=sys.stderr)
         print("tampered with" if report.findings else "whole")
     return 1 if report.findings else 0
 

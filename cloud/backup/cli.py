@@ -18,14 +18,13 @@ import argparse
 import json
 import sys
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from cloud.access.shell import shell_actor
 from cloud.backup.copying import Copied, Copying, alone
 from cloud.backup.restoring import Restored, restore
-from cloud.backup.shelf import Shelf
+from cloud.backup.shelf import Shelf, iso
 from cloud.backup.sqlite_copies import SqliteCopies
 from cloud.period import parse_time
 from cloud.settings import load_cloud
@@ -93,11 +92,13 @@ def _tell_copied(copied: Copied, as_json: bool) -> None:
         print(json.dumps(copied._asdict()), flush=True)
     else:
         parts = ["files"] if copied.files else []
-        parts += [f"store as of {_iso(copied.store_ns)}"] if copied.store_ns is not None else []
+        parts += [f"store as of {iso(copied.store_ns)}"] if copied.store_ns is not None else []
         print(f"kept: {', '.join(parts) or 'nothing new'}", flush=True)
 
 
 def _list(args: argparse.Namespace) -> int:
+    if not (args.source / "files").is_dir():
+        raise UsageError(f"{args.source}: no backup; `gudgeon backup once --to` makes one")
     store = args.source / "sqlite"
     if store.is_dir():
         copies = SqliteCopies(store, lambda: 0)
@@ -115,10 +116,10 @@ def _list(args: argparse.Namespace) -> int:
         return 0
     for name, value in found.items():
         if isinstance(value, list):
-            span = f", {_iso(value[0])} to {_iso(value[-1])}" if value else ""
+            span = f", {iso(value[0])} to {iso(value[-1])}" if value else ""
             print(f"{name.removesuffix('_ns'):>10}  {len(value)}{span}")
         else:
-            print(f"{name.removesuffix('_ns'):>10}  {_iso(value) if name.endswith('_ns') else value}")
+            print(f"{name.removesuffix('_ns'):>10}  {iso(value) if name.endswith('_ns') else value}")
     return 0
 
 
@@ -141,7 +142,7 @@ def _tell(found: Restored, as_json: bool) -> int:
     if as_json:
         print(json.dumps(found._asdict()))
     else:
-        newest = _iso(found.newest_ns) if found.newest_ns else "none"
+        newest = iso(found.newest_ns) if found.newest_ns else "none"
         print(
             f"{found.folder}: {found.store}, {found.files} files, {found.audit_rows} audit rows, the newest of {newest}"
         )
@@ -149,10 +150,6 @@ def _tell(found: Restored, as_json: bool) -> int:
         for finding in found.findings:
             print(f"gudgeon backup: {finding}", file=sys.stderr)
     return 1 if found.findings else 0
-
-
-def _iso(time_ns: int) -> str:
-    return datetime.fromtimestamp(time_ns / 1e9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 ACTIONS = {"run": _run, "once": _run, "list": _list, "restore": _restore, "drill": _drill}

@@ -19,6 +19,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import URL
 
+from cloud.backup.shelf import oldest
 from cloud.store.postgres_server import SYSTEM_USER, PostgresServer, as_user, programs
 from edge_runtime.child import end_with_parent
 from edge_runtime.durable import disk_errors
@@ -99,9 +100,7 @@ class PostgresCopies:
         """A server of its own in the folder `into` that holds the store as it was; it runs, and is the caller's to stop."""
         fits = [n for n in self.times() if at_ns is None or n <= at_ns]
         if not fits:
-            raise DataError(
-                f"{self._bases}: no base backup is old enough; the oldest is of {self.times()[:1] or 'never'}"
-            )
+            raise DataError(f"{self._bases}: no base backup is old enough; the oldest is {oldest(self.times())}")
         source = self._bases / f"{fits[-1]:020d}"
         self._verify(source)
         data, log = into / "data", into / "wal"

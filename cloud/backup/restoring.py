@@ -21,7 +21,7 @@ from cloud.audit import checkpoint
 from cloud.audit.log import newest, record_alone
 from cloud.backup.copying import REGISTRY
 from cloud.backup.postgres_copies import PostgresCopies
-from cloud.backup.shelf import Kept, Shelf
+from cloud.backup.shelf import Kept, Shelf, oldest
 from cloud.backup.sqlite_copies import SqliteCopies
 from cloud.settings import CloudSettings, load_cloud
 from cloud.sockets import listen, port_of
@@ -80,7 +80,7 @@ def _files(folder: Path, at_ns: int | None, into: Path) -> tuple[Path, list[Kept
     times = shelf.times()
     fits = [n for n in times if at_ns is None or n <= at_ns]
     if not fits:
-        raise DataError(f"{folder}: no copy of the files is old enough; the oldest is of {times[:1] or 'never'}")
+        raise DataError(f"{folder}: no copy of the files is old enough; the oldest is {oldest(times)}")
     wanted = [k for k in shelf.list(fits[-1]) if k.group != REGISTRY]
     wanted += [k for k in shelf.list(times[-1]) if k.group == REGISTRY]
     places = [shelf.restore(kept, into) for kept in wanted]

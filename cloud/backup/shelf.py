@@ -7,7 +7,8 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +34,14 @@ class Source(NamedTuple):
     place: Path
     path: str
     group: str = "state"
+
+
+def iso(time_ns: int) -> str:
+    return datetime.fromtimestamp(time_ns / 1e9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def oldest(times: Sequence[int]) -> str:
+    return f"of {iso(times[0])}" if times else "none: nothing was kept here"
 
 
 class Shelf:

@@ -21,6 +21,7 @@ from typing import IO, NamedTuple
 
 import zstandard
 
+from cloud.backup.shelf import oldest
 from edge_runtime.durable import disk_errors, replace_file, sync_folder
 from edge_runtime.errors import DataError
 
@@ -114,9 +115,7 @@ class SqliteCopies:
         """Put the newest copy that is no younger than `at_ns` at `into`; its time. DataError where there is none."""
         fits = [n for n in self.times() if at_ns is None or n <= at_ns]
         if not fits:
-            raise DataError(
-                f"{self._folder}: no copy of the store is old enough; the oldest is of {self.times()[:1] or 'never'}"
-            )
+            raise DataError(f"{self._folder}: no copy of the store is old enough; the oldest is {oldest(self.times())}")
         chain, at = list[Path](), fits[-1]
         while True:
             path = next((p for s in (".base", ".change") if (p := self._folder / f"{at:020d}{s}").exists()), None)

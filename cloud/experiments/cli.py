@@ -1,7 +1,7 @@
 """`gudgeon experiment`: models side by side on cohorts of devices, over the REST API of a running cloud.
 
     gudgeon experiment create surface-3 --arm old=models/surface/2.tar --arm new=models/surface/3.tar --metric reject
-    gudgeon rollout create models/surface/3.tar --slots vision --where cohort.surface-3=new
+    gudgeon rollout create models/surface/3.tar --slots default --where cohort.surface-3=new
     gudgeon experiment status surface-3                what was found so far; look as often as you like
     gudgeon experiment label surface-3 outcomes.csv    device,part_epoch,part_seq,value: what people found (metric labelled)
     gudgeon experiment stop surface-3                  a last look, then none

@@ -60,6 +60,17 @@ def add(
         return target
 
 
+def check_archive(source: Path) -> None:
+    """DataError where every device would refuse this file, after people have signed it."""
+    with disk_errors(source), source.open("rb") as file:
+        try:
+            archive.members(file)
+        except archive.ArchiveError as error:
+            raise DataError(
+                f"{source}: no archive that a device takes ({error}); give a bundle's folder, or what `gudgeon pack` makes"
+            ) from error
+
+
 def remove(registry: Registry, path: str, now: datetime) -> None:
     """Name it no more; devices that run it go on, and no device takes it up again."""
     with registry.locked():

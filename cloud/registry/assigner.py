@@ -60,7 +60,12 @@ class Assigner:
 
     def _read(self) -> None:
         """Again after each publication."""
-        status = (self._registry.metadata / "timestamp.json").stat()
+        try:
+            status = (self._registry.metadata / "timestamp.json").stat()
+        except FileNotFoundError as error:
+            raise ResourceError(
+                f"{self._registry.folder}: nothing is published yet; `gudgeon repo status` tells who must sign"
+            ) from error
         stamp = (status.st_mtime_ns, status.st_ino)
         if stamp != self._stamp:
             self._targets, self._key = targets_of(self._registry, published_only=True), self._online_key()

@@ -16,6 +16,7 @@ from cloud.registry.artifacts import targets_of
 from cloud.registry.folder import Registry
 from edge_runtime.delta import making
 from edge_runtime.durable import disk_errors, replace_file
+from edge_runtime.errors import UsageError
 from edge_runtime.wire import delta
 from edge_runtime.wire.archive import ArchiveError
 from edge_runtime.wire.delta import Candidate, Hint
@@ -40,6 +41,8 @@ class Made:
 
 def build(registry: Registry, target: str = "", again: bool = False) -> list[Made]:
     """Make what is missing for the published targets, or for one; `again`: also what is there."""
+    if target and target not in targets_of(registry, published_only=True):
+        raise UsageError(f"target {target!r}: not in the published targets; see `gudgeon repo status`")
     return [made for found, sources in _wanted(registry, target, again) for made in _publish(registry, sources, found)]
 
 

@@ -90,6 +90,8 @@ def raw_public(private: Ed25519PrivateKey) -> bytes:
 def load_private(path: Path, passphrase: Passphrase | None = None) -> Ed25519PrivateKey:
     """ResourceError where the file is no key or others can read it; UsageError for a missing or wrong passphrase."""
     with disk_errors(path):
+        if path.suffix == ".pub":
+            raise UsageError(f"{path}: the public half of a key; expected the private one, {path.stem}{SUFFIX}")
         if path.stat().st_mode & 0o077:
             raise ResourceError(f"{path}: other users can read this private key; run: chmod 600 {path}")
         pem = path.read_bytes()[:LIMIT_BYTES]

@@ -24,6 +24,8 @@ from edge_runtime.errors import UsageError
 #: folders of `make_registry`, one a holder
 PERSONS = ("root-1", "root-2", "root-3")
 RELEASER = "targets"
+#: with fewer, one key that is lost leaves a fleet that nobody can tell anything
+ROOT_LEAST = 3
 ASSIGNMENT = "assignment"
 
 
@@ -37,9 +39,10 @@ def init(
     """`root`, `targets`: the public keys of the holders. `delegated`: of models, runtime, config, os; else those of targets."""
     registry = Registry(folder)
     root, releasers = list(root), list(targets)
-    if len({key.keyid for key in root}) < 1 or not releasers:
+    if len({key.keyid for key in root}) < ROOT_LEAST or not releasers:
         raise UsageError(
-            "a registry needs public keys: --root PUB (three of them, two will have to sign) and --targets PUB"
+            "a registry needs public keys: --root PUB of three different people or more, two of whom will have to sign, and "
+            "--targets PUB"
         )
     with disk_errors(folder):
         if folder.exists() and any(folder.iterdir()):

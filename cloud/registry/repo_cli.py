@@ -33,7 +33,7 @@ from cloud.registry.roles import DELEGATED, OFFLINE, ONLINE
 from cloud.registry.rotating import rotate
 from cloud.registry.signing import stage
 from edge_runtime.errors import UsageError
-from edge_runtime.wire.assignment import SLOT_SET
+from edge_runtime.wire.assignment import SLOT_SET, TARGET, check_slot_set
 from edge_runtime.wire.target import ANY
 
 Told = dict[str, Any]
@@ -113,6 +113,8 @@ def _init(registry: Registry, args: argparse.Namespace, now: datetime) -> Told:
 
 def _add(registry: Registry, args: argparse.Namespace, now: datetime) -> Told:
     classes = tuple(args.hardware) or (ANY,)
+    if args.target.endswith(".tar") and not args.target.startswith("os/") and not args.source.is_dir():
+        artifacts.check_archive(args.source)
     target = artifacts.add(registry, args.source, args.target, now, args.index, args.floor, classes, args.digest)
     return {"target": target.path, "sha256": target.sha256, "length": target.length, **target.custom}
 
@@ -164,8 +166,12 @@ def _export(registry: Registry, args: argparse.Namespace, now: datetime) -> Told
     items = {}
     for text in args.item:
         slot_set, _, path = text.partition("=")
-        if not SLOT_SET.fullmatch(slot_set) or not path:
+        if not SLOT_SET.fullmatch(slot_set) or not TARGET.fullmatch(path):
             raise UsageError(f"--item {text}: expected SLOT_SET=TARGET, such as default=models/surface/2.tar")
+        try:
+            check_slot_set(slot_set, path)
+        except ValueError as error:
+            raise UsageError(f"--item {text}: {error}") from error
         items[slot_set] = path
     return media.export(registry, args.to, args.device, items, now, args.counter, timedelta(days=args.days))
 

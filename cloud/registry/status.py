@@ -19,7 +19,7 @@ from cloud.registry.draft import above
 from cloud.registry.folder import Document, Registry
 from cloud.registry.keys import key_files
 from cloud.registry.roles import ROLES
-from edge_runtime.errors import DataError
+from edge_runtime.errors import DataError, UsageError
 from edge_runtime.wire.target import assignment_key
 
 SOON_DAYS = 30
@@ -90,6 +90,8 @@ def _warnings(roles: dict[str, dict[str, Any]], now: datetime) -> Iterator[str]:
 def verify(registry: Registry, now: datetime) -> dict[str, Any]:
     """DataError names the first thing that a device would refuse."""
     registry.check()
+    if "timestamp" not in registry.published():
+        raise UsageError(f"{registry.folder}: nothing is published yet; `gudgeon repo status` tells who must sign")
     first = registry.root(1)
     with tempfile.TemporaryDirectory(prefix="gudgeon-verify-") as folder:
         try:

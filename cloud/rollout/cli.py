@@ -1,6 +1,6 @@
 """`gudgeon rollout`: give an artifact to many devices, group by group, over the REST API of a running cloud.
 
-    gudgeon rollout create models/surface/2.tar --slots vision --canary 5% --soak 600 --max-in-flight 200
+    gudgeon rollout create models/surface/2.tar --slots default --canary 5% --soak 600 --max-in-flight 200
     gudgeon rollout create TARGET --slots SET --plan plan.toml      every key of a plan (docs/reference/rollouts.md)
     gudgeon rollout list                                            the newest first
     gudgeon rollout status ID | watch ID | devices ID               progress; until its end; device by device
@@ -36,6 +36,9 @@ LOOK_EVERY_S = 1.0
 PAGE = 1000
 ENDED = ("finished", "aborted")
 Json = dict[str, Any]
+COLUMNS = ("group", "state", "", "confirmed", "needed", "in flight", "failed", "silent", "retry", "waiting", "absent")
+#: where the width of no terminal is known, such as in a pipe: nothing is cut
+WIDE = 200
 STYLES: Mapping[str, str] = {"finished": "green", "aborted": "red", "aborting": "red", "paused": "yellow"}
 
 
@@ -89,7 +92,7 @@ def _action(actions: Any, name: str, text: str) -> argparse.ArgumentParser:
 
 def _create_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", metavar="TARGET", help="published in the registry, such as models/surface/2.tar")
-    parser.add_argument("--slots", required=True, metavar="SET", help="slot set that it is for, such as vision")
+    parser.add_argument("--slots", required=True, metavar="SET", help="slot set that it is for, such as default")
     parser.add_argument("--id", default="", help="by default one is made up")
     parser.add_argument("--plan", type=Path, metavar="F", help="TOML or JSON; what follows changes keys of it")
     parser.add_argument("--canary", metavar="N|P%", help="the first group, then all: a number of devices, or a share")
@@ -188,7 +191,7 @@ def _list(client: Client, args: argparse.Namespace) -> int:
     for r in found:
         counts = (str(r["exposed"]), str(r["confirmed"]), str(r["failed"]))
         table.add_row(r["id"], _state(r), r["slot_set"], r["target"], *counts, _time(r["changed_ns"]))
-    Console().print(table if found else "no rollouts")
+    _console().print(table if found else "no rollouts")
     return 0
 
 
@@ -202,7 +205,7 @@ def _tell(found: Json, args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(found))
     else:
-        Console().print(picture(found))
+        _console().print(picture(found))
     return 0
 
 
@@ -210,7 +213,7 @@ def _watch(client: Client, args: argparse.Namespace) -> int:
     end_s = time.monotonic() + args.timeout
     path = f"/rollouts/{quote(args.id, safe='')}"
     found = client.get(path)
-    with Live(picture(found), console=Console(stderr=args.json), refresh_per_second=4, transient=args.json) as live:
+    with Live(picture(found), console=_console(args.json), refresh_per_second=4, transient=args.json) as live:
         while found["state"] not in ENDED and time.monotonic() < end_s:
             time.sleep(LOOK_EVERY_S)
             found = client.get(path)
@@ -225,16 +228,22 @@ def _watch(client: Client, args: argparse.Namespace) -> int:
 def picture(found: Json) -> Group:
     """What a terminal shows of a rollout."""
     table = Table(box=None, pad_edge=False)
-    for name in ("group", "state", "", "confirmed", "needed", "in flight", "failed", "silent", "waiting", "absent"):
-        table.add_column(name, justify="left" if name in ("group", "state", "") else "right")
+    for name in COLUMNS:
+        table.add_column(name, justify="left" if name in ("group", "state", "") else "right", no_wrap=True)
     for g in found["groups"]:
         n = g["counts"]
-        bar = ProgressBar(total=max(1, g["members"]), completed=n["confirmed"], width=24)
-        numbers = (n["confirmed"], g["needed"], n["offered"] + n["working"], n["failed"], n["silent"])
-        table.add_row(g["name"], g["state"], bar, *map(str, (*numbers, n["waiting"] + n["retry"], g["absent"])))
+        bar = ProgressBar(total=max(1, g["members"]), completed=n["confirmed"], width=12)
+        ended = (n["failed"], n["silent"], n["retry"], n["waiting"], g["absent"])
+        numbers = (n["confirmed"], g["needed"], n["offered"] + n["working"], *ended)
+        table.add_row(g["name"], g["state"], bar, *map(str, numbers))
     head = Text.assemble((found["id"], "bold"), "  ", _state(found), f"  {found['target']} → {found['slot_set']}")
     why = [Text(found["reason"])] if found["reason"] else []
     return Group(head, *why, table)
+
+
+def _console(stderr: bool = False) -> Console:
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=WIDE)
 
 
 def _state(found: Json) -> Text:

@@ -5,6 +5,7 @@ to 1 (not included). The salt is the rollout's id, so that not always the same d
 
 - `percent` groups are ranges of positions one after the other, so whether a device is in one depends on nothing but its own
   name: a fleet may grow or shrink, nobody else moves. In a group that would be empty is the next device by position.
+- A group all of whose devices are absent has the next one by position that is not, too: else nobody would be the canary.
 - `count` groups are the first so many by position, of the fleet at the start.
 - Who comes after the start joins its group by position as long as that is not open; else the first one that is not open and
   takes it, else the last one that takes it. So a group that is open never grows, but the last.
@@ -23,10 +24,11 @@ _SPAN = 2**53
 
 
 class Member(NamedTuple):
-    """`tags`: with `device` and `hardware`."""
+    """`tags`: with `device` and `hardware`. `told_ns`: when it was last heard of."""
 
     device: str
     tags: Mapping[str, str]
+    told_ns: int = 0
 
 
 def position(salt: str, device: str) -> float:
@@ -34,13 +36,16 @@ def position(salt: str, device: str) -> float:
     return (int.from_bytes(digest[:8], "big") >> 11) / _SPAN
 
 
-def placed(groups: Sequence[Group], salt: str, members: Iterable[Member]) -> dict[str, int]:
-    """device → number of its group, for the devices that are in one."""
+def placed(groups: Sequence[Group], salt: str, members: Iterable[Member], absent_ns: int = 0) -> dict[str, int]:
+    """device → number of its group, for the devices that are in one. Who was not heard of since `absent_ns` is absent."""
     left = sorted((position(salt, m.device), m) for m in members)
     found: dict[str, int] = {}
     for number, group in enumerate(groups):
         fit = [(at, m) for at, m in left if matches(group.where, m.tags)]
-        taken = {m.device for m in _taken(group, range_of(groups, number), fit)}
+        chosen = _taken(group, range_of(groups, number), fit)
+        if all(m.told_ns < absent_ns for m in chosen):
+            chosen += [m for _, m in fit if m.told_ns >= absent_ns][:1]
+        taken = {m.device for m in chosen}
         found |= dict.fromkeys(taken, number)
         left = [(at, m) for at, m in left if m.device not in taken]
     return found

@@ -78,15 +78,17 @@ def members(connection: Connection, changed_from_ns: int = 0) -> list[Member]:
     """The devices whose tags or hardware changed since then, or that came since then."""
     f, g = t.fleet.c, t.fleet_tag.c
     tags: dict[str, dict[str, str]] = {}
-    for row in connection.execute(select(f.device, f.hardware).where(f.changed_ns >= changed_from_ns)):
+    told_ns: dict[str, int] = {}
+    for row in connection.execute(select(f.device, f.hardware, f.told_ns).where(f.changed_ns >= changed_from_ns)):
         tags[row.device] = {"device": row.device, "hardware": row.hardware}
+        told_ns[row.device] = row.told_ns
     given = select(g.device, g.name, g.value)
     if changed_from_ns:
         given = given.join(t.fleet, f.device == g.device).where(f.changed_ns >= changed_from_ns)
     for device, name, value in connection.execute(given):
         if device in tags:
             tags[device][name] = value
-    return [Member(device, found) for device, found in tags.items()]
+    return [Member(device, found, told_ns[device]) for device, found in tags.items()]
 
 
 # ── tags and zone ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -26,7 +26,7 @@ from cloud.store import tables as t
 from cloud.store.database import is_postgresql, wanted
 from edge_runtime.errors import UsageError
 from edge_runtime.machine import step
-from edge_runtime.wire.assignment import Item
+from edge_runtime.wire.assignment import Item, check_slot_set
 
 Row = dict[str, Any]
 #: writes down who did what, in the transaction in which it is done: connection, action, subject, detail
@@ -50,6 +50,7 @@ class Asked:
 
     def __post_init__(self) -> None:
         Item(self.artifact.target, self.artifact.sha256, self.id)  # ValueError where one of them is not as it must be
+        check_slot_set(self.slot_set, self.artifact.target)
         if not self.id:
             raise ValueError("id: expected 1 to 64 characters of A-Z a-z 0-9 _ . -")
 
@@ -200,9 +201,9 @@ def _begin(connection: Connection, job: Job, now_ns: int) -> None:
     if connection.execute(live).scalar_one() >= LIVE_LIMIT:
         raise UsageError(f"{LIVE_LIMIT} rollouts run already; let one of them end or abort it first")
     fit = [m for m in members(connection) if matches(job.plan.where, m.tags)]
-    places = placed(job.plan.groups, job.id, fit)
+    places = placed(job.plan.groups, job.id, fit, now_ns - round(job.plan.absent_after_s * S_NS))
     if not places:
-        raise UsageError(f"rollout {job.id}: no device fits its filters; `gudgeon rollout tag` tells the tags")
+        raise UsageError(f"rollout {job.id}: no device fits its filters, see `gudgeon rollout fleet`; it stays a draft")
     _replace(connection, job, now_ns)
     _refuse_overlap(connection, job, places)
     _end_older(connection, job, places, now_ns)

@@ -128,12 +128,12 @@ def test_the_fleet_with_its_slots_twin_and_history(tmp_path: Path, world_in: Cal
         page.wait("document.getElementById('devices').rows.length === 3")
         page.wait("document.getElementById('connection').textContent === 'live'")
         updates = {row[0]: row[6] for row in cells(page, "devices")}
-        assert updates["dev00000"] == "vision: rolled back"
-        assert updates["dev00001"] == "vision: confirmed"
+        assert updates["dev00000"] == "default: rolled back"
+        assert updates["dev00001"] == "default: confirmed"
         page.run("[...document.querySelectorAll('#devices button')].find((b) => b.textContent === 'dev00001').click()")
-        page.wait("document.getElementById('slots').innerText.includes('vision')")
+        page.wait("document.getElementById('slots').innerText.includes('default')")
         slot = cells(page, "slots")[0]
-        assert (slot[0], slot[1], slot[4], slot[5]) == ("vision", "confirmed", "b" * 12, "b" * 12)
+        assert (slot[0], slot[1], slot[4], slot[5]) == ("default", "confirmed", "b" * 12, "b" * 12)
         page.wait("document.getElementById('history').innerText.includes('r1')")
 
         page.run("document.getElementById('where').value = 'line=7'; document.getElementById('filter').requestSubmit()")

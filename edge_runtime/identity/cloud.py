@@ -31,7 +31,11 @@ from edge_runtime.wire.enrolment import LIMIT_BYTES, VERSION, Certified, proof_b
 
 STEP_S, TOTAL_S = 20.0, 60.0
 PORTAL = "is there a login page of the network in between?"
+MISNAMED = "use a name that the cloud has in devices.names of its cloud.toml"
+#: of OpenSSL: the certificate is for another host name, or another address
+NAME_CODES = (62, 64)
 API = "/device/v1"
+FIRST_ROOT = "/repo/metadata/1.root.json"
 
 
 class CloudRefusedError(GudgeonError):
@@ -84,6 +88,10 @@ class Cloud:
         if found != {"device": credentials.device, "serial": f"{shown.serial_number:040x}"}:
             raise DataError(f"{self.url}: takes this device for {found['device'][:64]!r}")
 
+    def first_root(self, credentials: Credentials, limit_bytes: int) -> bytes:
+        """Of the repository of releases; CloudRefusedError with status 404 where there is none."""
+        return self._ask(credentials.context(), "GET", FIRST_ROOT, limit_bytes=limit_bytes)
+
     def renew(self, credentials: Credentials, csr: str) -> Certified:
         path = f"{API}/devices/{credentials.device}/certificate"
         return self._certified(self._ask(credentials.context(), "POST", path, {"v": VERSION, "csr": csr}))
@@ -101,7 +109,14 @@ class Cloud:
 
     # ── how ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _ask(self, context: ssl.SSLContext, method: str, path: str, body: Mapping[str, Any] | None = None) -> bytes:
+    def _ask(
+        self,
+        context: ssl.SSLContext,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        limit_bytes: int = LIMIT_BYTES,
+    ) -> bytes:
         self._judge(context)
         connection = self._connection(context)
         timer = threading.Timer(TOTAL_S, _cut, (connection,))
@@ -116,10 +131,11 @@ class Cloud:
             }
             connection.request(method, path, data, headers)
             answer = connection.getresponse()
-            status, got = answer.status, answer.read(LIMIT_BYTES + 1)
+            status, got = answer.status, answer.read(limit_bytes + 1)
         except ssl.SSLCertVerificationError as error:
+            hint = MISNAMED if error.verify_code in NAME_CODES else PORTAL
             raise EndpointError(
-                f"{self.url}: its certificate is not one of our cloud: {error.verify_message}; {PORTAL}"
+                f"{self.url}: its certificate is not one of our cloud: {error.verify_message.rstrip('.')}; {hint}"
             ) from error
         except (OSError, http.client.HTTPException) as error:
             raise EndpointError(

@@ -5,7 +5,8 @@
     … | gudgeon enroll --config device.toml --token-stdin
 
 The private key is made here and stays here. The cloud is known by the fingerprint in the token, or by --ca-file; nothing else is
-trusted. Ended half way, the same command with the same token goes on.
+trusted. Ended half way, the same command with the same token goes on. Where `update.url` is set, the repository's first root is
+fetched, too, and from then on the device takes releases from there only (--root-file F: this file, brought by hand).
 
 Exit codes: 0 enrolled; 1 the cloud refuses; 2 wrong use; 3 the configuration is wrong; 5 the cloud cannot be reached, or is
 another one; 6 the disk; 8 what the cloud sent is not usable."""
@@ -22,17 +23,21 @@ from edge_runtime.clock import SystemClock
 from edge_runtime.config import DeviceConfig, load_device
 from edge_runtime.durable import disk_errors, replace_file
 from edge_runtime.errors import UsageError
-from edge_runtime.identity.cloud import Cloud
+from edge_runtime.identity import first_root
+from edge_runtime.identity.cloud import Cloud, CloudRefusedError
 from edge_runtime.identity.credentials import NEW, Credentials, CredentialStore, trusting
+from edge_runtime.identity.first_root import read_first_root
 from edge_runtime.identity.hardware import hardware_id
 from edge_runtime.identity.judging import judge
 from edge_runtime.link import time_floor
 from edge_runtime.link.time_floor import TimeFloor
 from edge_runtime.mqtt_access import secret_file
 from edge_runtime.tls_files import KEY, ROOTS
+from edge_runtime.update.tuf.repository import ROOT_LIMIT_BYTES
 from edge_runtime.wire.enrolment import Token, read_token
 
 TOKEN_LIMIT = 500
+NOT_FOUND = 404
 
 
 def main(argv: list[str]) -> int:
@@ -47,6 +52,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--new-key", action="store_true", help="make another private key, where the old one may be known"
     )
+    parser.add_argument("--root-file", type=Path, metavar="F", help="the repository's 1.root.json, brought by hand")
     parser.add_argument("--hardware-id", action="store_true", help="print what a token for this device is bound to")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
@@ -60,9 +66,28 @@ def main(argv: list[str]) -> int:
     url = args.url or device.identity.url or device.update.url
     if not url:
         parser.error("expected --url URL, or identity.url in device.toml")
+    root = read_first_root(args.root_file) if args.root_file else None
     made = enroll(device, url, _token(args), hardware, args.ca_file, args.new_key)
-    _tell(made, args.json)
+    _tell(made, args.json, _begin_trust(device, url, made, root))
     return 0
+
+
+def _begin_trust(device: DeviceConfig, url: str, made: Credentials, root: bytes | None) -> str:
+    """The SHA-256 of the first root that was kept; "" where trust has begun before, or shall not begin here."""
+    state_dir = device.device.state_dir
+    if first_root.known(state_dir):
+        return ""
+    if root is None and device.update.url:
+        cloud = Cloud(url, judge(TimeFloor(state_dir / time_floor.FILE, SystemClock())))
+        try:
+            found = cloud.first_root(made, ROOT_LIMIT_BYTES)
+        except CloudRefusedError as error:
+            if error.status != NOT_FOUND:
+                raise
+            print("the cloud has no repository of releases yet; give the command again when it has", file=sys.stderr)
+            return ""
+        root = first_root.check_first_root(found, f"{url}: 1.root.json")
+    return first_root.keep(state_dir, root) if root is not None else ""
 
 
 def enroll(
@@ -91,16 +116,18 @@ def _token(args: argparse.Namespace) -> Token:
         raise UsageError(str(error)) from error
 
 
-def _tell(made: Credentials, as_json: bool) -> None:
+def _tell(made: Credentials, as_json: bool, root: str) -> None:
     leaf = made.certificate()
     ends = leaf.not_valid_after_utc.astimezone(UTC)
     told = {
         "device": made.device, "serial": f"{leaf.serial_number:040x}", "not_after": datetime.isoformat(ends),
         "ca_file": str(made.roots_path), "cert_file": str(made.certificate_path),
-        "key_file": str(made.roots_path.parent / KEY.name),
+        "key_file": str(made.roots_path.parent / KEY.name), "first_root": root,
     }  # fmt: skip
     if as_json:
         print(json.dumps(told))
         return
     print(f"{made.device} is enrolled; its certificate holds until {ends:%Y-%m-%d %H:%M} (UTC) and renews itself")
+    if root:
+        print(f"takes releases from its repository only, from now on; SHA-256 of the first root: {root}")
     print("for a broker that asks for it, put into device.toml:\n\n[broker]\ntls = true\nenrolled = true")

@@ -73,3 +73,11 @@ def test_the_data_is_on_disk_before_the_name_changes(tmp_path: Path, monkeypatch
     monkeypatch.setattr(Path, "replace", watch("replace", Path.replace))
     replace_file(tmp_path / "f", b"x")
     assert order == ["fsync", "replace", "fsync"]
+
+
+def test_a_file_is_named_once(tmp_path: Path) -> None:
+    for path in (tmp_path / "a", tmp_path / "b/c"):
+        with pytest.raises(ResourceError) as caught, disk_errors(tmp_path / "a"):
+            path.read_bytes()
+        assert str(caught.value).count(str(path)) == 1
+        assert "Errno" not in str(caught.value)

@@ -19,7 +19,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, TextIO
 
 from edge_runtime import config
 from edge_runtime.clock import SystemClock
@@ -79,6 +79,8 @@ def status(device: DeviceConfig, as_json: bool) -> int:
             print(f"updater: {updater['error']}")
         for slot_set, row in found.items():
             _show(slot_set, row)
+        if not found:
+            print("no release yet: nothing was assigned or installed so far")
     return SAFE_MODE if any(row["safe_mode"] for row in found.values()) else 0
 
 
@@ -108,14 +110,18 @@ def now(device: DeviceConfig) -> int:
     return 0
 
 
-def from_folder(device: DeviceConfig, config_path: Path, folder: Path) -> int:
-    """Take what the medium assigns to its end. What the cloud is told later is told by the updater."""
+def from_folder(device: DeviceConfig, config_path: Path, folder: Path, as_json: bool) -> int:
+    """Take what the medium assigns to its end. What the cloud is told later is told by the updater. `as_json`: progress goes to
+    standard error, and at the end the status to standard output."""
     state_dir = device.device.state_dir
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder; mount the medium, or name the folder that was copied from it")
     updater = make_local(device, config_path, folder)
     with lock.writing(state_dir):
-        return carry_out(updater, SystemClock().sleep)
+        code = carry_out(updater, SystemClock().sleep, out=sys.stderr if as_json else sys.stdout)
+    if as_json:
+        status(device, as_json)
+    return code
 
 
 def make_local(device: DeviceConfig, config_path: Path, folder: Path) -> Updater:
@@ -136,7 +142,7 @@ def make_local(device: DeviceConfig, config_path: Path, folder: Path) -> Updater
     return Updater(state_dir, own_device(device), seams, poll_s=5.0, store_bytes=device.update.store_bytes)
 
 
-def carry_out(updater: Updater, sleep: Callable[[float], None], limit: int = 100_000) -> int:
+def carry_out(updater: Updater, sleep: Callable[[float], None], limit: int = 100_000, out: TextIO | None = None) -> int:
     """Turns until each assigned slot set has come to an end, or waits for something that no turn changes."""
     told = ""
     for _ in range(limit):
@@ -146,7 +152,7 @@ def carry_out(updater: Updater, sleep: Callable[[float], None], limit: int = 100
         rows = updater.status().slots
         text = "; ".join(f"{name}: {row.state.value} {row.reason}".strip() for name, row in sorted(rows.items()))
         if text != told:
-            print(text)
+            print(text, file=out, flush=True)
         told = text
         assigned = [row for name, row in rows.items() if name in updater.assigned]
         if all(row.state in ENDED for row in assigned) or updater.resting:
@@ -170,7 +176,7 @@ def main(argv: list[str]) -> int:
         parser.error("expected status, now or --from DIR")
     device = config.load_device(args.config)
     if args.folder:
-        return from_folder(device, args.config, args.folder)
+        return from_folder(device, args.config, args.folder, args.json)
     return now(device) if args.action == "now" else status(device, args.json)
 
 

@@ -14,6 +14,7 @@ import json
 import os
 import ssl
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -78,9 +79,16 @@ class HttpCloud:
         finally:
             connection.close()
         if response.status != http.client.OK:
-            text = body[:200].decode(errors="replace").replace("\n", " ")
+            text = refusal(body)
             raise EndpointError(f"{where}: answered {response.status} when asked for an assignment: {text}")
         return read_answer(body, where)
+
+
+def refusal(body: bytes) -> str:
+    """What our cloud says, or the beginning of what somebody else does."""
+    with suppress(ValueError, KeyError, TypeError):
+        return str(json.loads(body)["detail"])[:500]
+    return body[:200].decode(errors="replace").replace("\n", " ")
 
 
 def read_answer(body: bytes, where: str) -> Answer:

@@ -1,6 +1,6 @@
 """`gudgeon sign BUNDLE_DIR`: verify a bundle and sign its manifest with the local developer key.
 
-`gudgeon sign METADATA|REGISTRY --key KEY` signs a release, as one of its holders; it has a help of its own."""
+`gudgeon sign METADATA|REGISTRY --key KEY` signs a release, as one of its holders; `gudgeon sign --key= --help` tells more."""
 
 from __future__ import annotations
 
@@ -37,6 +37,8 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="gudgeon sign", description=__doc__)
     parser.add_argument("bundle", type=Path, metavar="BUNDLE_DIR")
     args = parser.parse_args(argv)
+    if (args.bundle / "staged").is_dir() or args.bundle.parent.name == "staged":
+        parser.error(f"{args.bundle} is a registry, or of one: expected --key KEY, of one of its holders")
     signer = sign_bundle(args.bundle)
     print(f"signed {args.bundle} with key {signer}")
     return 0

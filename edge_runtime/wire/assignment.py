@@ -24,6 +24,16 @@ VERSION = 1
 KIND = "assignment"
 GO = ("activate", "stage", "revert")
 SLOT_SET = re.compile(r"[a-z0-9-]{1,32}")
+#: first part of a target → the slot sets that take it over the air, for people and as a pattern
+TAKES: Mapping[str, tuple[str, re.Pattern[str]]] = {
+    "models": (
+        "default, recipe-<code>, asset-<name>-anomaly or asset-<name>-rul",
+        re.compile(r"default|recipe-\d+|asset-[a-z0-9-]+-(anomaly|rul)"),
+    ),
+    "runtime": ("runtime", re.compile("runtime")),
+    "config": ("config", re.compile("config")),
+    "os": ("os", re.compile("os")),
+}
 #: path of a TUF target: one of the delegations, a name, a version
 TARGET = re.compile(r"(models|runtime|config|os)/[a-z0-9][a-z0-9._-]{0,63}/[A-Za-z0-9][A-Za-z0-9._+-]{0,63}\.(tar|swu)")
 WINDOW = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
@@ -33,6 +43,13 @@ ITEMS_LIMIT = 32
 
 _TYPES: Mapping[str, type] = {"device": str, "counter": int, "issued_ns": int, "expires_ns": int, "items": dict}
 _ITEM: Mapping[str, re.Pattern[str]] = {"target": TARGET, "sha256": SHA256, "rollout": ROLLOUT}
+
+
+def check_slot_set(slot_set: str, target: str) -> None:
+    """ValueError where no device has a slot set of this name that takes such a target."""
+    names, pattern = TAKES[target.partition("/")[0]]
+    if not pattern.fullmatch(slot_set) or not SLOT_SET.fullmatch(slot_set):
+        raise ValueError(f"slot set {slot_set[:40]!r} takes no {target[:80]}: expected {names}")
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ from edge_runtime.wire.update_status import read_status
 
 S_NS = 1_000_000_000
 START_S = 1_780_000_000
-TARGET, SHA256, SLOT_SET = "models/surface/2.tar", "b" * 64, "vision"
+TARGET, SHA256, SLOT_SET = "models/surface/2.tar", "b" * 64, "default"
 TICK_S = 10
 LONGEST_S = 12 * 3600
 BATCH = 500

@@ -30,7 +30,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--http-port", type=int, default=8080, help="0: any free one (8080)")
     parser.add_argument("--broker-port", type=int, default=1883, help="0: any free one (1883)")
     parser.add_argument(
-        "--devices", action="store_true", help="let devices in by certificates: HTTPS and MQTT over TLS"
+        "--devices",
+        action="store_true",
+        help="let devices in by certificates: HTTPS and MQTT over TLS, and releases of FOLDER/registry",
     )
     parser.add_argument("--devices-port", type=int, default=8443, help="HTTPS for devices; 0: any free one (8443)")
     parser.add_argument(

@@ -45,6 +45,10 @@ class Devices(NamedTuple):
     host: str = LOOPBACK
 
 
+#: releases, where `gudgeon repo init` made it in the folder of the stack
+REGISTRY = "registry"
+
+
 class Stack:
     """Port 0: any free one. `postgres` False: SQLite, for comparison. `workers` 0: ingest within `gudgeon cloud`."""
 
@@ -107,6 +111,8 @@ class Stack:
             "store": store,
             "ingest": {"here": self._workers == 0},
         }
+        if (self.folder / REGISTRY).is_dir():
+            settings["registry"] = {"folder": REGISTRY}
         conf = self._for_devices(settings, self.devices) if self.devices else self._for_this_machine(settings)
         self.keeper.add("broker", [program, "-c", str(conf)]).start()
         told = self._start_one("cloud", "cloud")

@@ -187,7 +187,7 @@ def test_an_export_is_checked_with_the_public_key_alone(exported: Path, capsys: 
     assert (told["whole"], told["rows"], told["signed"]) == (True, 5, 5)
     assert main(["verify", "--export", str(file), "--config", str(exported)]) == 0
     assert main(["verify", "--config", str(exported)]) == 0
-    assert "5 rows, signed up to row 2, 3 newer ones\nwhole" in capsys.readouterr().out
+    assert "5 rows, signed up to row 2, 3 newer\nwhole" in capsys.readouterr().out
     other = public_text(Ed25519PrivateKey.generate())
     assert main(["verify", "--export", str(file), "--key", other]) == 1
     assert "does not fit the key" in capsys.readouterr().err

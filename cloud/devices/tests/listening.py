@@ -20,7 +20,7 @@ from sqlalchemy import Engine
 
 from cloud.devices.side import DeviceSide
 from cloud.enrol.desk import Desk
-from cloud.settings import CloudSettings, DevicesSection, StoreSection
+from cloud.settings import CloudSettings, DevicesSection, RegistrySection, StoreSection
 from cloud.sockets import listen, port_of
 
 HOST = "127.0.0.1"
@@ -68,7 +68,9 @@ class Listening:
     def __init__(self, engine: Engine, folder: Path, clock: Clock) -> None:
         self.folder, self.clock = folder, clock
         self.settings = CloudSettings(
-            store=StoreSection(key_file=folder / "cloud.key"), devices=DevicesSection(serve=True, port=0)
+            store=StoreSection(key_file=folder / "cloud.key"),
+            devices=DevicesSection(serve=True, port=0),
+            registry=RegistrySection(folder / "registry"),
         )
         self._sock = listen(HOST, 0, "devices.port")
         self.port = port_of(self._sock)

@@ -36,9 +36,16 @@ def test_the_whole_ceremony(place: Path, capsys: pytest.CaptureFixture[str]) -> 
     public = typed(capsys, "keys public ann/root.key --out ann.pub")
     assert (place / "ann.pub").read_text().strip() == public["public"]
 
+    twice = "--root ann/root.pub --root ben/root.pub --root ann.pub --targets dee/targets.pub"
+    assert "three different people" in typed(capsys, f"repo init r {twice}", 2)
     roots = "--root ann/root.pub --root ben/root.pub --root cem/root.pub"
     assert "root" in typed(capsys, f"repo init r {roots} --targets dee/targets.pub")["staged"]
     assert "root version 1 has 0 of 2 signatures" in typed(capsys, "repo publish r", 2)
+    assert "nothing is published yet" in typed(capsys, "repo verify r", 2)
+    assert "the public half" in typed(capsys, "sign r --key ann.pub", 2)
+    with pytest.raises(SystemExit, match="2"):
+        main(["sign", "r"])
+    assert "expected --key KEY" in capsys.readouterr().err
     told = typed(capsys, "sign r/staged/root.json --key ann/root.key --passphrase-file secret")
     assert told["root"]["signatures"]["staged root"] == {"signed": 1, "threshold": 2, "missing": 1}
     assert any(change.startswith("+ keys of timestamp: 1 of ") for change in told["root"]["changes"])
@@ -47,12 +54,15 @@ def test_the_whole_ceremony(place: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert set(typed(capsys, "repo publish r")["published"].values()) == {1}
 
     (place / "a.tar").write_bytes(b"artifact")
+    assert "no archive that a device takes" in typed(capsys, "repo add r a.tar models/surface/1.tar", 8)
+    (place / "a.tar").write_bytes(bytes(1024))
     added = typed(capsys, "repo add r a.tar models/surface/1.tar --hardware x86_64 --floor 1")
     assert (added["index"], added["hardware"]) == (1, ["x86_64"])
     told = typed(capsys, "sign r/staged/models.json --key dee/targets.key")
-    assert told["models"]["changes"][0].startswith("+ target models/surface/1.tar: 8 bytes, SHA-256 ")
+    assert told["models"]["changes"][0].startswith("+ target models/surface/1.tar: 1024 bytes, SHA-256 ")
     assert typed(capsys, "repo publish r")["published"]["models"] == 2
     assert typed(capsys, "repo verify r") == {"roots": 1, "targets": 1, "valid": True}
+    assert "not in the published targets" in typed(capsys, "repo deltas r models/surface/9.tar", 2)
     assert typed(capsys, "repo renew r") == {"renewed": []}
     assert typed(capsys, "repo renew r --force") == {"renewed": ["snapshot", "timestamp"]}
     status = typed(capsys, "repo status r")

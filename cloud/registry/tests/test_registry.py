@@ -17,7 +17,7 @@ from cloud.registry.publishing import publish, renew, utc_now
 from cloud.registry.rotating import rotate
 from cloud.registry.signing import sign_staged, stage
 from edge_runtime.durable import replace_file
-from edge_runtime.errors import DataError, UsageError
+from edge_runtime.errors import DataError, ResourceError, UsageError
 from edge_runtime.wire.assignment import Item
 
 NOW = utc_now().replace(microsecond=0)
@@ -122,6 +122,8 @@ def test_the_ceremony_with_separate_holders(tmp_path: Path) -> None:
     )
     with pytest.raises(UsageError, match="root version 1 has 0 of 2"):
         publish(registry, NOW)
+    with pytest.raises(ResourceError, match="nothing is published yet"):
+        Assigner(tmp_path / "r").target(PATH)
     sign_staged(registry, load_signer(tmp_path / "ann" / "ann.key", lambda path: b"correct horse"))
     sign_staged(registry, load_signer(tmp_path / "cem" / "cem.key"))
     done = sign_staged(registry, load_signer(tmp_path / "dee" / "dee.key"))

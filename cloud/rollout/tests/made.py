@@ -19,7 +19,7 @@ START_NS = 1_780_000_000 * S_NS
 OLD, NEW, NEWER = "a" * 64, "b" * 64, "c" * 64
 TARGET = "models/surface/2.tar"
 NEWER_TARGET = "models/surface/3.tar"
-SLOT_SET = "vision"
+SLOT_SET = "default"
 
 
 class World:

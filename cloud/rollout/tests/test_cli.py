@@ -65,7 +65,7 @@ def test_from_create_to_the_end(running: Running, capsys: pytest.CaptureFixture[
 
     assert tell("tag", "dev00000", "line=7", "--zone", "Europe/Berlin")["tags"] == {"line": "7"}
     assert [d["device"] for d in tell("fleet", "--where", "line=7")] == ["dev00000"]
-    made = tell("create", TARGET, "--slots", "vision", "--id", "r1", "--canary", "3", "--max-in-flight", "6")
+    made = tell("create", TARGET, "--slots", "default", "--id", "r1", "--canary", "3", "--max-in-flight", "6")
     assert (made["state"], made["created_by"], [g["name"] for g in made["groups"]]) == (
         "running",
         "token-file",
@@ -98,7 +98,7 @@ def test_a_plan_from_a_file(running: Running, capsys: pytest.CaptureFixture[str]
     plan.write_text(
         'max_in_flight = 4\n[[groups]]\nname = "lab"\nwhere = ["device=dev00000"]\n[[groups]]\nname = "rest"\n'
     )
-    argv = ["create", TARGET, "--slots", "vision", "--plan", str(plan), "--abort-failed", "2%", "--draft", "--json"]
+    argv = ["create", TARGET, "--slots", "default", "--plan", str(plan), "--abort-failed", "2%", "--draft", "--json"]
     assert cli.main([*argv, *running.where]) == 0
     made = json.loads(capsys.readouterr().out)
     assert (made["state"], made["plan"]["abort"]["failed"], made["plan"]["max_in_flight"]) == ("draft", 0.02, 4)
@@ -114,10 +114,10 @@ def test_what_is_wrong_is_told(running: Running) -> None:
     with pytest.raises(UsageError, match="404: no rollout nothing"):
         cli.main(["status", "nothing", *where])
     with pytest.raises(UsageError, match="is not published"):
-        cli.main(["create", "models/other/1.tar", "--slots", "vision", *where])
+        cli.main(["create", "models/other/1.tar", "--slots", "default", *where])
     with pytest.raises(UsageError, match="group canary: percent"):
-        cli.main(["create", TARGET, "--slots", "vision", "--canary", "0%", *where])
-    cli.main(["create", TARGET, "--slots", "vision", "--id", "r1", "--draft", "--json", *where])
+        cli.main(["create", TARGET, "--slots", "default", "--canary", "0%", *where])
+    cli.main(["create", TARGET, "--slots", "default", "--id", "r1", "--draft", "--json", *where])
     with pytest.raises(GudgeonError, match="409: rollout r1 is draft, it cannot be paused"):
         cli.main(["pause", "r1", *where])
     with pytest.raises(EndpointError):
@@ -139,7 +139,7 @@ def test_who_may_do_what(running: Running) -> None:
     ):
         operators.add(engine, SHELL, name, role, None, now_ns)
         tokens[name] = operators.make_token(engine, SHELL, name, role, 1, [], "", now_ns)[1]
-    body = {"id": "r1", "slot_set": "vision", "target": TARGET, "plan": {"approval": True}}
+    body = {"id": "r1", "slot_set": "default", "target": TARGET, "plan": {"approval": True}}
     for name in ("vera", "olga"):
         assert running.ask("POST", "/rollouts", tokens[name], json=body).status_code == 403
     assert running.ask("POST", "/rollouts", tokens["anna"], json=body).json()["state"] == "waiting_approval"
@@ -180,8 +180,8 @@ def test_gudgeon_devices_lists_what_they_tell_of_their_updates(
 
     assert devices_cli._list(Cloud(), argparse.Namespace(json=False)) == 0  # type: ignore[arg-type]
     first, second = capsys.readouterr().out.splitlines()[-2:]
-    assert "vision bbbbbbbbbbbb" in first
-    assert "vision" not in second
+    assert "default bbbbbbbbbbbb" in first
+    assert "default" not in second
     assert devices_cli._list(Cloud(), argparse.Namespace(json=True)) == 0  # type: ignore[arg-type]
     told = json.loads(capsys.readouterr().out)
-    assert [item["fleet"] and item["fleet"]["slots"]["vision"]["state"] for item in told] == ["confirmed", None]
+    assert [item["fleet"] and item["fleet"]["slots"]["default"]["state"] for item in told] == ["confirmed", None]

@@ -195,3 +195,16 @@ def test_a_judgement_is_final_until_something_changes(
     if first.input is RolloutInput.COMPLETE:
         assert all(now.unfinished <= 0 for now in first.groups)
     assert judge(plan, RolloutState.PAUSED, groups, 0, 10**9).groups == tuple(groups), "a pause opens nothing"
+
+
+def test_a_canary_of_absent_devices_alone_has_one_more_that_is_there() -> None:
+    """A device that was tagged and never came must not hold up all others."""
+    groups = (Group("canary", percent=5), Group("all"))
+    names = sorted((f"d{n}" for n in range(6)), key=lambda name: position("r", name))
+    off = [m._replace(told_ns=1) for m in members(names[:2])]
+    there = [m._replace(told_ns=100) for m in members(names[2:])]
+    for first in (groups, (Group("canary", count=2), Group("all"))):
+        found = placed(first, "r", [*off, *there], absent_ns=50)
+        assert found[names[0]] == found[names[2]] == 0
+        assert found[names[3]] == found[names[5]] == 1
+    assert set(placed(groups, "r", off, absent_ns=50).values()) == {0, 1}

@@ -1,7 +1,9 @@
 """Does a candidate decide as the running model does? Counted on live frames, with Wilson's interval at 95 %. Pure.
 
 As many parts are compared as it takes to be sure either way: agreed as soon as the lower bound reaches what is asked for (after
-`parts` at the least), not agreed as soon as the upper bound falls below it; after `most_parts` the share itself decides.
+`parts` at the least), not agreed as soon as the upper bound falls below it, from `refuse_from` parts on: a single part alone
+puts it there, and 7 of 100 models that agree on 95 % of parts would be refused by one of their first few. After `most_parts` the
+share itself decides.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ class Agreement:
     least: float
     parts_needed: int
     most_parts: int
+    refuse_from: int = 1
     parts: int = 0
     agreed: int = 0
     score_sum: float = 0.0
@@ -45,7 +48,7 @@ class Agreement:
     def verdict(self) -> bool | None:
         """None: not known yet."""
         low, high = wilson(self.agreed, self.parts)
-        if high < self.least:
+        if high < self.least and self.parts >= self.refuse_from:
             return False
         if self.parts >= self.parts_needed and low >= self.least:
             return True

@@ -127,7 +127,7 @@ class Live:
         self._place = FramePlace(PLACE_BYTES)
         asked = candidate.manifest.trial.min_agreement
         least = order.min_agreement if asked < 0 else asked
-        self._before = Agreement(least, order.parts, order.most_parts)
+        self._before = Agreement(least, order.parts, order.most_parts, min(REFUSE_FROM, order.parts))
         self._after = Agreement(least, order.parts, order.most_parts)
         self._verdict: bool | None = None
         self._watched_s = self._told_s = -1e9
@@ -211,6 +211,8 @@ class Live:
         return {**self._measured, **self._before.measured, **after, **settled}
 
 
+#: before a candidate answers it costs nothing to look at a few parts more; afterwards it is taken back at once
+REFUSE_FROM = 20
 AFTER = ("parts", "agreed", "agreement")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edge_runtime.wire.assignment import LONGEST_NS, Assignment, Item, read_assignment
+from edge_runtime.wire.assignment import LONGEST_NS, Assignment, Item, check_slot_set, read_assignment
 from edge_runtime.wire.update_status import LIMIT_BYTES, SlotStatus, UpdateState, UpdateStatus, read_status
 
 ITEM = Item("models/surface/1.2.0.tar", "ab" * 32, "r-1", "activate", "22:00-04:30")
@@ -87,3 +87,25 @@ def test_a_status_that_is_not_one_is_refused(change: dict[str, Any], told: str) 
 def test_a_status_of_any_size_is_not_read() -> None:
     with pytest.raises(ValueError, match="over the limit"):
         read_status(b" " * (LIMIT_BYTES + 1))
+
+
+@pytest.mark.parametrize(
+    ("slot_set", "kind"),
+    [
+        ("default", "models"), ("recipe-7", "models"), ("asset-p-1-anomaly", "models"), ("asset-p-rul", "models"),
+        ("runtime", "runtime"), ("config", "config"), ("os", "os"),
+    ],
+)  # fmt: skip
+def test_a_slot_set_takes_one_kind_of_target(slot_set: str, kind: str) -> None:
+    for other in ("models", "runtime", "config", "os"):
+        if other == kind:
+            check_slot_set(slot_set, f"{other}/x/1.tar")
+        else:
+            with pytest.raises(ValueError, match=f"takes no {other}/x/1.tar: expected"):
+                check_slot_set(slot_set, f"{other}/x/1.tar")
+
+
+@pytest.mark.parametrize("name", ["vision", "shadow", "recipe-x", "Default", "", "asset-p-other", "recipe-" + "1" * 30])
+def test_a_slot_set_that_no_device_has_is_told(name: str) -> None:
+    with pytest.raises(ValueError, match="expected default, recipe-<code>"):
+        check_slot_set(name, "models/x/1.tar")

@@ -43,6 +43,15 @@ def test_it_disagrees_at_once_and_agrees_after_enough_parts() -> None:
     assert after(0.9, *[(1, 1)] * 89, *[(1, 2)] * 11).verdict is False
 
 
+def test_a_few_parts_alone_refuse_nothing_where_so_many_are_wanted() -> None:
+    agreement = Agreement(0.9, 50, 1000, refuse_from=20)
+    for _ in range(19):
+        agreement.add(1, None, 2, None)
+        assert agreement.verdict is None
+    agreement.add(1, None, 2, None)
+    assert agreement.verdict is False
+
+
 def test_none_asked_for_is_none_needed() -> None:
     assert after(0.0, *[(1, 2)] * 20).verdict is True
 
