@@ -18,7 +18,7 @@ from tools.chaos.pair import mosquitto
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 
-@pytest.mark.parametrize("broker", ["mosquitto", "embedded"])
+@pytest.mark.parametrize("broker", ["mosquitto", pytest.param("embedded", marks=pytest.mark.proof)])
 def test_a_fleet_comes_back_one_after_the_other(broker: str, tmp_path: Path) -> None:
     if broker == "mosquitto" and mosquitto() is None:
         pytest.skip("Mosquitto is not installed")

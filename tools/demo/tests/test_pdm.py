@@ -64,6 +64,7 @@ def test_the_devices_file_is_one_that_a_device_reads(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.timeout(200)
 def test_the_whole_demo(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
