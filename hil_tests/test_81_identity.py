@@ -12,12 +12,14 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cloud.devices.tests.listening import Listening, listening
 from cloud.registry.making import make_registry
 from cloud.registry.publishing import utc_now
 from cloud.tests.databases import empty_store
 from edge_runtime.cli import run
+from edge_runtime.identity import load_or_make, public_text
 from edge_runtime.identity.cloud import Cloud
 from edge_runtime.identity.credentials import CredentialStore, trusting
 from edge_runtime.identity.renewer import AFTER_REFUSAL_S, LOOK_S, Renewer
@@ -68,6 +70,21 @@ def test_one_command_and_the_device_has_a_certificate_that_works(
     assert enroll(config, "--token-file", str(cloud.folder / "token")) == 0, "the same command again goes on"
     assert enroll(config, "--new-key", "--token-file", str(cloud.folder / "token")) == 1
     assert "used already" in capsys.readouterr().err
+
+
+def test_enrolment_brings_the_key_of_the_cloud_once(
+    cloud: Listening, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    token, kept = str(token_file(cloud)), cloud.folder / "state/identity/cloud.pub"
+    own = public_text(load_or_make(cloud.settings.store.key_file))
+    assert enroll(config, "--token-file", token, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["cloud_key"] == own
+    assert kept.read_text() == f"{own}\n"
+    other = public_text(Ed25519PrivateKey.generate())
+    kept.write_text(f"{other}\n")
+    assert enroll(config, "--token-file", token, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["cloud_key"] == ""
+    assert kept.read_text() == f"{other}\n", "what was put there by hand stays"
 
 
 def test_a_token_by_stdin_and_the_root_from_a_file(

@@ -26,6 +26,7 @@ from cloud.enrol.desk import Desk, Proof
 from cloud.enrol.refused import RefusedError
 from edge_runtime import log
 from edge_runtime.errors import GudgeonError
+from edge_runtime.identity import load_or_make, public_text
 from edge_runtime.wire.enrolment import HARDWARE, VERSION
 from edge_runtime.wire.topics import SEGMENT
 
@@ -124,6 +125,12 @@ def enrol(request: Request, asked: Annotated[Enrol, body(Enrol)]) -> Any:
     number = asked.token.partition(".")[0]
     ask = lambda desk: desk.enrol(asked.token, asked.hardware, asked.csr)  # noqa: E731
     return guarded(request, "identity.enrol", f"token {number}", ask).to_json()
+
+
+@router.get("/device/v1/devices/{device}/key")
+def key(request: Request, device: Annotated[str, Depends(certified)]) -> Any:
+    """Of this cloud: what signs desired state and commands."""
+    return {"public_key": public_text(load_or_make(request.app.state.settings.store.key_file))}
 
 
 @router.get("/device/v1/devices/{device}/certificate")

@@ -88,6 +88,11 @@ class Cloud:
         if found != {"device": credentials.device, "serial": f"{shown.serial_number:040x}"}:
             raise DataError(f"{self.url}: takes this device for {found['device'][:64]!r}")
 
+    def command_key(self, credentials: Credentials) -> str:
+        """The public key, one line of base64, that this cloud signs desired state and commands with."""
+        path = f"{API}/devices/{credentials.device}/key"
+        return self._read(self._ask(credentials.context(), "GET", path), "public_key")["public_key"]
+
     def first_root(self, credentials: Credentials, limit_bytes: int) -> bytes:
         """Of the repository of releases; CloudRefusedError with status 404 where there is none."""
         return self._ask(credentials.context(), "GET", FIRST_ROOT, limit_bytes=limit_bytes)

@@ -30,6 +30,7 @@ from edge_runtime.identity.first_root import read_first_root
 from edge_runtime.identity.hardware import hardware_id
 from edge_runtime.identity.judging import judge
 from edge_runtime.link import time_floor
+from edge_runtime.link.cloud_key import KEY_PATH, cloud_key
 from edge_runtime.link.time_floor import TimeFloor
 from edge_runtime.mqtt_access import secret_file
 from edge_runtime.tls_files import KEY, ROOTS
@@ -68,8 +69,24 @@ def main(argv: list[str]) -> int:
         parser.error("expected --url URL, or identity.url in device.toml")
     root = read_first_root(args.root_file) if args.root_file else None
     made = enroll(device, url, _token(args), hardware, args.ca_file, args.new_key)
-    _tell(made, args.json, _begin_trust(device, url, made, root))
+    obeys = _obey(device, url, made)
+    _tell(made, args.json, _begin_trust(device, url, made, root), obeys)
     return 0
+
+
+def _obey(device: DeviceConfig, url: str, made: Credentials) -> str:
+    """The key of the cloud whose commands this device takes from now on; "" where it has one already."""
+    state_dir = device.device.state_dir
+    if cloud_key(state_dir, device.cloud.public_key) is not None:
+        return ""
+    text = _cloud(device, url).command_key(made)
+    cloud_key(state_dir, text)  # ConfigError where it is none
+    replace_file(state_dir / KEY_PATH, text.encode() + b"\n")
+    return text
+
+
+def _cloud(device: DeviceConfig, url: str) -> Cloud:
+    return Cloud(url, judge(TimeFloor(device.device.state_dir / time_floor.FILE, SystemClock())))
 
 
 def _begin_trust(device: DeviceConfig, url: str, made: Credentials, root: bytes | None) -> str:
@@ -78,9 +95,8 @@ def _begin_trust(device: DeviceConfig, url: str, made: Credentials, root: bytes 
     if first_root.known(state_dir):
         return ""
     if root is None and device.update.url:
-        cloud = Cloud(url, judge(TimeFloor(state_dir / time_floor.FILE, SystemClock())))
         try:
-            found = cloud.first_root(made, ROOT_LIMIT_BYTES)
+            found = _cloud(device, url).first_root(made, ROOT_LIMIT_BYTES)
         except CloudRefusedError as error:
             if error.status != NOT_FOUND:
                 raise
@@ -116,13 +132,13 @@ def _token(args: argparse.Namespace) -> Token:
         raise UsageError(str(error)) from error
 
 
-def _tell(made: Credentials, as_json: bool, root: str) -> None:
+def _tell(made: Credentials, as_json: bool, root: str, obeys: str) -> None:
     leaf = made.certificate()
     ends = leaf.not_valid_after_utc.astimezone(UTC)
     told = {
         "device": made.device, "serial": f"{leaf.serial_number:040x}", "not_after": datetime.isoformat(ends),
         "ca_file": str(made.roots_path), "cert_file": str(made.certificate_path),
-        "key_file": str(made.roots_path.parent / KEY.name), "first_root": root,
+        "key_file": str(made.roots_path.parent / KEY.name), "first_root": root, "cloud_key": obeys,
     }  # fmt: skip
     if as_json:
         print(json.dumps(told))
@@ -130,4 +146,6 @@ def _tell(made: Credentials, as_json: bool, root: str) -> None:
     print(f"{made.device} is enrolled; its certificate holds until {ends:%Y-%m-%d %H:%M} (UTC) and renews itself")
     if root:
         print(f"takes releases from its repository only, from now on; SHA-256 of the first root: {root}")
+    if obeys:
+        print(f"takes desired state and commands of the cloud with the key {obeys}")
     print("for a broker that asks for it, put into device.toml:\n\n[broker]\ntls = true\nenrolled = true")

@@ -3,6 +3,7 @@
     GET  /device/v1/roots                          → {roots}; compared with the fingerprint in the token before all else
     POST /device/v1/enrol                          {v, token, hardware, csr} → Certified
     GET  /device/v1/devices/<device>/certificate   with a certificate → {device, serial, not_after_ns}: it works
+    GET  /device/v1/devices/<device>/key           with a certificate → {public_key}: of the cloud whose commands it takes
     POST /device/v1/devices/<device>/challenge     {v} → {challenge}
     POST /device/v1/devices/<device>/certificate   {v, csr} with a certificate → Certified
                                                    {v, csr, certificate, challenge, proof} without one → Certified
