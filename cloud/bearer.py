@@ -5,11 +5,10 @@ write in a visitor's name."""
 
 from __future__ import annotations
 
-import os
 import secrets
 from pathlib import Path
 
-from edge_runtime.durable import disk_errors, sync_folder
+from edge_runtime.durable import disk_errors, make_secret, sync_folder
 from edge_runtime.mqtt_access import secret_file
 
 LEAST_CHARS = 32
@@ -20,18 +19,7 @@ def load_or_make(path: Path) -> str:
     with disk_errors(path):
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.{os.getpid()}")
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(fd, "w") as file:
-                file.write(secrets.token_urlsafe(32) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            try:
-                os.link(temporary, path)
-            except FileExistsError:
-                pass  # another process was first; its token holds
-            finally:
-                temporary.unlink()
+            make_secret(path, f"{secrets.token_urlsafe(32)}\n".encode())  # where another was first, its token holds
             sync_folder(path.parent)
     return secret_file(path)
 

@@ -50,6 +50,24 @@ def replace_file(path: Path, data: bytes, mode: int = 0o666) -> None:
         sync_folder(path.parent)
 
 
+def make_secret(path: Path, data: bytes) -> bool:
+    """A new file for this user alone, whole or not at all; False where it was there: of processes that make it at the same time
+    one wins for all. The caller flushes the folder, whoever made the file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink()
+    return True
+
+
 def make_folder(path: Path) -> None:
     """`path` and what is missing above it, each name on the disk when this returns."""
     missing = [p for p in (path, *path.parents) if not p.is_dir()]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +17,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from securesystemslib.signer import CryptoSigner, SSlibKey
 
-from edge_runtime.durable import disk_errors, replace_file, sync_folder
+from edge_runtime.durable import disk_errors, make_secret, replace_file, sync_folder
 from edge_runtime.errors import ResourceError, UsageError
 from edge_runtime.identity import public_bytes, public_text
 
@@ -47,26 +46,16 @@ def make_key(folder: Path, name: str, passphrase: bytes = b"") -> KeyFile:
     pem = private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, how)
     with disk_errors(path):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        taken = UsageError(f"{path}: there is a key already; choose another name, no key is overwritten")
         if path.exists():
-            raise UsageError(f"{path}: there is a key already; choose another name, no key is overwritten")
-        replace_file(path.with_suffix(".pub"), public_text(private).encode() + b"\n")
-        _write_new(path, pem)
+            raise taken
+        replace_file(
+            path.with_suffix(".pub"), public_text(private).encode() + b"\n"
+        )  # a key is there when its `.key` is
+        if not make_secret(path, pem):
+            raise taken
+        sync_folder(path.parent)
     return KeyFile(path, CryptoSigner(private).public_key.keyid, bool(passphrase))
-
-
-def _write_new(path: Path, pem: bytes) -> None:
-    """The whole file or none, and never over another: a key is there when its `.key` is, and its `.pub` lies there by then."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        file.write(pem)
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.link(temporary, path)
-    finally:
-        temporary.unlink()
-    sync_folder(path.parent)
 
 
 def read_public(path: Path) -> SSlibKey:

@@ -6,7 +6,6 @@ else in this package touches a private key.
 
 from __future__ import annotations
 
-import os
 import ssl
 from pathlib import Path
 from typing import Protocol
@@ -17,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from edge_runtime.durable import disk_errors, make_folder, sync_folder
+from edge_runtime.durable import disk_errors, make_folder, make_secret, sync_folder
 from edge_runtime.errors import ConfigError, ResourceError
 
 
@@ -68,7 +67,7 @@ def _load_or_make(path: Path) -> ec.EllipticCurvePrivateKey:
         if not path.exists():
             make_folder(path.parent.parent)
             path.parent.mkdir(exist_ok=True, mode=0o700)
-            _write_new(path)
+            make_secret(path, _new_pem())
         for folder in (path.parent, path.parent.parent):
             sync_folder(folder)  # whoever made it may have been stopped before this
         if path.stat().st_mode & 0o077:
@@ -83,19 +82,6 @@ def _load_or_make(path: Path) -> ec.EllipticCurvePrivateKey:
     return key
 
 
-def _write_new(path: Path) -> None:
-    """Of two processes that make it at the same time, one wins for both."""
+def _new_pem() -> bytes:
     pkcs8, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(serialization.Encoding.PEM, pkcs8, plain)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        file.write(pem)
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        pass
-    finally:
-        temporary.unlink()
+    return ec.generate_private_key(ec.SECP256R1()).private_bytes(serialization.Encoding.PEM, pkcs8, plain)

@@ -5,14 +5,13 @@
 from __future__ import annotations
 
 import base64
-import os
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edge_runtime.durable import disk_errors, sync_folder
+from edge_runtime.durable import disk_errors, make_secret, sync_folder
 from edge_runtime.errors import ResourceError
 
 KEY_PATH = Path("identity") / "device.key"
@@ -31,7 +30,7 @@ def load_or_make(path: Path) -> Ed25519PrivateKey:
     with disk_errors(path):
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            _write_new(path)
+            make_secret(path, _new_pem())
         sync_folder(path.parent)
         if path.stat().st_mode & 0o077:
             raise ResourceError(f"{path}: other users can read this private key; run: chmod 600 {path}")
@@ -45,23 +44,9 @@ def load_or_make(path: Path) -> Ed25519PrivateKey:
     return loaded
 
 
-def _write_new(path: Path) -> None:
-    """The whole file or none; of two processes that make it at the same time, one wins for both."""
-    pem = Ed25519PrivateKey.generate().private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        file.write(pem)
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        pass
-    finally:
-        temporary.unlink()
+def _new_pem() -> bytes:
+    pkcs8, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    return Ed25519PrivateKey.generate().private_bytes(serialization.Encoding.PEM, pkcs8, plain)
 
 
 def public_bytes(key: Ed25519PrivateKey) -> bytes:
