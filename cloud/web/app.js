@@ -1,4 +1,4 @@
-// The live page: listens to /api/v1/stream and shows what it tells. Text from the server goes into the page as text only.
+// The live page: listens to /api/v1/stream and shows what it tells.
 "use strict";
 
 const ROWS_SHOWN = 12;
@@ -9,35 +9,14 @@ const RESULT_STATES = { reject: "bad", review: "warn", fault: "bad" };
 const HEALTH_STATES = { nominal: "good", degraded: "warn", safe: "bad" };
 const LINE_STATES = { Execute: "good", Aborted: "bad", Aborting: "bad", Stopped: "warn", Held: "warn", Suspended: "warn" };
 
-const byId = (id) => document.getElementById(id);
-const number = (value, digits = 0) =>
+const exact = (value, digits = 0) =>
   typeof value === "number" ? value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }) : "–";
 const percent = (value) => (typeof value === "number" ? `${(100 * value).toFixed(1)} %` : "–");
 const milliseconds = (value) => (typeof value === "number" ? `${value.toFixed(1)} ms` : "–");
-const text = (value) => (value === null || value === undefined ? "–" : String(value));
-
-function element(name, content, className) {
-  const made = document.createElement(name);
-  if (content instanceof Node) made.append(content);
-  else made.textContent = content;
-  if (className) made.className = className;
-  return made;
-}
-
-function chip(content, state) {
-  const made = element("span", content, "chip");
-  if (state) made.dataset.state = state;
-  return made;
-}
 
 function show(id, value) {
   const place = byId(id);
   if (place.textContent !== value) place.textContent = value;
-}
-
-function showConnection(label, state) {
-  show("connection", label);
-  byId("connection").dataset.state = state;
 }
 
 // ── last parts taken out ────────────────────────────────────────────────────────────────────────────────────────────
@@ -99,7 +78,7 @@ function showLatency(buckets) {
     if (bucket.count) drawn.push(draw("text", { x: (i + 0.5) * step, y: 190 - height }, String(bucket.count)));
   });
   byId("latency").replaceChildren(...drawn);
-  show("latency-text", `Trigger seen to answer written, ms (upper edges), ${number(total)} decisions: half ${quantile(buckets, total, 0.5)}, 99 % ${quantile(buckets, total, 0.99)}. Over ${DEADLINE_MS} ms in red.`);
+  show("latency-text", `Trigger seen to answer written, ms (upper edges), ${exact(total)} decisions: half ${quantile(buckets, total, 0.5)}, 99 % ${quantile(buckets, total, 0.99)}. Over ${DEADLINE_MS} ms in red.`);
 }
 
 // ── devices and numbers ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -113,7 +92,7 @@ function deviceRow(device) {
     element("td", chip(device.online ? "online" : "offline", device.online ? "good" : "bad")),
     element("td", device.health ? chip(String(device.health), HEALTH_STATES[device.health]) : "–"),
     element("td", text(device.line_state_name)),
-    element("td", number(device.outbox_depth), "number"),
+    element("td", exact(device.outbox_depth), "number"),
     element("td", engine),
     element("td", device.bundle_digest ? String(device.bundle_digest).slice(0, 12) : "–"),
   );
@@ -127,7 +106,7 @@ function showTruth(stats) {
   show("sim-recall", percent(stats.recall));
   show("sim-overkill", percent(stats.overkill));
   show("sim-escape", percent(stats.escape));
-  show("sim-unanswered", number(stats.unanswered));
+  show("sim-unanswered", exact(stats.unanswered));
   show("sim-p50", milliseconds(latency.p50));
   show("sim-p99", milliseconds(latency.p99));
 }
@@ -140,15 +119,15 @@ function showLine(name) {
 
 function showSummary(summary) {
   showLine(summary.line_state_name ?? summary.simulator?.line_state_name);
-  show("parts-per-min", number(summary.parts_per_min));
-  show("parts", number(summary.parts));
-  for (const name of ["reject", "review", "fault"]) show(`result-${name}`, number(summary.results[name]));
-  show("outbox-depth", number(summary.outbox_depth));
+  show("parts-per-min", exact(summary.parts_per_min));
+  show("parts", exact(summary.parts));
+  for (const name of ["reject", "review", "fault"]) show(`result-${name}`, exact(summary.results[name]));
+  show("outbox-depth", exact(summary.outbox_depth));
   show("devices-online", `${summary.devices_online} / ${summary.devices.length}`);
   showTruth(summary.simulator);
   showLatency(summary.latency_ms);
   if (summary.devices.length) byId("devices").replaceChildren(...summary.devices.map(deviceRow));
-  show("ledger", `${number(summary.events_in_cloud)} decisions in the cloud, ${number(summary.unrecorded)} unrecorded, ${number(summary.duplicates_in_cloud)} duplicates, ${number(summary.rejected_messages)} unreadable messages.`);
+  show("ledger", `${exact(summary.events_in_cloud)} decisions in the cloud, ${exact(summary.unrecorded)} unrecorded, ${exact(summary.duplicates_in_cloud)} duplicates, ${exact(summary.rejected_messages)} unreadable messages.`);
   showConnection(summary.broker_connected ? "live" : "no broker", summary.broker_connected ? "good" : "bad");
 }
 
