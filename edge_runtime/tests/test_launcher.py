@@ -383,6 +383,7 @@ def wait_for(what: Callable[[], Any]) -> Any:
     deadline_s = time.monotonic() + 40
     while not (found := what()):
         assert time.monotonic() < deadline_s
+        time.sleep(0.02)
     return found
 
 
@@ -391,18 +392,18 @@ def runs(place: Place, sha256: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("script", "told"),
+    ("script", "limits", "told"),
     [
-        ("raise ImportError('broken')", "ended with exit code 1"),
-        ("import time; time.sleep(1000)", "not ready within"),
-        (SAY + "say(b'READY=1'); time.sleep(1000)", "nothing was heard of it"),
+        ("raise ImportError('broken')", ("--trial-s", "30"), "ended with exit code 1"),
+        ("import time; time.sleep(1000)", ("--ready-s", "5"), "not ready within"),
+        (SAY + "say(b'READY=1'); time.sleep(1000)", ("--silent-s", "3", "--trial-s", "30"), "nothing was heard of it"),
     ],
     ids=["crashes", "never ready", "hangs"],
 )
-def test_a_bad_release_gives_way_to_the_old_one(script: str, told: str, place: Place) -> None:
+def test_a_bad_release_gives_way_to_the_old_one(script: str, limits: tuple[str, ...], told: str, place: Place) -> None:
     place.environment(A, LIVE), place.environment(B, script)
     place.write(on_trial(B, 1, A))
-    with launching(place, "--ready-s", "2", "--silent-s", "2", "--trial-s", "2") as process:
+    with launching(place, *limits) as process:
         wait_for(lambda: runs(place, A))
         assert process.poll() is None
     assert process.returncode == 0
