@@ -68,6 +68,7 @@ def restored(folder: Path, at_ns: int | None, into: Path, by: Actor) -> Iterator
     settings = load_cloud(config)
     if (folder / "sqlite").is_dir():
         with _sqlite(folder, at_ns, into, settings) as (engine, copy_ns):
+            kept = _with_its_anchor(folder, copy_ns, into, settings, kept)
             yield _checked(engine, settings, into, at_ns, copy_ns, kept, began_s, by), engine
     else:
         with _postgresql(folder, at_ns, into, settings) as engine:
@@ -88,6 +89,24 @@ def _files(folder: Path, at_ns: int | None, into: Path) -> tuple[Path, list[Kept
     if len(configs) != 1:
         raise DataError(f"{folder}: expected one cloud.toml among the kept files, found {len(configs)}")
     return configs[0], wanted
+
+
+def _with_its_anchor(folder: Path, copy_ns: int, into: Path, settings: CloudSettings, kept: list[Kept]) -> list[Kept]:
+    """The newest checkpoint of the audit log goes with the copy of the store: one that was kept later, by a backup that was cut
+    before it came to the store, tells of rows that are not in it."""
+    shelf, copies = Shelf(folder), SqliteCopies(folder / "sqlite", time.time_ns)
+    until_ns = max(copy_ns, copies.seen_ns()) if copy_ns == copies.times()[-1] else copy_ns
+    lists = [n for n in shelf.times() if n <= until_ns]
+    name = settings.anchor_file.name
+    before = [k for k in (shelf.list(lists[-1]) if lists else []) if Path(k.path).name == name]
+    now = [k for k in kept if Path(k.path).name == name]
+    if before == now:
+        return kept
+    for wrong in now:
+        (into / wrong.path).unlink()
+    for right in before:
+        shelf.restore(right, into)
+    return [k for k in kept if k not in now] + before
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from cloud.audit.checkpoint import sign
 from cloud.audit.cli import main as audit
 from cloud.audit.log import record_alone
 from cloud.backup.cli import main
-from cloud.backup.copying import alone, name_of
+from cloud.backup.copying import alone, name_of, sources
 from cloud.backup.shelf import Kept, Shelf, Source
 from cloud.settings import load_cloud
 from cloud.store.opening import open_store
@@ -145,3 +146,19 @@ def test_what_lies_outside_is_kept_under_a_name_of_its_own(tmp_path: Path) -> No
     assert name_of(tmp_path / "a" / "k", tmp_path) == "a/k"
     assert name_of(Path("/etc/gudgeon/key"), tmp_path) == "elsewhere/etc/gudgeon/key"
     assert shell_actor().role is Role.ADMIN
+
+
+def test_a_copy_that_was_cut_before_the_store_leaves_its_checkpoint_out(
+    cloud: Cloud, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cloud.copy()
+    cloud.act("two")
+    shelf = Shelf(cloud.backup)
+    assert shelf.keep(sources(cloud.settings, cloud.config), time.time_ns())
+    told = restored(cloud, capsys, "newest")
+    assert told["findings"] == []
+    home = cloud.backup.with_name("newest")
+    assert subjects(home)[0] == "one"
+    assert "two" not in subjects(home)
+    capsys.readouterr()
+    assert audit(["verify", "--config", str(home / "cloud.toml")]) == 0
