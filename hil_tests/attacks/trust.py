@@ -6,136 +6,26 @@ seen before must still hold, and the honest repository must be taken again after
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import redirect_stderr
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tuf.ngclient import Updater
 
-from edge_runtime.clock import FakeClock
-from edge_runtime.errors import BundleError, EndpointError, GudgeonError, ResourceError
+from edge_runtime.errors import EndpointError, ResourceError
 from edge_runtime.link.time_floor import RELEASED_NS
 from edge_runtime.update.tuf.checked import BASE, CONFIG, _Bounded
 from edge_runtime.update.tuf.client import main as client
 from edge_runtime.update.tuf.floor import FILES
-from edge_runtime.update.tuf.memory import MemoryRepository, key
-from edge_runtime.update.tuf.repository import METADATA, Targets, TrustedRepository
+from edge_runtime.update.tuf.memory import MemoryRepository
+from edge_runtime.update.tuf.repository import METADATA
 from edge_runtime.update.tuf.tests.served import served
-from edge_runtime.wire.assignment import Assignment, Item
-from edge_runtime.wire.signed import seal
-from hil_tests.attacks.row import Attack
-from tools.crash.run import in_memory
+from hil_tests.trust_scene import DAY_S, HARDWARE, NOT_THERE, PATH, RELEASE, YEAR_NS, Rows, Scene, caught
 
-NAME = "press-1"
-PATH = "models/surface/2.tar"
-RELEASE = b"the release that was signed"
-HARDWARE = frozenset({"x86_64"})
-DAY_S = 24 * 3600
-YEAR_NS = 365 * DAY_S * 10**9
-
-
-def caught(act: Callable[[], object], kind: type[GudgeonError]) -> str:
-    """What was said when it was refused; "" where it was not."""
-    try:
-        act()
-    except kind as error:
-        return str(error)
-    return ""
-
-
-class Scene:
-    """A device that has seen the honest release, and the repository that will misbehave."""
-
-    def __init__(self, folder: Path) -> None:
-        self.clock = FakeClock(wall_ns=RELEASED_NS + 10**9)
-        self.repository = MemoryRepository(self.clock)
-        self.folder = folder / "trust"
-        self.sha256 = self.repository.add(PATH, RELEASE, index=5)
-        self.repository.publish()
-        self.refresh().admitted(PATH, HARDWARE)
-        self.remember()
-        self.seen = self.trusted().floor
-
-    def remember(self) -> None:
-        """What is served now is honest."""
-        r = self.repository
-        roots = {name: data for name, data in r.files.items() if name.endswith(".root.json")}
-        self._honest = copy.deepcopy((r.roles, r.root, r.signers, r.artifacts, roots)), r.assignment_key
-
-    def trusted(self, wall_ns: int | None = None) -> TrustedRepository:
-        """As after a start of the process."""
-        clock = self.clock if wall_ns is None else FakeClock(wall_ns=wall_ns)
-        root = self.repository.root_bytes
-        return TrustedRepository(self.folder, root, self.repository, clock, lambda: RELEASED_NS)
-
-    def refresh(self) -> Targets:
-        return self.trusted().refresh()
-
-    def lose(self, *names: str) -> None:
-        """As files are left that were not flushed when the power went."""
-        for name in names or ("timestamp.json", "snapshot.json", "targets.json", "models.json"):
-            (self.folder / METADATA / name).write_bytes(bytes(64))
-
-    def refused(
-        self, told: str, act: Callable[[], object] | None = None, kind: type[GudgeonError] = BundleError
-    ) -> None:
-        """Refused for this reason, and nothing that was seen is forgotten."""
-        refusal = caught(act or self.refresh, kind)
-        assert told in refusal, f"expected to be told {told!r}, found: {refusal or 'it was taken'}"
-        floor = self.trusted().floor
-        for name, least in self.seen.versions.items():
-            assert floor.versions[name] >= least, name
-
-    def still_holds(self) -> None:
-        """The honest repository goes on, above whatever numbers were seen, and is taken."""
-        r, floor = self.repository, self.trusted().floor
-        (r.roles, r.root, r.signers, r.artifacts, r.files), r.assignment_key = self._honest
-        for role, signed in r.roles.items():
-            seen = {"timestamp": floor.timestamp, "snapshot": floor.snapshot}.get(role, floor.roles.get(role, 0))
-            signed.version, signed.expires = max(signed.version, seen) + 1, r.in_days(7)
-        r.publish()
-        assert self.refresh().admitted(PATH, HARDWARE).sha256 == self.sha256
-
-    def assignment(self, counter: int = 1, hours: float = 24, device: str = NAME, item: Item | None = None) -> bytes:
-        return self.repository.assignment(device, counter, hours, default=item or Item(PATH, self.sha256))
-
-    def take(self, payload: bytes) -> None:
-        taken = self.refresh().take(payload, NAME, HARDWARE)
-        if taken.refused:
-            raise BundleError("; ".join(taken.refused.values()))
-
-
-Act = Callable[[Scene], None]
-
-
-@dataclass(frozen=True)
-class Run:
-    """`act` makes the attack and asserts the refusal. `recovers`: the honest repository is tried afterwards."""
-
-    act: Act
-    recovers: bool = True
-
-    def __call__(self, folder: Path) -> None:
-        with in_memory() as work:  # what reaches the disk when is shown by `tools.crash`
-            scene = Scene(work)
-            self.act(scene)
-            if self.recovers:
-                scene.still_holds()
-
-
-ROWS: list[Attack] = []
-
-
-def row(name: str, told: str, act: Callable[..., None], *args: object, recovers: bool = True) -> None:
-    """`act` gets the scene, what must be told, and `args`."""
-    ROWS.append(Attack("trust", name, told, Run(lambda scene: act(scene, told, *args), recovers)))
+ROWS = Rows()
+row = ROWS.add
 
 
 # ── signatures ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -480,7 +370,6 @@ def escaped(scene: Scene, told: str, role: str, path: str, custom_kind: str) -> 
     scene.refused(told, lambda: scene.refresh().admitted(path, HARDWARE))
 
 
-NOT_THERE = "not in the repository's signed targets"
 row("models/ key names a runtime/ path", NOT_THERE, escaped, "models", "runtime/gudgeon/9.tar", "runtime")
 row("models/ key names a key for assignments", NOT_THERE, escaped, "models", "assignment-keys/mine.pub", "model")
 row("models/ key calls its artifact a runtime", "is of kind 'runtime', expected 'model'", escaped, "models",
@@ -521,100 +410,6 @@ row(
     below_the_floor,
     recovers=False,
 )
-
-
-# ── assignments ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def assigned(scene: Scene, told: str, make: Callable[[Scene], bytes]) -> None:
-    scene.take(scene.assignment(counter=7))
-    scene.refused(told, lambda: scene.take(make(scene)))
-    assert list(scene.trusted().floor.counters.values()) == [7]
-    scene.take(scene.assignment(counter=7))
-
-
-def by_key(scene: Scene, private: Ed25519PrivateKey, kind: str = "assignment") -> bytes:
-    now_ns = scene.clock.wall_ns()
-    item = {"default": Item(PATH, scene.sha256)}
-    return seal(kind, Assignment(NAME, 8, now_ns, now_ns + 10**12, item).body(), private.sign)
-
-
-def changed_after(scene: Scene) -> bytes:
-    return scene.assignment(counter=8).replace(b'"activate"', b'"stage"')
-
-
-def expired(scene: Scene) -> bytes:
-    payload = scene.assignment(counter=8, hours=1)
-    scene.clock.advance(2 * 3600)
-    return payload
-
-
-SEALED = "not signed by a key that the offline keys name for it"
-row("assignment for another device", "for device 'press-2', this one is 'press-1'", assigned,
-    lambda s: s.assignment(counter=8, device="press-2"))  # fmt: skip
-row("assignment with an older counter", "counter 6 is older than 7", assigned, lambda s: s.assignment(counter=6))
-row("assignment that has expired", "assignment: expired 3600 s ago", assigned, expired)
-row("assignment by a wrong key", SEALED, assigned, partial(by_key, private=key("timestamp")))
-row(
-    "assignment sealed as another message",
-    SEALED,
-    assigned,
-    lambda s: by_key(s, s.repository.assignment_key, "command"),
-)
-row("assignment changed after sealing", SEALED, assigned, changed_after)
-row("assignment of an unknown target", NOT_THERE, assigned,
-    lambda s: s.assignment(counter=7, item=Item("models/surface/77.tar", s.sha256)))  # fmt: skip
-row("assignment of another hash than signed", "names another hash than what is signed", assigned,
-    lambda s: s.assignment(counter=7, item=Item(PATH, "0" * 64)))  # fmt: skip
-row(
-    "assignment that is no assignment",
-    "expected a line of JSON and a line with its signature",
-    assigned,
-    lambda s: b"{}",
-)
-
-
-def assigned_after_loss(scene: Scene, told: str) -> None:
-    """The counter is in the floor record, not in files that may be lost."""
-    scene.take(scene.assignment(counter=7))
-    scene.lose()
-    (scene.folder / FILES[0]).write_bytes(bytes(32))
-    scene.refused(told, lambda: scene.take(scene.assignment(counter=6)))
-
-
-row("assignment replayed after local state loss", "counter 6 is older than 7", assigned_after_loss)
-
-
-def name_another(scene: Scene) -> None:
-    """The offline keys take the assignment key away, and name a new one."""
-    for path in [p for p in scene.repository.roles["targets"].targets if p.startswith("assignment-keys/")]:
-        del scene.repository.roles["targets"].targets[path]
-    scene.repository.assignment_key = key("assignment again")
-    scene.repository.name_assignment_key(scene.repository.assignment_key)
-    scene.repository.publish()
-    scene.remember()
-
-
-def pushed(scene: Scene, told: str) -> None:
-    """A stolen assignment key cannot push the counter to the end of numbers; and what it did push is over with the key."""
-    scene.take(scene.assignment(counter=2**31))
-    scene.refused(told, lambda: scene.take(scene.assignment(counter=2**62)))
-    name_another(scene)
-    scene.take(scene.assignment(counter=8))
-
-
-row("assignment counter pushed to the end of numbers", "is too far above 2147483648", pushed)
-
-
-def rotated_key(scene: Scene, told: str) -> None:
-    """A stolen assignment key is worth nothing once the offline keys name another."""
-    stolen = scene.repository.assignment_key
-    name_another(scene)
-    scene.take(scene.assignment(counter=8))
-    scene.refused(told, lambda: scene.take(by_key(scene, stolen)))
-
-
-row("the stolen assignment key after its rotation", SEALED, rotated_key)
 
 
 def away(scene: Scene, told: str) -> None:
