@@ -6,7 +6,6 @@ is broken, the cloud found nothing wrong, and each process was killed.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
@@ -21,10 +20,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from edge_runtime.errors import GudgeonError, UsageError
+from edge_runtime.errors import GudgeonError
 from tools.chaos import ledger
 from tools.chaos.cloud_rows import read_cloud
 from tools.chaos.pair import DEVICE
+from tools.kills import arguments
 from tools.kills.links import Links, follow
 from tools.kills.rig import Rig
 
@@ -124,23 +124,8 @@ def show(r: Result, console: Console) -> None:
         console.print(line, style="red", highlight=False)
 
 
-def parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tools.kills", description=__doc__)
-    parser.add_argument("--kills", type=int, default=KILLS, help=f"how many ({KILLS})")
-    parser.add_argument("--every-s", type=float, default=EVERY_S, help=f"mean time between two ({EVERY_S})")
-    parser.add_argument("--seed", type=int, default=1, help="of the moments and the victims")
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="run in this new folder and keep it")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    args = parser.parse_args(argv)
-    if args.kills < 1 or not 0 < args.every_s <= 60:
-        raise UsageError("--kills is 1 or more; --every-s is more than 0 and at most 60")
-    if args.keep and args.keep.exists():
-        raise UsageError(f"--keep {args.keep}: is there already; name a new folder")
-    return args
-
-
 def main(argv: list[str]) -> int:
-    args = parse(argv)
+    args = arguments.read(argv, "python -m tools.kills", __doc__, 1, KILLS, EVERY_S)
     console = Console(stderr=args.json)
     columns = (
         TextColumn("kills"),

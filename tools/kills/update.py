@@ -9,7 +9,6 @@ Exit code 0: nothing of this was ever wrong, and every release came to its end.
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import sys
@@ -40,7 +39,7 @@ from cloud.rollout.shown import show as show_rollout
 from cloud.settings import CloudSettings, DevicesSection, RegistrySection, StoreSection
 from cloud.sockets import listen, port_of
 from cloud.store.opening import open_store
-from edge_runtime.errors import GudgeonError, UsageError
+from edge_runtime.errors import GudgeonError
 from edge_runtime.identity.credentials import CredentialStore
 from edge_runtime.update import records, slots
 from edge_runtime.update.process import STATUS_FILE
@@ -49,6 +48,7 @@ from edge_runtime.update.store import Store
 from edge_runtime.update.tuf.floor import FloorFiles
 from edge_runtime.update.wake import SOCKET_PATH, wake
 from edge_runtime.wire.update_status import UpdateState
+from tools.kills import arguments
 from tools.kills.rig import Victim
 from tools.kills.updating import LINE
 
@@ -289,17 +289,7 @@ def show(r: Result, console: Console) -> None:
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tools.kills.update", description=__doc__)
-    parser.add_argument("--kills", type=int, default=KILLS, help=f"how many ({KILLS})")
-    parser.add_argument("--every-s", type=float, default=EVERY_S, help=f"mean time from start to kill ({EVERY_S})")
-    parser.add_argument("--seed", type=int, default=1, help="of the moments")
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="run in this new folder and keep it")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    args = parser.parse_args(argv)
-    if args.kills < 0 or not 0 < args.every_s <= 60:
-        raise UsageError("--kills is 0 or more; --every-s is more than 0 and at most 60")
-    if args.keep and args.keep.exists():
-        raise UsageError(f"--keep {args.keep}: is there already; name a new folder")
+    args = arguments.read(argv, "python -m tools.kills.update", __doc__, 0, KILLS, EVERY_S)
     console = Console(stderr=args.json)
     with tempfile.TemporaryDirectory(prefix="gudgeon-update-kills-") as temporary:
         result = run(args.keep or Path(temporary) / "run", args.kills, args.every_s, args.seed, console.print)
