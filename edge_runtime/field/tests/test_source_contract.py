@@ -6,7 +6,6 @@ that was good gets a Gap before its first good value; `stop` ends it.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import threading
 import time
@@ -29,6 +28,7 @@ from edge_runtime.field.source import ReportQueue, Source
 from edge_runtime.field.sources import groups, make_sources
 from edge_runtime.field.tag import Gap, Quality, Reason, Report, Sample, Tag
 from edge_runtime.field.tests.modbus_server import Plc, RtuBus, null_modem
+from edge_runtime.tests.mqtt_broker import BrokerProcess
 
 PATIENCE_S = 25.0
 
@@ -132,22 +132,16 @@ def opcua_bench(folder: Path) -> Iterator[Bench]:
 
 
 class Broker:
-    """A real broker (amqtt) in a thread, and a sensor that publishes the newest value ten times a second."""
+    """A real broker, and a sensor that publishes the newest value ten times a second."""
 
     def __init__(self) -> None:
-        import socket
-
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
         self.value = 1
+        self._server = BrokerProcess()
+        self.port = self._server.port
         self._stop = threading.Event()
 
     def start(self) -> None:
-        started = threading.Event()
-        self._loop, self._end = asyncio.new_event_loop(), asyncio.Event()
-        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._serve(started),), daemon=True)
-        self._thread.start()
-        assert started.wait(10)
+        self._server.start()
         self._stop.clear()
         self._sensor = threading.Thread(target=self._publish, daemon=True)
         self._sensor.start()
@@ -155,23 +149,7 @@ class Broker:
     def stop(self) -> None:
         self._stop.set()
         self._sensor.join(5)
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._end.set)
-            self._thread.join(10)
-
-    async def _serve(self, started: threading.Event) -> None:
-        from amqtt.broker import Broker as Amqtt
-
-        broker = Amqtt(
-            {
-                "listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{self.port}"}},
-                "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
-            }
-        )
-        await broker.start()
-        started.set()
-        await self._end.wait()
-        await broker.shutdown()
+        self._server.stop()
 
     def _publish(self) -> None:
         client = mqtt.Client(CallbackAPIVersion.VERSION2)

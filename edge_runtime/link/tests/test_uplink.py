@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 import random
@@ -29,6 +28,7 @@ from edge_runtime.link.spread import MARGIN, place_of
 from edge_runtime.link.uns import Newest, encoder
 from edge_runtime.link.uplink import Uplink
 from edge_runtime.outbox.store import Outbox
+from edge_runtime.tests.mqtt_broker import BrokerProcess
 from edge_runtime.wire.batch import ZSTD_MAGIC, Ack, decode_batch, encode_ack
 from edge_runtime.wire.envelope import Event
 from edge_runtime.wire.topics import Place
@@ -74,33 +74,10 @@ def _short_probe(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def broker() -> Iterator[int]:
-    """A real broker (it speaks MQTT 3.1.1 only) on a free port."""
-    from amqtt.broker import Broker
-
-    port = free_port()
-    settings = {
-        "listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{port}"}},
-        "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
-    }
-    loop = asyncio.new_event_loop()
-    started = threading.Event()
-    holder: list[Any] = []
-
-    async def begin() -> None:
-        holder.append(Broker(settings))
-        await holder[0].start()
-        started.set()
-
-    def serve() -> None:
-        asyncio.set_event_loop(loop)
-        loop.create_task(begin())  # noqa: RUF006
-        loop.run_forever()
-
-    threading.Thread(target=serve, daemon=True).start()
-    assert started.wait(10)
-    yield port
-    asyncio.run_coroutine_threadsafe(holder[0].shutdown(), loop).result(10)
-    loop.call_soon_threadsafe(loop.stop)
+    server = BrokerProcess()
+    server.start()
+    yield server.port
+    server.stop()
 
 
 def free_port() -> int:
