@@ -10,7 +10,6 @@ import ctypes
 import gc
 import logging
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from edge_runtime.boot import boot_id
 from edge_runtime.child import child_main, stop_event
 from edge_runtime.clock import SystemClock
 from edge_runtime.config import CameraSection, DeviceConfig, PlcSection
+from edge_runtime.datagrams import LINK_PATH, Sender
 from edge_runtime.decide import engine_watch, swap_socket, trial_files
 from edge_runtime.decide.engine_watch import EngineWatch
 from edge_runtime.decide.inbox import SOCKET_PATH, CommandSocket, Inbox
@@ -45,7 +45,6 @@ from edge_runtime.update import slots
 REALTIME_PRIORITY = 20
 LINE_DOWN_WAIT_S = 0.02
 RUN = "run"
-POKE_SOCKET = "link.sock"
 
 
 def make_driver(plc: PlcSection) -> Driver:
@@ -151,21 +150,6 @@ def make_loop(
     )
 
 
-class Poke:
-    """Tells `link`, over a local datagram socket, that the outbox has something; never waits, never fails."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = str(path)
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.setblocking(False)
-
-    def __call__(self) -> None:
-        try:
-            self._socket.sendto(b"1", self._path)
-        except OSError:
-            pass  # link is not up; it looks into the outbox when it starts
-
-
 def go_realtime(wanted: bool) -> str:
     """SCHED_FIFO where the system allows it; says what was done."""
     if not wanted:
@@ -195,7 +179,7 @@ def run(device: DeviceConfig, spare: bool = False) -> None:
     if spare and (lost := wait_for_turn(state_dir / RUN)) is None:
         return
     outbox = open_outbox(device)
-    recorder = Recorder(outbox, Poke(state_dir / RUN / POKE_SOCKET))
+    recorder = Recorder(outbox, Sender(state_dir / LINK_PATH))
     for what in told:
         tell_release(recorder, *what)
     inbox = CommandSocket(state_dir / SOCKET_PATH)

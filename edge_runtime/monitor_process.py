@@ -20,7 +20,8 @@ from edge_runtime.boot import boot_id
 from edge_runtime.child import child_main, stop_event
 from edge_runtime.clock import Clock, SystemClock
 from edge_runtime.config import DeviceConfig
-from edge_runtime.control_process import POKE_SOCKET, RUN, Poke, give_memory_back
+from edge_runtime.control_process import RUN, give_memory_back
+from edge_runtime.datagrams import LINK_PATH, Sender
 from edge_runtime.decide.alarm_file import NAME, AlarmFile
 from edge_runtime.decide.alarm_socket import SOCKET_PATH, AlarmSocket
 from edge_runtime.decide.monitor import Loaded, Monitor
@@ -101,7 +102,7 @@ def refused_at_start(state_dir: Path) -> Mapping[str, str]:
 
 def make_monitor(device: DeviceConfig, outbox: Outbox, clock: Clock) -> Monitor:
     state_dir = device.device.state_dir
-    recorder = Recorder(outbox, Poke(state_dir / RUN / POKE_SOCKET))
+    recorder = Recorder(outbox, Sender(state_dir / LINK_PATH))
     return Monitor(
         device.assets,
         {section.name: section.tag for section in device.tags},

@@ -12,14 +12,12 @@ A command that `link` has admitted comes as {"command": an AlarmRequest}; it is 
 from __future__ import annotations
 
 import json
-import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from edge_runtime import datagrams
 from edge_runtime.decide.points import ALARM_COMMANDS, AlarmRequest
-from edge_runtime.durable import disk_errors
 from edge_runtime.errors import EndpointError
 
 SOCKET_PATH = Path("run") / "monitor.sock"
@@ -33,13 +31,7 @@ class AlarmSocket:
     """Bound by `monitor`."""
 
     def __init__(self, path: Path) -> None:
-        with disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.unlink(missing_ok=True)
-            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            self._socket.bind(str(path))
-            path.chmod(0o600)
-        self._socket.setblocking(False)
+        self._socket = datagrams.bound(path)
 
     def serve(self, ask: Ask, command: Callable[[AlarmRequest], None]) -> None:
         """Answer what has come; never waits."""
@@ -75,13 +67,7 @@ def decode(data: bytes) -> AlarmRequest | None:
 
 def hand_over(path: Path, request: AlarmRequest) -> bool:
     """Give one command to `monitor`; False where it is not there to take it."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.setblocking(False)
-        try:
-            sock.sendto(json.dumps({"command": vars(request)}).encode(), str(path))
-        except OSError:
-            return False
-    return True
+    return datagrams.send(path, json.dumps({"command": vars(request)}).encode())
 
 
 def answer(data: bytes, ask: Ask) -> str:
@@ -99,18 +85,8 @@ def answer(data: bytes, ask: Ask) -> str:
 
 def send(path: Path, action: str, alarm: str, by: str, for_s: float = 0.0, timeout_s: float = 5.0) -> str:
     """Ask the running `monitor`; its reason, "" where it was done. EndpointError where there is none."""
-    own = path.with_name(f"alarms-{os.getpid()}.sock")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        try:
-            own.unlink(missing_ok=True)
-            sock.bind(str(own))
-            own.chmod(0o600)
-            sock.settimeout(timeout_s)
-            sock.sendto(json.dumps({"action": action, "alarm": alarm, "by": by, "for_s": for_s}).encode(), str(path))
-            return str(json.loads(sock.recv(LIMIT_BYTES))["reason"])
-        except (OSError, ValueError, KeyError) as error:
-            raise EndpointError(
-                f"{path}: no answer from the process monitor ({error}); is `gudgeon run` up?"
-            ) from error
-        finally:
-            own.unlink(missing_ok=True)
+    request = {"action": action, "alarm": alarm, "by": by, "for_s": for_s}
+    try:
+        return str(json.loads(datagrams.ask(path, json.dumps(request).encode(), timeout_s))["reason"])
+    except (OSError, ValueError, KeyError) as error:
+        raise EndpointError(f"{path}: no answer from the process monitor ({error}); is `gudgeon run` up?") from error

@@ -7,13 +7,12 @@ end is not known: nothing is carried out twice.
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from edge_runtime import datagrams
 from edge_runtime.decide.points import WriteRequest
-from edge_runtime.durable import disk_errors
 
 SOCKET_PATH = Path("run") / "control.sock"
 LIMIT_BYTES = 4096
@@ -42,13 +41,7 @@ class CommandSocket:
     """Bound by `control`."""
 
     def __init__(self, path: Path) -> None:
-        with disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.unlink(missing_ok=True)
-            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            self._socket.bind(str(path))
-            path.chmod(0o600)
-        self._socket.setblocking(False)
+        self._socket = datagrams.bound(path)
 
     def __call__(self) -> WriteRequest | None:
         try:
@@ -62,10 +55,4 @@ class CommandSocket:
 
 def hand_over(path: Path, request: WriteRequest) -> bool:
     """Give one command to `control`; False where it is not there to take it."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.setblocking(False)
-        try:
-            sock.sendto(encode_request(request), str(path))
-        except OSError:
-            return False
-    return True
+    return datagrams.send(path, encode_request(request))

@@ -17,13 +17,11 @@ The answer is {"reason": why it was refused or "", **status}.
 from __future__ import annotations
 
 import json
-import os
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edge_runtime.durable import disk_errors
+from edge_runtime import datagrams
 from edge_runtime.errors import EndpointError
 
 SOCKET_PATH = Path("run") / "swap.sock"
@@ -36,8 +34,7 @@ class SwapSocket:
     """Bound by `control`; never waits."""
 
     def __init__(self, path: Path) -> None:
-        self._socket = bound(path)
-        self._socket.setblocking(False)
+        self._socket = datagrams.bound(path)
 
     def receive(self) -> tuple[Request, str] | None:
         """The next request and who asks, None where none waits; one that is no object is an empty one."""
@@ -67,26 +64,9 @@ def decode(data: bytes) -> Request:
     return value if isinstance(value, dict) else {}
 
 
-def bound(path: Path) -> socket.socket:
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        sock.bind(str(path))
-        path.chmod(0o600)
-    return sock
-
-
 def ask(path: Path, request: Request, timeout_s: float = 2.0) -> Request:
     """Ask the running `control`; EndpointError where it does not answer."""
-    own = path.with_name(f"ask-{os.getpid()}.sock")
-    sock = bound(own)
     try:
-        sock.settimeout(timeout_s)
-        sock.sendto(json.dumps(request).encode(), str(path))
-        return decode(sock.recv(LIMIT_BYTES))
+        return decode(datagrams.ask(path, json.dumps(request).encode(), timeout_s))
     except OSError as error:
         raise EndpointError(f"{path}: no answer from the process control ({error}); is `gudgeon run` up?") from error
-    finally:
-        sock.close()
-        own.unlink(missing_ok=True)

@@ -14,19 +14,17 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from edge_runtime import log
+from edge_runtime import datagrams, log
 from edge_runtime.boot import boot_id
 from edge_runtime.child import child_main, stop_event
 from edge_runtime.clock import SystemClock
 from edge_runtime.config import DeviceConfig
 from edge_runtime.decide import alarm_socket
 from edge_runtime.decide.inbox import SOCKET_PATH, hand_over
-from edge_runtime.durable import disk_errors
 from edge_runtime.errors import ResourceError
 from edge_runtime.exposition import Page
 from edge_runtime.identity import device_key
@@ -52,19 +50,6 @@ from edge_runtime.wire.desired import KEYS, State
 NICE = 10
 DRAIN_S = 3.0
 MAINTAIN_S = 1.0
-POKE_PATH = Path("run") / "link.sock"
-
-
-def wake_socket(path: Path) -> socket.socket:
-    """The local datagram socket on which `control` pokes; readable by this user only."""
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        sock.bind(str(path))
-        path.chmod(0o600)
-    sock.setblocking(False)
-    return sock
 
 
 def hog() -> None:
@@ -178,7 +163,7 @@ def serve_metrics(device: DeviceConfig, outbox: Outbox, link: Link) -> MetricsSe
 
 def run(device: DeviceConfig) -> None:
     os.nice(NICE)
-    wake = wake_socket(device.device.state_dir / POKE_PATH)
+    wake = datagrams.bound(device.device.state_dir / datagrams.LINK_PATH)
     outbox = open_outbox(device)
     link = put_together(device, outbox, wake)
     metrics = serve_metrics(device, outbox, link)

@@ -22,7 +22,7 @@ class Store(Protocol):
 class Recorder:
     """`poke` is called after each successful commit (it wakes `link`). `lost` counts what did not fit into memory."""
 
-    def __init__(self, store: Store, poke: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, store: Store, poke: Callable[[], object] = lambda: None) -> None:
         self._store, self.poke = store, poke
         self._kept: deque[Item] = deque()
         self.lost = 0

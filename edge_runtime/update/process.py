@@ -24,6 +24,7 @@ from edge_runtime.boot import boot_id
 from edge_runtime.child import child_main, stop_event
 from edge_runtime.clock import SystemClock
 from edge_runtime.config import DeviceConfig
+from edge_runtime.datagrams import LINK_PATH, Sender
 from edge_runtime.durable import disk_errors
 from edge_runtime.errors import GudgeonError
 from edge_runtime.identity.cloud import Cloud
@@ -45,12 +46,11 @@ from edge_runtime.update.getting import Getting, StoppableClock
 from edge_runtime.update.transport import tls_context
 from edge_runtime.update.tuf.repository import TrustedRepository, own_hardware
 from edge_runtime.update.updater import Device, Item, Seams, Updater
-from edge_runtime.update.wake import SOCKET_PATH, Wake, poke
+from edge_runtime.update.wake import SOCKET_PATH, Wake
 
 NICE = 10
 RETRY_S = 30.0
 STATUS_FILE = Path("run") / "update.json"
-POKE_PATH = Path("run") / "link.sock"
 
 
 def own_device(device: DeviceConfig) -> Device:
@@ -101,7 +101,7 @@ class Runner:
         self._device, self._config_path, self._stopping, self._wake = device, config_path, stopping, wake
         self._state_dir = device.device.state_dir
         self._outbox = open_outbox(device)
-        self._recorder = Recorder(self._outbox, lambda: poke(self._state_dir / POKE_PATH))
+        self._recorder = Recorder(self._outbox, Sender(self._state_dir / LINK_PATH))
         self._renew, self._renew_ns = make_renewer(device, self._tell_renewal), 0
         self._updater: Updater | None = None
         self._said = ""

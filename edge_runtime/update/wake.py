@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import select
-import socket
 from contextlib import suppress
 from pathlib import Path
 
-from edge_runtime.durable import disk_errors
+from edge_runtime import datagrams
 
 SOCKET_PATH = Path("run") / "update.sock"
 LOOK_S = 0.5
@@ -17,13 +16,7 @@ class Wake:
     """Bound by the updater."""
 
     def __init__(self, path: Path) -> None:
-        with disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.unlink(missing_ok=True)
-            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            self._socket.bind(str(path))
-            path.chmod(0o600)
-        self._socket.setblocking(False)
+        self._socket = datagrams.bound(path)
 
     def wait(self, seconds: float) -> bool:
         """Until somebody wakes it, or the time is over; True where it was woken."""
@@ -39,17 +32,6 @@ class Wake:
         self._socket.close()
 
 
-def poke(path: Path) -> None:
-    """The same where it does not matter whether somebody is there."""
-    wake(path)
-
-
 def wake(path: Path) -> bool:
     """False where no updater is there."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.setblocking(False)
-        try:
-            sock.sendto(b"now", str(path))
-        except OSError:
-            return False
-    return True
+    return datagrams.send(path, b"now")

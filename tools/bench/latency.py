@@ -19,9 +19,8 @@ import paho.mqtt.client as mqtt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from paho.mqtt.enums import MQTTProtocolVersion
 
-from edge_runtime.control_process import Poke
+from edge_runtime import datagrams
 from edge_runtime.errors import GudgeonError
-from edge_runtime.link.process import wake_socket
 from edge_runtime.link.uplink import Uplink
 from edge_runtime.outbox.store import Outbox
 from edge_runtime.wire.topics import Place
@@ -67,8 +66,8 @@ class Sender:
         folder.mkdir(parents=True)
         self._outbox = Watched(folder / "outbox.db", name, "bench")
         self._outbox.changed = threading.Condition()
-        self._wake = wake_socket(folder / "link.sock")
-        self._poke = Poke(folder / "link.sock")
+        self._wake = datagrams.bound(folder / "link.sock")
+        self._poke = datagrams.Sender(folder / "link.sock")
         place = Place("acme", "site1", "area1", "line1", "cell1", name)
         key = Ed25519PrivateKey.generate()
         self._uplink = kind(place, "bench", "127.0.0.1", port, self._outbox, key, self._wake)

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from edge_runtime.datagrams import bound
 from edge_runtime.decide.decision import Decision, Result
 from edge_runtime.decide.engine_watch import EngineWatch
 from edge_runtime.decide.errand import Errand
 from edge_runtime.decide.frames import FrameBox, FramePlace
 from edge_runtime.decide.models import Seen
-from edge_runtime.decide.swap_socket import SwapSocket, bound
+from edge_runtime.decide.swap_socket import SwapSocket
 from edge_runtime.field.camera import Frame
 from edge_runtime.infer import bundle as bundles
 from edge_runtime.infer import select
@@ -63,6 +64,7 @@ def hand_over(folder: Path, shape: tuple[int, ...]) -> list[int]:
     place = FramePlace(16 << 20)
     box = FrameBox(place.path, place.size_bytes)
     other, mine = bound(folder / "other.sock"), SwapSocket(folder / "mine.sock")
+    other.settimeout(10)
     decision = Decision(1, 1, Result.PASS, 0.1, "", "", "0" * 64, "", "", None, 0)
     seen = Seen(decision, Frame(1, 0, np.zeros(shape, np.uint8)))
     times = []

@@ -15,19 +15,17 @@ import hashlib
 import json
 import logging
 import os
-import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from edge_runtime import config, log
 from edge_runtime.child import end_with_parent, stop_event
+from edge_runtime.datagrams import LINK_PATH, Sender
 from edge_runtime.durable import replace_file
 from edge_runtime.errors import GudgeonError
-from edge_runtime.link.process import POKE_PATH
 from edge_runtime.outbox.opening import open_outbox
 from edge_runtime.outbox.store import Outbox
 
@@ -84,19 +82,7 @@ class LedgerFile:
         self._file.write(json.dumps(fields, separators=(",", ":")).encode() + b"\n")
 
 
-class Wake:
-    """Tells `link` that there is something new, as `control` does."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._socket = str(path), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.setblocking(False)
-
-    def __call__(self) -> None:
-        with suppress(OSError):  # not there, or not yet read: it looks by itself every half second
-            self._socket.sendto(b"1", self._path)
-
-
-def produce(outbox: Outbox, wake: Wake, ledger: LedgerFile, args: argparse.Namespace, start: int) -> None:
+def produce(outbox: Outbox, wake: Sender, ledger: LedgerFile, args: argparse.Namespace, start: int) -> None:
     stopping, numbers, tick = stop_event(), Numbers(start, args.padding_bytes), 0
     due_s = time.monotonic()
     while not stopping.is_set():
@@ -136,7 +122,7 @@ def main(argv: list[str] | None = None) -> int:
         start = next_start(args.ledger.with_suffix(".starts"))
         device = config.load_device(args.config)
         outbox = open_outbox(device)
-        wake = Wake(device.device.state_dir / POKE_PATH)
+        wake = Sender(device.device.state_dir / LINK_PATH)
         log.say(logging.INFO, "producing", start=start)
         produce(outbox, wake, LedgerFile(args.ledger), args, start)
         outbox.close()

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress
 
-from edge_runtime.control_process import Poke
+from edge_runtime.datagrams import LINK_PATH, Sender
 from edge_runtime.outbox.store import Outbox
 from edge_runtime.tasks import ENVIRONMENT
 from tools.chaos.pair import free_port, mosquitto
@@ -63,7 +63,7 @@ def peak_rss_bytes(pid: int) -> int:
     return int(text.split("VmHWM:")[1].split()[0]) * 1024
 
 
-def live(outbox: Outbox, poke: Poke, until: Any) -> int:
+def live(outbox: Outbox, poke: Sender, until: Any) -> int:
     """One durable record every 50 ms as long as `until` does not say to stop; how many."""
     count = 0
     while not until():
@@ -98,7 +98,7 @@ def run(records: int, folder: Path, quiet: bool = False) -> dict[str, Any]:
     configure(folder, port, program is not None)
     (folder / "state" / "run").mkdir(parents=True)
     outbox = Outbox(folder / "state" / "outbox.db", "drain-01", "drain")
-    poke = Poke(folder / "state" / "run" / "link.sock")
+    poke = Sender(folder / "state" / LINK_PATH)
     broker = [program, "-c", str(folder / "mosquitto.conf")] if program else ["sleep", "86400"]
     cloud_command = [python, "-m", "edge_runtime.cli", "cloud", "--config", str(folder / "cloud.toml")]
     link_command = [python, "-m", "edge_runtime.link.process", "--config", str(folder / "device.toml")]

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edge_runtime import datagrams
 from edge_runtime.clock import FakeClock
-from edge_runtime.decide import engine_watch, swap_socket
+from edge_runtime.decide import engine_watch
 from edge_runtime.decide.engine_watch import EngineWatch
 from edge_runtime.decide.frames import FramePlace
 from edge_runtime.decide.models import Models
@@ -56,7 +57,7 @@ class Bench:
         self.swap = self.make_swap()
         self.plant = Plant(folder, self.swap, jobs=(self.swap.seen,))
         self._seq = 0
-        self.asked = swap_socket.bound(folder / "asker.sock")
+        self.asked = datagrams.bound(folder / "asker.sock")
         self.asked.settimeout(20)
 
     def make_swap(self, lost: str = "") -> Swap:

@@ -26,9 +26,10 @@ from typing import Any
 
 import numpy as np
 
+from edge_runtime.datagrams import bound
 from edge_runtime.decide.decision import Result
 from edge_runtime.decide.frames import FramePlace
-from edge_runtime.decide.swap_socket import LIMIT_BYTES, SOCKET_PATH, bound, decode
+from edge_runtime.decide.swap_socket import LIMIT_BYTES, SOCKET_PATH, decode
 from edge_runtime.errors import GudgeonError
 from edge_runtime.infer import bundle as bundles
 from edge_runtime.infer import select
@@ -124,6 +125,7 @@ class Live:
         run = Path(order.state_dir) / "run"
         self._control = str(Path(order.state_dir) / SOCKET_PATH)
         self._socket = bound(run / "judge.sock")
+        self._socket.setblocking(True)  # `control` is to hear that a frame was taken
         self._place = FramePlace(PLACE_BYTES)
         asked = candidate.manifest.trial.min_agreement
         least = order.min_agreement if asked < 0 else asked
