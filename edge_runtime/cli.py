@@ -11,7 +11,7 @@ import sys
 from typing import NamedTuple
 
 from edge_runtime import __version__
-from edge_runtime.errors import GudgeonError
+from edge_runtime.errors import exit_code
 
 
 class Command(NamedTuple):
@@ -97,7 +97,7 @@ def run(name: str, rest: list[str]) -> int:
     module, function = command.target.split(":")
     try:
         entry = getattr(importlib.import_module(module), function)
-        return int(entry(rest) or 0)
+        return exit_code(f"gudgeon {name}", lambda: entry(rest))
     except ModuleNotFoundError as error:
         print(
             f"gudgeon {name}: needs the Python package {error.name!r}, which is not installed; "
@@ -105,13 +105,6 @@ def run(name: str, rest: list[str]) -> int:
             file=sys.stderr,
         )
         return 7
-    except GudgeonError as error:
-        print(f"gudgeon {name}: {error}", file=sys.stderr)
-        return error.exit_code
-    except BrokenPipeError:
-        return 0
-    except KeyboardInterrupt:
-        return 130
 
 
 def usage() -> str:

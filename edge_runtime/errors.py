@@ -14,6 +14,11 @@ The text of an error says what happened, to what, what was expected and what to 
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+
+INTERRUPTED = 130
+
 
 class GudgeonError(Exception):
     """Base of all errors that are reported as one line, without a traceback."""
@@ -47,3 +52,16 @@ class MissingExtraError(GudgeonError):
 
 class DataError(GudgeonError):
     exit_code = 8
+
+
+def exit_code(name: str, main: Callable[[], int | None]) -> int:
+    """What the command `name` ends with; an error that a user can meet is one line on stderr."""
+    try:
+        return main() or 0
+    except GudgeonError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:  # whoever read our output has seen enough
+        return 0
+    except KeyboardInterrupt:
+        return INTERRUPTED

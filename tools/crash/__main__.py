@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from edge_runtime.errors import GudgeonError, UsageError
+from edge_runtime.errors import UsageError, exit_code
 from tools.crash.explore import Plan, Told
 from tools.crash.models import MODELS
 from tools.crash.run import Outcome, in_memory, run
@@ -109,8 +109,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except GudgeonError as error:
-        print(f"crash: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    sys.exit(exit_code("crash", lambda: main(sys.argv[1:])))

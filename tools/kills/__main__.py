@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from edge_runtime.errors import GudgeonError
+from edge_runtime.errors import GudgeonError, exit_code
 from tools.chaos import ledger
 from tools.chaos.cloud_rows import read_cloud
 from tools.chaos.pair import DEVICE
@@ -151,8 +151,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except GudgeonError as error:
-        print(f"kills: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    sys.exit(exit_code("kills", lambda: main(sys.argv[1:])))

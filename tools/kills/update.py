@@ -39,7 +39,7 @@ from cloud.rollout.shown import show as show_rollout
 from cloud.settings import CloudSettings, DevicesSection, RegistrySection, StoreSection
 from cloud.sockets import listen, port_of
 from cloud.store.opening import open_store
-from edge_runtime.errors import GudgeonError
+from edge_runtime.errors import GudgeonError, exit_code
 from edge_runtime.identity.credentials import CredentialStore
 from edge_runtime.update import records, slots
 from edge_runtime.update.process import STATUS_FILE
@@ -300,8 +300,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except GudgeonError as error:
-        print(f"update-kills: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    sys.exit(exit_code("update-kills", lambda: main(sys.argv[1:])))

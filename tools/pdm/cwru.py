@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_runtime.errors import DataError, GudgeonError
+from edge_runtime.errors import DataError, exit_code
 from edge_runtime.infer import features
 from edge_runtime.infer.onnx import OnnxEngine
 from edge_runtime.wire.series import Feature, FeatureView, TagView
@@ -125,10 +125,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except GudgeonError as error:
-        print(f"gudgeon evaluate cwru: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    sys.exit(exit_code("gudgeon evaluate cwru", lambda: main(sys.argv[1:])))

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_runtime.errors import DataError, GudgeonError
+from edge_runtime.errors import DataError, exit_code
 from edge_runtime.wire.series import Feature, FeatureView, TagView
 from tools.pdm import fit
 from tools.pdm.fit import Settings
@@ -214,10 +214,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except GudgeonError as error:
-        print(f"gudgeon evaluate nab: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    sys.exit(exit_code("gudgeon evaluate nab", lambda: main(sys.argv[1:])))

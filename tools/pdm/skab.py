@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from edge_runtime.errors import DataError, GudgeonError
+from edge_runtime.errors import DataError, exit_code
 from edge_runtime.wire.series import Feature, FeatureView, TagView
 from tools.pdm import baselines, fit
 from tools.pdm.fit import Settings
@@ -220,10 +220,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except GudgeonError as error:
-        print(f"gudgeon evaluate skab: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    sys.exit(exit_code("gudgeon evaluate skab", lambda: main(sys.argv[1:])))

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from edge_runtime import __version__
-from edge_runtime.errors import DataError, GudgeonError
+from edge_runtime.errors import DataError, exit_code
 from edge_runtime.field.window import align
 from edge_runtime.wire.series import Feature, FeatureView, SeriesManifest, TagView, parse_view
 from tools.pdm import fit, pack, quantise
@@ -287,10 +287,4 @@ def shown_progress(console: Console) -> Iterator[Report]:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except GudgeonError as error:
-        print(f"gudgeon train pdm: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    sys.exit(exit_code("gudgeon train pdm", lambda: main(sys.argv[1:])))

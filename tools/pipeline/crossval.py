@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
-from edge_runtime.errors import GudgeonError, UsageError
+from edge_runtime.errors import UsageError, exit_code
 from edge_runtime.infer.post import softmax
 from tools.pipeline import calibrate, metrics
 from tools.pipeline.data import (
@@ -179,8 +179,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except GudgeonError as error:
-        print(f"crossval: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    sys.exit(exit_code("crossval", lambda: main(sys.argv[1:])))

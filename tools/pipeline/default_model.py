@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edge_runtime.errors import GudgeonError
+from edge_runtime.errors import exit_code
 from edge_runtime.identity import public_bytes
 from edge_runtime.update import keyring
 from edge_runtime.update.sign import sign_bundle
@@ -67,8 +67,4 @@ def _arguments(args: argparse.Namespace, data: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except GudgeonError as error:
-        print(f"default_model: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    sys.exit(exit_code("default_model", lambda: main(sys.argv[1:])))

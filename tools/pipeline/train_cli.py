@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from edge_runtime import __version__
-from edge_runtime.errors import GudgeonError
+from edge_runtime.errors import exit_code
 from edge_runtime.infer.engine import Engine
 from edge_runtime.infer.litert import LiteRtEngine
 from edge_runtime.infer.onnx import OnnxEngine
@@ -191,10 +191,4 @@ def _pack(
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except GudgeonError as error:
-        print(f"gudgeon train: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    sys.exit(exit_code("gudgeon train", lambda: main(sys.argv[1:])))

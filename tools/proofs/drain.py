@@ -23,6 +23,7 @@ import numpy as np
 from rich.progress import Progress
 
 from edge_runtime.datagrams import LINK_PATH, Sender
+from edge_runtime.errors import exit_code
 from edge_runtime.outbox.store import Outbox
 from edge_runtime.tasks import ENVIRONMENT
 from tools.chaos.pair import free_port, mosquitto
@@ -163,4 +164,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(exit_code("drain", main))

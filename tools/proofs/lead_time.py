@@ -33,7 +33,7 @@ from edge_runtime.decide.alarm_book import AlarmBook
 from edge_runtime.decide.alarms import AlarmSettings
 from edge_runtime.decide.asset import Asset
 from edge_runtime.decide.asset_config import AssetSection, DriftSettings, RemainingLevels
-from edge_runtime.errors import GudgeonError
+from edge_runtime.errors import exit_code
 from edge_runtime.field.tag import Quality, Sample
 from edge_runtime.infer.series import SeriesModel, load_series_model
 from tools.pdm.pump import data
@@ -294,8 +294,4 @@ def _line(s: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except GudgeonError as error:
-        print(f"lead_time: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    sys.exit(exit_code("lead_time", lambda: main(sys.argv[1:])))

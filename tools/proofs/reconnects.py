@@ -21,6 +21,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from edge_runtime.errors import exit_code
 from edge_runtime.field.opcua_trust import TrustList
 from edge_runtime.field.sections import EndpointSection, TagSection
 from edge_runtime.field.source import ReportQueue, Source
@@ -250,4 +251,4 @@ MISSING = {
 }
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code("reconnects", main))

@@ -46,7 +46,7 @@ from cloud.store import twin
 from cloud.store.opening import open_store
 from cloud.store.postgres_server import PostgresServer, programs
 from edge_runtime.child import end_with_parent
-from edge_runtime.errors import GudgeonError
+from edge_runtime.errors import GudgeonError, exit_code
 from edge_runtime.identity import load_or_make
 
 KINDS = ("sqlite", "postgresql")
@@ -280,4 +280,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code("restore_drill", main))

@@ -39,7 +39,7 @@ from cloud.rollout.plan import read_plan
 from cloud.rollout.registry import InMemory, MemoryRegistry
 from cloud.rollout.simulated import SimulatedDevice
 from cloud.store.opening import open_store
-from edge_runtime.errors import GudgeonError
+from edge_runtime.errors import exit_code
 from edge_runtime.wire.update_status import read_status
 
 S_NS = 1_000_000_000
@@ -308,12 +308,8 @@ def main(argv: list[str] | None = None) -> int:
         Console().print(odds())
         return 0
     chosen = [s for s in SCENARIOS if args.only in s.name]
-    try:
-        with tempfile.TemporaryDirectory(prefix="gudgeon-rollout-") as folder:
-            outcomes = run_all(args.devices, args.seed, chosen, Path(folder))
-    except GudgeonError as error:
-        print(f"rollout: {error}", file=sys.stderr)
-        return error.exit_code
+    with tempfile.TemporaryDirectory(prefix="gudgeon-rollout-") as folder:
+        outcomes = run_all(args.devices, args.seed, chosen, Path(folder))
     if args.json:
         print(json.dumps([vars(o) for o in outcomes]))
     else:
@@ -322,4 +318,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code("rollout", main))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import Any
 from rich.progress import track
 
 from edge_runtime.clock import FakeClock
+from edge_runtime.errors import exit_code
 from edge_runtime.outbox.budget import du_bytes
 from edge_runtime.outbox.policy import MIB, Storage
 from edge_runtime.outbox.store import Outbox
@@ -108,4 +110,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(exit_code("soak", main))

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
 from edge_runtime import __version__
-from edge_runtime.errors import GudgeonError
+from edge_runtime.errors import exit_code
 from edge_runtime.identity import public_bytes
 from edge_runtime.infer import features
 from edge_runtime.update import keyring
@@ -203,8 +203,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except GudgeonError as error:
-        print(f"pump: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    sys.exit(exit_code("pump", lambda: main(sys.argv[1:])))

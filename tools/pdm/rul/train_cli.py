@@ -26,7 +26,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from threadpoolctl import threadpool_limits
 
 from edge_runtime import __version__
-from edge_runtime.errors import DataError, GudgeonError
+from edge_runtime.errors import DataError, exit_code
 from edge_runtime.infer.series import SeriesModel
 from edge_runtime.infer.series_bundle import load as load_bundle
 from tools.pdm.rul import crossval, cuts, data, export, metrics, pack
@@ -237,10 +237,4 @@ def shown_progress(console: Console) -> Iterator[Advance]:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except GudgeonError as error:
-        print(f"gudgeon train rul: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    sys.exit(exit_code("gudgeon train rul", lambda: main(sys.argv[1:])))
