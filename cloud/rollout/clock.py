@@ -1,7 +1,7 @@
 """What time brings to rollouts, in one transaction for each: devices that are silent, devices that came late, the counts, and
 what follows from them. Devices are read only by index: those that changed, or whose time is up.
 
-A finished rollout takes devices that come late for STANDS_NS.
+A finished rollout takes devices that come late for STANDS_NS. While a rollout is paused nobody becomes silent.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, select, text
 
+from cloud.rollout import gaps
 from cloud.rollout.cohort import Member, joined
 from cloud.rollout.fleet import members, writing
 from cloud.rollout.judge import judge
@@ -50,6 +51,7 @@ _SET_GROUP = text(
 
 def advance(engine: Engine, now_ns: int, registry: Registry | None = None) -> dict[str, str]:
     """What time brings. id → new state, of those whose state changed."""
+    gaps.tick(engine, now_ns)
     r = t.rollout.c
     stands = (r.state != RolloutState.FINISHED.value) | (r.changed_ns > now_ns - STANDS_NS)
     query = select(r.id).where(r.state.in_([s.value for s in STEPPED]), stands).order_by(r.started_ns.desc(), r.id)
@@ -68,7 +70,8 @@ def advance(engine: Engine, now_ns: int, registry: Registry | None = None) -> di
 def _advance(connection: Connection, job: Job, now_ns: int, registry: Registry | None) -> RolloutState:
     if job.state not in STEPPED:
         return job.state
-    _silence(connection, job, now_ns)
+    if job.state is not RolloutState.PAUSED:
+        _silence(connection, job, now_ns)
     if job.state in (RolloutState.RUNNING, RolloutState.PAUSED) and (why := _withdrawn(job, registry)):
         change_state(connection, job, RolloutState.ABORTING, why, now_ns)
         return RolloutState.ABORTING

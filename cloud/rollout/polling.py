@@ -138,6 +138,8 @@ def _heard(job: Job, part: Part, told: Heard | None, now_ns: int) -> Part:
     state = step(DEVICE, part.state, told.input) if told else part.state
     if told and state is not part.state:
         part = replace(part, state=state, reason=told.reason)
+        if told.input is DeviceInput.AGAIN:
+            part = replace(part, tries=part.tries + 1, offered_ns=now_ns)
         if state is DeviceState.RETRY:
             part = replace(part, next_ns=retry_at_ns(job.plan, part, now_ns))
     if state in IN_FLIGHT:

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, func, select, text
 
+from cloud.rollout.gaps import absent_before_ns
 from cloud.rollout.judge import GroupNow, needed
 from cloud.rollout.offer import Job
 from cloud.rollout.rows import cached_plan, job_of, one
@@ -16,7 +17,6 @@ from cloud.rollout.states import EXECUTED, FAILURES, IN_FLIGHT, DeviceState, Gro
 from cloud.store import tables as t
 
 Row = dict[str, Any]
-S_NS = 1_000_000_000
 ABSENT = text(
     """SELECT d.number, count(*) FROM rollout_device d JOIN fleet f ON f.device = d.device
     WHERE d.rollout = :rollout AND d.state = 'waiting' AND f.told_ns < :limit_ns GROUP BY d.number"""
@@ -29,7 +29,7 @@ def groups_now(connection: Connection, job: Job, now_ns: int) -> list[GroupNow]:
     grouped = select(d.number, d.state, func.count()).where(d.rollout == job.id).group_by(d.number, d.state)
     for number, state, count in connection.execute(grouped):
         counts[number][DeviceState(state)] = int(count)
-    limit_ns = now_ns - round(job.plan.absent_after_s * S_NS)
+    limit_ns = absent_before_ns(connection, job.plan, now_ns)
     absent = {r[0]: r[1] for r in connection.execute(ABSENT, {"rollout": job.id, "limit_ns": limit_ns})}
     rows = connection.execute(select(g.number, g.state, g.since_ns).where(g.rollout == job.id).order_by(g.number))
     return [GroupNow(GroupState(r.state), r.since_ns, counts[r.number], int(absent.get(r.number, 0))) for r in rows]

@@ -4,7 +4,8 @@
 - PAUSED: nothing is begun; what is under way is staged and waits. ABORTING: nothing is begun, what was given out is taken back;
   ABORTED when no device is under way any more.
 - A rollout that is FINISHED still holds for devices that come late, and can still be aborted.
-- `confirmed` is not the end of a device: one that goes back later has FAILED.
+- `confirmed` is not the end of a device: one that goes back later has FAILED; one that has nothing of it any more, because the
+  board was replaced or wiped, takes it again, as often as it may be tried.
 - SILENT counts as failed until the device speaks again. It stays so while it works: only an end takes it out.
 """
 
@@ -71,6 +72,7 @@ class DeviceInput(Enum):
     OFFER = "its turn"
     WORKS = "tells downloading, staged or trial"
     CONFIRMS = "tells it confirmed"
+    AGAIN = "has it no more, and takes it again"
     REFUSES = "refused, tries are left"
     FAILS = "rolled back, or refused for the last time"
     TIMEOUT = "not heard of, or no end, for too long"
@@ -133,6 +135,7 @@ DEVICE: Mapping[tuple[DeviceState, DeviceInput], DeviceState] = {
     (_D.RETRY, _E.FAILS): _D.FAILED,
     (_D.RETRY, _E.TIMEOUT): _D.SILENT,
     (_D.RETRY, _E.CANCEL): _D.CANCELLED,
+    (_D.CONFIRMED, _E.AGAIN): _D.WORKING,
     (_D.CONFIRMED, _E.FAILS): _D.FAILED,
     (_D.CONFIRMED, _E.CANCEL): _D.CANCELLED,
     (_D.SILENT, _E.CONFIRMS): _D.CONFIRMED,

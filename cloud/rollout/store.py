@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Engine, func, select, text
 
 from cloud.rollout.cohort import placed
 from cloud.rollout.fleet import members, writing
+from cloud.rollout.gaps import absent_before_ns, give_time
 from cloud.rollout.offer import Artifact, Job
 from cloud.rollout.plan import Plan
 from cloud.rollout.rows import INSERT_DEVICES, held, jobs_of, member_row, one, quoted, set_state
@@ -171,7 +172,7 @@ def _moved(job: Job, event: RolloutInput, word: str) -> RolloutState:
 def change_state(connection: Connection, job: Job, state: RolloutState, reason: str, now_ns: int) -> None:
     """To another state, with what this means for its devices."""
     if state is RolloutState.RUNNING and job.state is RolloutState.PAUSED:
-        _go_on(connection, job, now_ns)
+        give_time(connection, job, now_ns - job.changed_ns, now_ns)
     if state is RolloutState.ABORTING:
         d = t.rollout_device
         here = (d.c.rollout == job.id, d.c.state.in_((DeviceState.WAITING.value, DeviceState.RETRY.value)))
@@ -179,18 +180,6 @@ def change_state(connection: Connection, job: Job, state: RolloutState, reason: 
         connection.execute(d.update().where(*here, d.c.offered_ns == 0).values(**gone, closed=True))
         connection.execute(d.update().where(*here).values(**gone))
     set_state(connection, job.id, state, reason, now_ns)
-
-
-def _go_on(connection: Connection, job: Job, now_ns: int) -> None:
-    """The time of the pause does not count."""
-    row = one(connection, job.id)
-    assert row is not None
-    more = text(
-        """UPDATE rollout_device SET offered_ns = offered_ns + :pause_ns, deadline_ns = :deadline_ns
-        WHERE rollout = :rollout AND state IN ('offered', 'working')"""
-    )
-    deadline = now_ns + round(job.plan.silent_after_s * S_NS)
-    connection.execute(more, {"pause_ns": now_ns - row["changed_ns"], "deadline_ns": deadline, "rollout": job.id})
 
 
 def _begin(connection: Connection, job: Job, now_ns: int) -> None:
@@ -201,7 +190,7 @@ def _begin(connection: Connection, job: Job, now_ns: int) -> None:
     if connection.execute(live).scalar_one() >= LIVE_LIMIT:
         raise UsageError(f"{LIVE_LIMIT} rollouts run already; let one of them end or abort it first")
     fit = [m for m in members(connection) if matches(job.plan.where, m.tags)]
-    places = placed(job.plan.groups, job.id, fit, now_ns - round(job.plan.absent_after_s * S_NS))
+    places = placed(job.plan.groups, job.id, fit, absent_before_ns(connection, job.plan, now_ns))
     if not places:
         raise UsageError(f"rollout {job.id}: no device fits its filters, see `gudgeon rollout fleet`; it stays a draft")
     _replace(connection, job, now_ns)

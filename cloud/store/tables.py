@@ -24,6 +24,8 @@ token         API tokens by their public half; of the secret half only a hash is
 session       who is signed in, by the hash of the cookie
 audit         what was done, by whom: a hash chain (`cloud.audit`)
 audit_checkpoint  how long that chain was, signed
+audit_archive  up to which row that chain was put into files, signed
+attempt       how many tries are left of sign-ins and enrolments: of one address, of one name, of all
 identity      each device that may have a certificate, and the hardware that it is bound to (`cloud.enrol`)
 enrolment_token  hashes of one-time tokens, and the public key that one was used for
 certificate   every certificate that a device was given; `public_key` is the SHA-256 of its key
@@ -33,6 +35,7 @@ fleet_slot    what a device told of each of its slot sets: installed, running an
 fleet_history what became of a device in its rollouts; a ring of rows for each device
 assignment    what each device was last given: `content` without times, `message` as it was signed
 rollout       what is asked of many devices, with its plan
+rollout_clock  one row: when rollouts were last moved on, and the last time in which nobody did
 rollout_group the state of each of its groups
 rollout_device each device in it; `closed`: has nothing to say any more, because a newer rollout has the slot set
 ddi_token     what a client of the DDI routes shows, hashed
@@ -344,6 +347,24 @@ audit_checkpoint = Table(
     Column("message", Text, nullable=False),
 )
 
+audit_archive = Table(
+    "audit_archive",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("at_ns", BigInteger, nullable=False),
+    Column("file", Text, nullable=False),
+    Column("message", Text, nullable=False),
+)
+
+attempt = Table(
+    "attempt",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("subject", Text, primary_key=True),
+    Column("tokens", Float, nullable=False),
+    Column("at_ns", BigInteger, nullable=False),
+)
+
 identity = Table(
     "identity",
     metadata,
@@ -464,6 +485,15 @@ rollout = Table(
     Column("started_ns", BigInteger, nullable=False),
     Column("changed_ns", BigInteger, nullable=False),
     Column("joined_ns", BigInteger, nullable=False),
+)
+
+rollout_clock = Table(
+    "rollout_clock",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("ticked_ns", BigInteger, nullable=False),
+    Column("resumed_ns", BigInteger, nullable=False),
+    Column("gap_ns", BigInteger, nullable=False),
 )
 
 rollout_group = Table(

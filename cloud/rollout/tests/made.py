@@ -8,11 +8,13 @@ from typing import Any
 from sqlalchemy import Engine
 
 from cloud.rollout import clock, polling, store
+from cloud.rollout.fleet import writing
 from cloud.rollout.offer import Artifact
 from cloud.rollout.plan import read_plan
 from cloud.rollout.registry import InMemory, MemoryRegistry
 from cloud.rollout.shown import show
 from cloud.rollout.simulated import SimulatedDevice
+from cloud.store import tables as t
 
 S_NS = 1_000_000_000
 START_NS = 1_780_000_000 * S_NS
@@ -42,6 +44,17 @@ class World:
 
     def later(self, seconds: float) -> dict[str, str]:
         """Time passes and the clock of the rollouts ticks."""
+        self.pass_by(seconds)
+        return clock.advance(self.engine, self.now_ns, self.registry)
+
+    def pass_by(self, seconds: float) -> None:
+        """Time passes, and a cloud runs all the while."""
+        self.now_ns += round(seconds * S_NS)
+        with writing(self.engine).begin() as connection:
+            connection.execute(t.rollout_clock.update().values(ticked_ns=self.now_ns))
+
+    def down(self, seconds: float) -> dict[str, str]:
+        """No cloud runs for so long, or its clock is set; then it ticks."""
         self.now_ns += round(seconds * S_NS)
         return clock.advance(self.engine, self.now_ns, self.registry)
 
