@@ -25,6 +25,7 @@ from cloud.broker import EmbeddedBroker
 from cloud.devices.side import DeviceSide
 from cloud.dispatch import Dispatch
 from cloud.metrics import Read, of_broker, of_ingest
+from cloud.pruner import Pruner
 from cloud.registry.assigner import Assigner
 from cloud.registry.renewer import Renewer
 from cloud.rollout.ticker import Ticker
@@ -116,6 +117,9 @@ def run(settings: CloudSettings, on_ready: OnReady, stop: threading.Event) -> No
         if broker:
             told.append(lambda: of_broker(broker.clients))
         load_or_make(settings.token_file)
+        pruner = Pruner(engine, settings.store)
+        pruner.start()
+        stack.callback(pruner.stop)
         checkpointer = Checkpointer(engine, settings.store.key_file, settings.anchor_file, SystemClock())
         checkpointer.start()
         stack.callback(checkpointer.stop)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cloud.store import tables as t
 from cloud.store.database import is_postgresql
+from cloud.store.pruning import TALLY
 from edge_runtime import __version__, log
 from edge_runtime.exposition import Found, Histogram, Labels, Page, Row, Times
 from edge_runtime.processes import look
@@ -43,6 +45,10 @@ STORE: tuple[Row, ...] = (
     Row("gudgeon_store_readable", "gauge", "1 if the store could be read for this scrape."),
     Row("gudgeon_store_events_total", "counter", "Events stored, each once.", ("stream",)),
     Row("gudgeon_store_duplicate_events_total", "counter", "Events that came again and changed nothing.", ("stream",)),
+    Row(
+        "gudgeon_store_pruned_events_total", "counter", "Events that were older than the store keeps them.", ("stream",)
+    ),
+    Row("gudgeon_store_oldest_event_age_seconds", "gauge", "Since the oldest Event that is kept was stored."),
     Row("gudgeon_store_shed_records_total", "counter", "Records that devices have given up.", ("stream", "policy")),
     Row("gudgeon_store_rejected_messages_total", "counter", "Messages that could not be taken, by all workers."),
     Row("gudgeon_store_findings_total", "counter", "What did not fit a hash chain.", ("kind",)),
@@ -128,6 +134,8 @@ def _sums(connection: Connection) -> Found:
     return {
         "gudgeon_store_events_total": _labelled(connection, delivered),
         "gudgeon_store_duplicate_events_total": _labelled(connection, repeats),
+        "gudgeon_store_pruned_events_total": _pruned(connection),
+        "gudgeon_store_oldest_event_age_seconds": _oldest(connection),
         "gudgeon_store_shed_records_total": _labelled(connection, shed),
         "gudgeon_store_findings_total": _labelled(connection, findings),
         "gudgeon_store_rejected_messages_total": _labelled(connection, rejected),
@@ -150,6 +158,19 @@ def _waiting(connection: Connection) -> dict[Labels, float | Histogram]:
     told = [json.loads(body).get("outbox_depth") for body in connection.execute(query).scalars()]
     depths = [depth for depth in told if isinstance(depth, int)]
     return {(): sum(depths)} if depths else {}
+
+
+def _pruned(connection: Connection) -> dict[Labels, float | Histogram]:
+    c = t.tally.c
+    query = select(c.name, c.value).where(c.device == "", c.name.startswith(TALLY))
+    return {(name.removeprefix(TALLY),): value for name, value in connection.execute(query)}
+
+
+def _oldest(connection: Connection) -> dict[Labels, float | Histogram]:
+    """Nothing where there is no Event."""
+    first = select(t.event.c.received_ns).order_by(t.event.c.id).limit(1)
+    stored_ns = connection.execute(first).scalar()
+    return {} if stored_ns is None else {(): max(0.0, (time.time_ns() - stored_ns) / 1e9)}
 
 
 def _size(connection: Connection) -> dict[Labels, float | Histogram]:

@@ -26,9 +26,11 @@ from cloud.ca.authority import LONGEST, SHORTEST
 from cloud.store.opening import store_url
 from edge_runtime.config import load
 from edge_runtime.mqtt_access import BrokerAccess, secret_file
+from edge_runtime.wire.envelope import STREAMS
 
 METRICS_HOST = "127.0.0.1"
 METRICS_PORTS = 16
+LONGEST_KEEP_DAYS = 36_500
 HOST_NAME = re.compile(r"[A-Za-z0-9:](?:[A-Za-z0-9.:-]{0,251}[A-Za-z0-9:])?")
 
 
@@ -124,14 +126,23 @@ class BrokerSection(BrokerAccess):
 @dataclass(frozen=True)
 class StoreSection:
     """`password_file`: of the PostgreSQL user, readable by its owner only. `key_file`: the key that statements are signed
-    with, made at first use; by default beside the SQLite file, or `cloud.key` beside the configuration."""
+    with, made at first use; by default beside the SQLite file, or `cloud.key` beside the configuration. `keep_days`: for how
+    long Events are kept, 0 for ever; `keep_days_of`: the same for single streams."""
 
     url: str = "sqlite:///cloud.db"
     password_file: Path | None = None
     key_file: Path = Path()
+    keep_days: int = 0
+    keep_days_of: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         store_url(self.url)
+        unknown = sorted({*self.keep_days_of} - {*STREAMS})
+        if unknown:
+            raise ValueError(f"keep_days_of.{unknown[0]} is no stream; expected one of {', '.join(STREAMS)}")
+        for name, days in {"keep_days": self.keep_days, **self.keep_days_of}.items():
+            if not 0 <= days <= LONGEST_KEEP_DAYS:
+                raise ValueError(f"{name} is {days}, expected 0 (for ever) to {LONGEST_KEEP_DAYS} days")
 
     @cached_property
     def address(self) -> URL:
@@ -341,4 +352,4 @@ def _resolved(store: StoreSection, folder: Path) -> StoreSection:
     if store.key_file != Path():
         key_file = folder / store.key_file
     password_file = folder / store.password_file if store.password_file else None
-    return StoreSection(url.render_as_string(hide_password=False), password_file, key_file)
+    return replace(store, url=url.render_as_string(hide_password=False), password_file=password_file, key_file=key_file)

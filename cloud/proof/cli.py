@@ -5,6 +5,7 @@ Exit codes: 0 valid and without a gap; 1 not valid, or records are missing; othe
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
 from collections.abc import Iterable, Iterator
@@ -89,8 +90,12 @@ def _kept(lines: Iterable[str], path: Path | None) -> Iterator[str]:
     if path is None:
         yield from lines
         return
+    rest = iter(lines)
+    first = next(rest, None)  # where there is no proof, a file that is there stays as it is
+    if first is None:
+        return
     with disk_errors(path), path.open("w", encoding="utf-8") as file:
-        for line in lines:
+        for line in itertools.chain([first], rest):
             file.write(line + "\n")
             yield line
 
@@ -100,7 +105,7 @@ def _text(verdict: Verdict) -> str:
     out = [
         f"device {s['device']}, {s['from'] or 'the beginning'} to {s['to'] or 'now'}, stated {s['issued_at']}",
         f"produced {s['produced']}, delivered {s['delivered']}, duplicates dropped {s['duplicates']}, shed {s['shed']}, "
-        f"missing {s['missing']}",
+        f"missing {s['missing']}" + (f", no longer stored {s['pruned']}" if s.get("pruned") else ""),
     ]
     for chain in s["chains"]:
         out.append(f"chain {chain['chain']}, key {chain['key']}")
@@ -108,6 +113,7 @@ def _text(verdict: Verdict) -> str:
             out.append(f"  {name:<10} {stream['first']}…{stream['last']}: delivered {stream['delivered']}")
             out += [f"    {policy}: {n} given up" for policy, n in stream["shed_by_policy"].items()]
             out += [f"    given up in {r['first']}…{r['last']} ({r['policy']})" for r in stream["ranges"][:20]]
+            out += [f"    no longer stored: {stream['pruned']}"] if stream.get("pruned") else []
             out += [f"    MISSING {first}…{last}" for first, last in stream["gaps"][:20]]
     out += [f"finding: {f['kind']} {f['stream']} {f['seq']}: {f['detail']}" for f in s["findings"]]
     out += [f"PROBLEM: {problem}" for problem in verdict.problems]

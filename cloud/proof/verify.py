@@ -19,6 +19,7 @@ from edge_runtime.wire.envelope import Event, genesis, read_record, record_hash
 
 PROBLEMS = 100
 TOTALS = ("produced", "delivered", "duplicates", "shed", "missing")
+PRUNED = "pruned"  # not in statements of before there was pruning
 
 
 @dataclass
@@ -48,7 +49,7 @@ class Verdict:
         ]
         names = ("device", "from", "to", "issued_at", *TOTALS)
         return {name: s[name] for name in names} | {
-            "gaps": gaps, "findings": len(s["findings"]), "records_checked": self.records,
+            PRUNED: s.get(PRUNED, 0), "gaps": gaps, "findings": len(s["findings"]), "records_checked": self.records,
             "signature_ok": self.signature_ok, "valid": self.valid, "problems": self.problems,
         }  # fmt: skip
 
@@ -87,9 +88,13 @@ def _check_sums(verdict: Verdict) -> None:
     for chain, name, s in streams:
         if s["produced"] != s["last"] - s["first"] + 1 or s["produced"] != s["delivered"] + s["shed"] + s["missing"]:
             verdict.told(f"{chain}/{name}: {s['produced']} produced is not delivered + shed + missing")
+        if not 0 <= s.get(PRUNED, 0) <= s["delivered"]:
+            verdict.told(f"{chain}/{name}: {s[PRUNED]} no longer stored, of {s['delivered']} delivered")
     for name in TOTALS:
         if verdict.statement[name] != sum(s[name] for *_, s in streams):
             verdict.told(f"{name} is not the sum of the streams")
+    if verdict.statement.get(PRUNED, 0) != sum(s.get(PRUNED, 0) for *_, s in streams):
+        verdict.told("pruned is not the sum of the streams")
 
 
 def _check_chain(verdict: Verdict, chain: Mapping[str, Any], device_keys: list[str]) -> None:
@@ -147,8 +152,9 @@ def _check_records(verdict: Verdict, lines: Iterator[str]) -> None:
             verdict.told(f"record {event.chain}/{event.stream}/{event.seq} is not the one in the statement")
         before = (event, line)
     for place, count in came.items():
-        if verdict.records and count != told[place]["delivered"]:
-            verdict.told(f"{'/'.join(place)}: {count} records included, {told[place]['delivered']} stated as delivered")
+        stored = told[place]["delivered"] - told[place].get(PRUNED, 0)
+        if verdict.records and count != stored:
+            verdict.told(f"{'/'.join(place)}: {count} records included, {stored} stated as delivered and still stored")
 
 
 def _check_link(verdict: Verdict, told: Mapping[str, Any], before: tuple[Event, bytes] | None, event: Event) -> None:
@@ -161,6 +167,7 @@ def _check_link(verdict: Verdict, told: Mapping[str, Any], before: tuple[Event, 
         if before[0].seq == event.seq - 1:
             expected = record_hash(before[1])
     if expected is None:
-        expected = next((r["last_hash"] for r in told["ranges"] if r["last"] == event.seq - 1), None)
+        ranges = [*told["ranges"], *told.get("pruned_ranges", ())]
+        expected = next((r["last_hash"] for r in ranges if r["last"] == event.seq - 1), None)
     if expected is not None and event.prev != expected:
         verdict.told(f"{where} does not follow from the record before it: one of them was changed, dropped or invented")

@@ -28,11 +28,12 @@ class Broken(NamedTuple):
     detail: str
 
 
-def check_links(start: str, records: Mapping[int, Stored], fresh: Sequence[int]) -> Iterator[Broken]:
-    """`records`: the fresh ones and what is known of their neighbours. `start` is the predecessor of number 1."""
+def check_links(known: Mapping[int, str], records: Mapping[int, Stored], fresh: Sequence[int]) -> Iterator[Broken]:
+    """`records`: the fresh ones and what is known of their neighbours. `known`: hashes of numbers whose records are not there;
+    0 is the predecessor of number 1."""
     for seq in sorted({s for n in fresh for s in (n, n + 1)}):
         here, before = records.get(seq), records.get(seq - 1)
-        expected = start if seq == 1 else record_hash(before.line) if before else None
+        expected = record_hash(before.line) if before else known.get(seq - 1)
         if here is not None and expected is not None and here.prev != expected:
             yield Broken(seq, f"names {here.prev[:16]}… as its predecessor, which is {expected[:16]}…")
 
@@ -40,9 +41,11 @@ def check_links(start: str, records: Mapping[int, Stored], fresh: Sequence[int])
 def verify(connection: Connection, fresh: Mapping[Key, Mapping[int, Stored]], now_ns: int) -> None:
     """Check what is new of each stream and keep what is found."""
     near = _neighbours(connection, fresh)
+    gone = _pruned(connection, fresh, near)
     rows = []
     for key, records in fresh.items():
-        for broken in check_links(genesis(*key), dict(records) | near[key], list(records)):
+        known = {0: genesis(*key)} | gone.get(key, {})
+        for broken in check_links(known, dict(records) | near[key], list(records)):
             rows.append(key._asdict() | broken._asdict() | {"kind": "broken_link", "at_ns": now_ns})
     if rows:
         connection.execute(insert(t.finding), rows)
@@ -58,6 +61,27 @@ def _neighbours(connection: Connection, fresh: Mapping[Key, Mapping[int, Stored]
     for device, chain, stream, seq, record in connection.execute(text(query), w.values(borders)):
         line = record.encode()
         found[Key(device, chain, stream)][seq] = Stored(line, read_record(line).prev)
+    return found
+
+
+def _pruned(
+    connection: Connection, fresh: Mapping[Key, Mapping[int, Stored]], near: Mapping[Key, Mapping[int, Stored]]
+) -> dict[Key, dict[int, str]]:
+    """The hashes of the records just before, where those are no longer stored (`pruning`)."""
+    missing = [
+        (*key, n - 1)
+        for key, records in fresh.items()
+        for n in records
+        if n > 1 and n - 1 not in records and n - 1 not in near[key]
+    ]
+    found: dict[Key, dict[int, str]] = {}
+    if not missing:
+        return found
+    w = wanted(connection, "device", "chain", "stream", seq=int)
+    query = f"""SELECT p.device, p.chain, p.stream, p.last, p.last_hash FROM {w.table} w JOIN pruned p
+        ON p.device = w.device AND p.chain = w.chain AND p.stream = w.stream AND p.last = w.seq"""
+    for device, chain, stream, seq, last_hash in connection.execute(text(query), w.values(missing)):
+        found.setdefault(Key(device, chain, stream), {})[seq] = last_hash
     return found
 
 

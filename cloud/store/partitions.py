@@ -6,7 +6,7 @@ one after, so that a broken clock makes neither an error nor a thousand tables.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -31,6 +31,11 @@ class Month(NamedTuple):
         return names.get(self.year, f"event_{self.year}_{self.month:02d}")
 
     @property
+    def number(self) -> int:
+        """202611 for November 2026."""
+        return 100 * self.year + self.month
+
+    @property
     def bounds(self) -> tuple[str, str]:
         """From (included) and to (excluded), in nanoseconds since 1970, as SQL."""
         if self.year == 0:
@@ -46,6 +51,10 @@ EARLY, LATE = Month(0, 1), Month(9999, 1)
 
 def months_of(times_ns: Iterable[int]) -> set[Month]:
     return {_month_of_day(day) for day in {t // DAY_NS for t in times_ns}}
+
+
+def month_of(time_ns: int) -> Month:
+    return _month_of_day(time_ns // DAY_NS)
 
 
 def _month_of_day(day: int) -> Month:
@@ -69,3 +78,18 @@ def make_partitions(connection: Connection, months: Collection[Month]) -> None:
         connection.execute(
             text(f"CREATE TABLE IF NOT EXISTS {month.table} PARTITION OF event FOR VALUES FROM ({start}) TO ({end})")
         )
+
+
+def months_before(connection: Connection, time_ns: int) -> list[str]:
+    """The tables of the months that ended before `time_ns`, the oldest first; that of all earlier years is not among them."""
+    query = text("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'event'::regclass")
+    there = set(connection.execute(query).scalars())
+    return [m.table for m in _months(month_of(time_ns)) if m.table in there]
+
+
+def _months(end: Month) -> Iterator[Month]:
+    """All before `end`."""
+    month = Month(FIRST_YEAR, 1)
+    while month < end and month.year < END_YEAR:
+        yield month
+        month = Month(month.year + month.month // 12, month.month % 12 + 1)

@@ -9,6 +9,8 @@ stream_head   highest seq below which nothing is missing (`head`) and highest se
 chain         each life of a device's outbox: its key, pinned at first sight, and its newest signed checkpoint
 span          what was delivered, as intervals
 shed          what the device gave up, as it has stated
+pruned        what was delivered and is older than the store is to keep (`pruning`): from `first` to `last` records are gone,
+              month by month
 desired       what each device is asked to be; `message` is the signed payload that goes out
 reported      what each device says that it is
 command       what each device is asked to do; `ended` is the kind of the Event that told its end
@@ -201,6 +203,20 @@ shed = Table(
     Column("last_hash", Text, nullable=False),
     Column("since_wall_ns", BigInteger, nullable=False),
     Column("until_wall_ns", BigInteger, nullable=False),
+)
+
+pruned = Table(
+    "pruned",
+    metadata,
+    Column("device", Text, primary_key=True),
+    Column("chain", Text, primary_key=True),
+    Column("stream", Text, primary_key=True),
+    Column("month", BigInteger, primary_key=True),
+    Column("first", BigInteger, nullable=False),
+    Column("last", BigInteger, nullable=False),
+    Column("last_hash", Text, nullable=False),
+    Column("since_ns", BigInteger, nullable=False),
+    Column("until_ns", BigInteger, nullable=False),
 )
 
 finding = Table(

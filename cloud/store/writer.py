@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from sqlalchemy import URL, Engine
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from cloud.messages import Batch, Item
@@ -56,12 +57,23 @@ class PostgresWriter:
         return self._loop.run_until_complete(self._commit(items, now_ns))
 
     async def _commit(self, items: Sequence[Item], now_ns: int) -> Acks:
+        await self._make_months(items)
+        try:
+            return await self._store(items, now_ns)
+        except IntegrityError:  # the table of a month was old and empty, and was dropped (`pruning`)
+            self._months.clear()
+            await self._make_months(items)
+            return await self._store(items, now_ns)
+
+    async def _make_months(self, items: Sequence[Item]) -> None:
         events = [e for item in items if isinstance(item, Batch) for e in item.events]
         missing = months_of(e.wall_ns for e in events) - self._months
         if missing:
             async with self._engine.begin() as connection:
                 await connection.run_sync(make_partitions, missing)
             self._months |= missing
+
+    async def _store(self, items: Sequence[Item], now_ns: int) -> Acks:
         async with self._engine.begin() as connection:
             return await connection.run_sync(store, items, now_ns)
 

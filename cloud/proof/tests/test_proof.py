@@ -23,7 +23,7 @@ from cloud.tests.made import batch, chained, event
 from edge_runtime.errors import DataError, UsageError
 from edge_runtime.identity import public_text
 from edge_runtime.wire.batch import Head, Shed, shed_count
-from edge_runtime.wire.envelope import record_hash, record_line
+from edge_runtime.wire.envelope import Event, record_hash, record_line
 
 EVENTS = chained(event(n, "metric", "k", x=n) for n in range(1, 31))
 LINES = [record_line(e) for e in EVENTS]
@@ -47,6 +47,7 @@ THIN = Shed(
 )
 KEPT = [e for e in EVENTS if not 6 <= e.seq <= 10 and (not 11 <= e.seq <= 20 or e.seq % 5 == 0)]
 CLOUD_KEY = Ed25519PrivateKey.from_private_bytes(b"c" * 32)
+SECOND = 1_000_000_000
 ranges = st.tuples(st.integers(1, 40), st.integers(0, 20), st.sampled_from([0, 2, 5]))
 
 
@@ -97,10 +98,57 @@ def test_a_gap_is_told(empty: Engine) -> None:
     assert (told["valid"], told["missing"]) == (True, 5)
 
 
-def test_a_period_covers_the_records_in_it(store: Engine) -> None:
-    base = EVENTS[0].wall_ns - 1
-    told = verify(lines(store, period=Period(base + 21, base + 25))).summary()
-    assert (told["produced"], told["delivered"]) == (5, 5)
+def dated(*seqs: int) -> list[Event]:
+    """Records of a clock that is right, one each second; what is missing of them was lost."""
+    made = chained(replace(event(n, "metric"), wall_ns=n * SECOND, wall_uncertainty_ns=0) for n in range(1, 31))
+    return [e for e in made if e.seq in seqs]
+
+
+HEADS_DATED = {"metric": Head(30, record_hash(record_line(dated(30)[0])))}
+
+
+def told_of(engine: Engine, start_s: int | None, end_s: int | None) -> tuple[int, int, int, int]:
+    period = Period(*(None if s is None else s * SECOND for s in (start_s, end_s)))
+    verdict = verify(lines(engine, period=period))
+    s = verdict.summary()
+    assert verdict.valid, verdict.problems
+    return s["produced"], s["delivered"], s["shed"], s["missing"]
+
+
+def test_a_period_covers_the_records_in_it(empty: Engine) -> None:
+    commit(empty, [batch(dated(*range(1, 31)), heads=HEADS_DATED)], 1)
+    assert told_of(empty, 21, 26) == (5, 5, 0, 0)
+    assert told_of(empty, None, 4) == (3, 3, 0, 0)
+    assert told_of(empty, 28, None) == (3, 3, 0, 0)
+    assert told_of(empty, 40, 50) == told_of(empty, 2 * 10**9, None) == (0, 0, 0, 0)
+
+
+def test_what_is_missing_at_the_border_of_a_period_belongs_to_it(empty: Engine) -> None:
+    commit(empty, [batch(dated(*range(1, 10), *range(15, 20), *range(25, 29)), heads=HEADS_DATED)], 1)
+    assert told_of(empty, 12, 22) == (15, 5, 0, 10)
+    assert told_of(empty, 11, 13) == (5, 0, 0, 5)
+    assert told_of(empty, 26, None) == (5, 3, 0, 2)
+    assert told_of(empty, None, None) == (30, 18, 0, 12)
+
+
+def test_what_was_given_up_over_a_longer_time_than_the_period_belongs_to_it(empty: Engine) -> None:
+    before, first, last = (record_hash(record_line(e)) for e in dated(5, 6, 15))
+    shed = Shed(1, "metric", 6, 15, 0, 10, "evict_oldest", before, first, last, 6 * SECOND, 15 * SECOND)
+    commit(empty, [batch(dated(*range(1, 6), *range(16, 31)), heads=HEADS_DATED, shed=[shed])], 1)
+    assert told_of(empty, 9, 11) == (10, 0, 10, 0)
+    assert told_of(empty, 12, 18) == (12, 2, 10, 0)
+    assert told_of(empty, 16, 18) == (2, 2, 0, 0)
+
+
+def test_a_period_goes_by_the_time_that_is_known_now(empty: Engine) -> None:
+    """The device woke up in 1970 and learned the time later in the same boot."""
+    early = [replace(event(n, "metric"), mono_ns=n * SECOND, wall_ns=n) for n in range(1, 5)]
+    late = replace(event(5, "metric"), mono_ns=5 * SECOND, wall_ns=10**18 + 5 * SECOND, wall_uncertainty_ns=1)
+    made = chained([*early, late])
+    heads = {"metric": Head(5, record_hash(record_line(made[-1])))}
+    commit(empty, [batch(made, heads=heads)], 1)
+    line = list(proof_lines(empty, CLOUD_KEY, "dev1", Period(10**18 + 2 * SECOND), 2 * 10**18, True))
+    assert verify(line).summary()["produced"] == 4
 
 
 def change(text: list[str], at: int, old: str, new: str) -> list[str]:
