@@ -148,7 +148,7 @@ def _version(if_match: str) -> int | None:
     if if_match.strip() == "*":
         return None
     number = if_match.strip().strip('"')
-    if not number.isdigit():
+    if not number.isdecimal():
         raise HTTPException(422, f'If-Match: expected "VERSION" or *, found {if_match!r}')
     return int(number)
 
@@ -157,7 +157,7 @@ def _version(if_match: str) -> int | None:
 def commands(
     request: Request,
     device: Named,
-    after: Annotated[int, Query(ge=0)] = 0,
+    after: Annotated[int, Query(ge=0, le=2**63 - 1)] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Any:
     """Commands to the device, oldest first; `after` is a `counter`."""

@@ -104,7 +104,7 @@ def _list(args: argparse.Namespace) -> int:
         copies = SqliteCopies(store, lambda: 0)
         found: dict[str, Any] = {"store": "sqlite", "copies_ns": copies.times(), "seen_ns": copies.seen_ns()}
     else:
-        bases = sorted(int(p.name) for p in (args.source / "postgresql" / "base").glob("*") if p.name.isdigit())
+        bases = sorted(int(p.name) for p in (args.source / "postgresql" / "base").glob("*") if p.name.isdecimal())
         found = {
             "store": "postgresql",
             "bases_ns": bases,

@@ -44,7 +44,7 @@ class PostgresCopies:
 
     def times(self) -> list[int]:
         """Of the base backups, the oldest first."""
-        return sorted(int(p.name) for p in self._bases.glob("*") if p.name.isdigit()) if self._bases.exists() else []
+        return sorted(int(p.name) for p in self._bases.glob("*") if p.name.isdecimal()) if self._bases.exists() else []
 
     def start(self) -> None:
         """Begin to take the log."""

@@ -57,7 +57,7 @@ class Shelf:
                 (self._folder / name).mkdir(exist_ok=True)
 
     def times(self) -> list[int]:
-        return sorted(int(p.stem) for p in (self._folder / "files").glob("*.json") if p.stem.isdigit())
+        return sorted(int(p.stem) for p in (self._folder / "files").glob("*.json") if p.stem.isdecimal())
 
     def list(self, time_ns: int) -> list[Kept]:
         path = self._folder / "files" / f"{time_ns:020d}.json"

@@ -139,7 +139,7 @@ def plan_of(args: argparse.Namespace) -> Json:
 def _canary(text: str, soak_s: float) -> Json:
     if text.endswith("%"):
         return {"name": "canary", "percent": 100.0 * (_share(text) or 0.0), "soak_s": soak_s}
-    if not text.isdigit():
+    if not text.isdecimal():
         raise UsageError(f"--canary {text!r}: expected a number of devices, or a share such as 5%")
     return {"name": "canary", "count": int(text), "soak_s": soak_s}
 

@@ -170,7 +170,8 @@ class Api:
         return with_app(self.app, lambda client: client.get("/api/v1" + path))  # type: ignore[no-any-return]
 
     def post(self, path: str, body: Any, token: str | None = None, if_match: str = "*", **more: Any) -> httpx.Response:
-        headers = {"authorization": f"Bearer {self.token if token is None else token}", "if-match": if_match}
+        bearer = f"Bearer {self.token if token is None else token}"
+        headers = httpx.Headers({"authorization": bearer, "if-match": if_match}, encoding="latin-1")
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         send = lambda client: client.post("/api/v1" + path, content=content, headers=headers, **more)  # noqa: E731
         return with_app(self.app, send)  # type: ignore[no-any-return]
@@ -190,6 +191,7 @@ def test_without_the_token_nothing_is_written(api: Api, sqlite: Engine) -> None:
     nothing: dict[str, Any] = {"device": "dev1", "desired": None, "reported": None, "delta": {}}
     assert api.get("/devices/dev1/desired").json() == nothing
     assert api.get("/devices/dev1/commands").json() == {"items": [], "next_after": None}
+    assert api.get(f"/devices/dev1/commands?after={2**63}").status_code == 422
     assert api.sent == []
 
 
@@ -222,6 +224,7 @@ def test_a_change_of_what_somebody_else_has_changed_is_refused(api: Api) -> None
     assert api.get("/devices/dev1/desired").headers["etag"] == '"1"'
     assert api.post("/devices/dev1/desired", {"set": {"metered": False}}, if_match='"1"').headers["etag"] == '"2"'
     assert api.post("/devices/dev1/desired", {"set": {}}, if_match="newest").status_code == 422
+    assert api.post("/devices/dev1/desired", {"set": {}}, if_match="²").status_code == 422
     assert api.sent == ["dev1"] * 2
 
 

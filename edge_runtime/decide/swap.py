@@ -360,4 +360,4 @@ def one_line(error: Exception | None) -> str:
 
 def fits(slot_set: str) -> bool:
     """Is this a slot set of the line that judges parts?"""
-    return slot_set == "default" or (slot_set.startswith("recipe-") and slot_set[7:].isdigit())
+    return slot_set == "default" or (slot_set.startswith("recipe-") and slot_set[7:].isdecimal())
