@@ -34,6 +34,7 @@ from cloud.api import (
     twin,
 )
 from cloud.api import metrics as scrape
+from cloud.api.asked import refuse_what_no_store_takes
 from cloud.enrol.desk import Desk
 from cloud.rollout.registry import Registry
 from cloud.security import Security
@@ -110,6 +111,7 @@ def make_app(
     app.state.passwords = Passwords(engine, access.now_s)
     app.state.oidc = CodeFlow(settings.oidc, lambda: clock.wall_ns() / 1e9) if settings.oidc.issuer else None
     app.state.oidc_pending = Pending(access.now_s)
+    refuse_what_no_store_takes(app)
     app.add_middleware(Security, names=settings.http.names, tls=settings.http.tls)
     app.include_router(live.router, prefix=API, tags=["live"])
     for_viewers = [needs(Role.VIEWER)]

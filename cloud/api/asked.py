@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import HTTPException, Query
+from fastapi import FastAPI, HTTPException, Query, Request
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import DataError
 
 from cloud.period import Period, parse_period
 from cloud.store import queries
@@ -18,6 +20,17 @@ Limit = Annotated[int, Query(ge=1, le=queries.LIMIT)]
 Whole = Annotated[int | None, Query(ge=-(2**63), le=2**63 - 1)]
 From = Annotated[str | None, Query(alias="from", max_length=40, description=TIME_HELP)]
 To = Annotated[str | None, Query(alias="to", max_length=40, description=f"{TIME_HELP}; not included")]
+
+
+def refuse_what_no_store_takes(app: FastAPI) -> None:
+    """422 for a text with NUL or a number without room in a column, wherever it stood in the question."""
+
+    def answer(request: Request, error: Exception) -> JSONResponse:
+        return JSONResponse(
+            {"detail": "a value of the request cannot be stored: a NUL character, or a number too large"}, 422
+        )
+
+    app.add_exception_handler(DataError, answer)
 
 
 def refused(error: Exception) -> HTTPException:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter, FastAPI
 
+from cloud.api.asked import refuse_what_no_store_takes
 from cloud.ddi import routes as ddi
 from cloud.ddi.service import make_ddi
 from cloud.devices import enrolment
@@ -32,6 +33,7 @@ def make_devices_app(
     folder = settings.registry.folder if settings.ddi.serve else None
     app.state.ddi = make_ddi(desk.engine, settings.ddi, registry, folder, desk.now_ns) if registry and folder else None
     app.state.tries = enrolment.Tries()
+    refuse_what_no_store_takes(app)
     app.add_middleware(Gate)
     for router in routers:
         app.include_router(router)

@@ -7,7 +7,9 @@ import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -19,7 +21,7 @@ from cloud.app import make_app
 from cloud.export.parquet import Wanted, pages
 from cloud.messages import Item, Rejection, Status
 from cloud.security import HEADERS, host_name
-from cloud.settings import CloudSettings
+from cloud.settings import CloudSettings, StoreSection
 from cloud.simulator import Simulator
 from cloud.store import queries
 from cloud.store import tables as t
@@ -304,3 +306,30 @@ def test_another_host_name_is_refused(engine: Engine) -> None:
 def test_openapi_names_every_route(engine: Engine) -> None:
     found = get(engine, "/api/v1/openapi.json").json()["paths"]
     assert set(found) == {path for _, path in ROLES if path.startswith("/api/v1/")} - {"/api/v1/openapi.json"}
+
+
+STRANGE = ("\0", "²", "9" * 30, "-1", "\U0010ffff")
+
+
+@pytest.mark.parametrize("text", STRANGE, ids=["NUL", "superscript", "long", "negative", "last"])
+def test_no_question_is_an_error_of_the_server(engine: Engine, tmp_path: Path, text: str) -> None:
+    settings = CloudSettings(store=StoreSection(key_file=tmp_path / "cloud.key"))
+    app = make_app(engine, settings, lambda: True)
+
+    async def ask(client: httpx.AsyncClient) -> list[tuple[str, str, int]]:
+        paths = (await client.get("/api/v1/openapi.json")).json()["paths"]
+        told = []
+        for path, found in paths.items():
+            if "get" not in found or path.endswith("stream"):
+                continue
+            parameters = found["get"].get("parameters", [])
+            url = path
+            for name in [p["name"] for p in parameters if p["in"] == "path"]:
+                url = url.replace(f"{{{name}}}", quote(text))
+            for query in [p["name"] for p in parameters if p["in"] == "query"] or [""]:
+                told.append((path, query, (await client.get(url, params={query: text})).status_code))
+        return told
+
+    told = with_app(app, ask)
+    assert len(told) > 50
+    assert [row for row in told if row[2] >= 500] == []
