@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import op
 
-revision, down_revision = "0012", "0011"
+revision, down_revision = "0013", "0012"
 
 
 def upgrade() -> None:
