@@ -48,7 +48,9 @@ COMMANDS: dict[str, Command] = {
         "cloud.devices_cli:main", "cloud", "certificates of devices: tokens, revocation, replacement, CA"
     ),
     "operators": Command("cloud.access.cli:main", "cloud", "who may use the cloud: operators, roles, API tokens"),
-    "audit": Command("cloud.audit.cli:main", "cloud", "what was done to the fleet, by whom: list, export, verify"),
+    "audit": Command(
+        "cloud.audit.cli:main", "cloud", "what was done to the fleet, by whom: list, export, archive, verify"
+    ),
     "backup": Command("cloud.backup.cli:main", "cloud", "copies of a whole cloud, and any moment of them again"),
     "experiment": Command("cloud.experiments.cli:main", "cloud", "models side by side on cohorts of devices, compared"),
     "rollout": Command("cloud.rollout.cli:main", "cloud", "give an artifact to many devices, group by group; tags"),

@@ -38,7 +38,8 @@ class AuditPage(BaseModel):
 
 
 class AuditReport(BaseModel):
-    """`signed`: up to which row a signed checkpoint holds the log."""
+    """`signed`: up to which row a signed checkpoint holds the log. `archived`: up to which row it is in files, which only
+    `gudgeon audit verify --archive` looks at."""
 
     whole: bool
     rows: int
@@ -46,6 +47,7 @@ class AuditReport(BaseModel):
     hash: str
     signed: int
     findings: list[str]
+    archived: int
 
 
 @router.get("/audit", response_model=AuditPage, dependencies=[needs(Role.VIEWER)])

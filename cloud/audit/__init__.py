@@ -8,7 +8,8 @@
 
 - The row is written in the transaction of the change: neither is there without the other.
 - What was refused is recorded, too (`outcome="refused"`), in a transaction of its own.
-- Rows are never changed or deleted. Checkpoints, signed with the cloud's key, tell how long the chain was.
+- Rows are never changed. Checkpoints, signed with the cloud's key, tell how long the chain was.
+- Old rows may go into files that the chain still joins (`cloud.audit.archive`).
 """
 
 from cloud.audit.log import DONE, FAILED, REFUSED, record

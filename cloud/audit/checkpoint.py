@@ -4,6 +4,8 @@
 - The newest is also kept in a file beside the key (`anchor`), out of reach of whoever has the database alone. Copies of that file
   elsewhere make cutting off the end visible even where database and file are rolled back together.
 - Rows since the newest checkpoint are held by nothing but the chain; the cloud signs every few seconds where there are any.
+- Where the chain does not begin at its first row, a message of another kind says since which one, signed with the same key: only
+  `cloud.audit.archive` makes those.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from sqlalchemy import Connection, Engine, select, text
 
 from cloud.audit.log import LOCK, rows
+from cloud.audit.row import GENESIS
 from cloud.audit.verify import Report, check
 from cloud.store import tables as t
 from cloud.store.database import WRITES, is_postgresql
@@ -29,7 +32,7 @@ from edge_runtime.errors import GudgeonError
 from edge_runtime.identity import load_or_make
 from edge_runtime.wire.signed import SIGNED_LIMIT_BYTES, canonical, read_fields, seal, signed_bytes, unseal
 
-KIND, VERSION = "audit", 1
+KIND, ARCHIVE, VERSION = "audit", "audit-archive", 1
 EVERY_S = 5.0
 FIELDS: dict[str, type] = {"seq": int, "hash": str, "at_ns": int}
 
@@ -39,15 +42,18 @@ class Checkpoint(NamedTuple):
     hash: str
     at_ns: int
 
-    def sealed(self, key: Ed25519PrivateKey) -> str:
-        return seal(KIND, canonical({"v": VERSION, **self._asdict()}), key.sign).decode()
+    def sealed(self, key: Ed25519PrivateKey, kind: str = KIND) -> str:
+        return seal(kind, canonical({"v": VERSION, **self._asdict()}), key.sign).decode()
 
 
-def read_checkpoint(message: str, public: Ed25519PublicKey) -> Checkpoint:
-    """ValueError unless it is one that this key has signed."""
+BEGINNING = Checkpoint(0, GENESIS, 0)
+
+
+def read_checkpoint(message: str, public: Ed25519PublicKey, kind: str = KIND) -> Checkpoint:
+    """ValueError unless it is one of this kind that this key has signed."""
     sealed = unseal(message.encode(), "audit checkpoint")
     try:
-        public.verify(sealed.signature, signed_bytes(KIND, sealed.body))
+        public.verify(sealed.signature, signed_bytes(kind, sealed.body))
     except InvalidSignature as error:
         raise ValueError("audit checkpoint: the signature does not fit the key") from error
     return Checkpoint(**read_fields(sealed.body, "audit checkpoint", VERSION, FIELDS))
@@ -63,6 +69,21 @@ def kept(connection: Connection, up_to: int = 2**63 - 1) -> list[str]:
     return [str(m) for m in connection.execute(query.order_by(t.audit_checkpoint.c.seq)).scalars()]
 
 
+def archived(connection: Connection) -> list[tuple[str, str]]:
+    """File and message of each archive, the oldest first."""
+    a = t.audit_archive.c
+    return [(str(row.file), str(row.message)) for row in connection.execute(select(a.file, a.message).order_by(a.seq))]
+
+
+def begins(connection: Connection, key: Ed25519PublicKey) -> tuple[Checkpoint, list[str]]:
+    """After which row the chain in the store begins, and what is wrong with the message that says so."""
+    found = archived(connection)
+    try:
+        return (read_checkpoint(found[-1][1], key, ARCHIVE) if found else BEGINNING), []
+    except ValueError as error:
+        return BEGINNING, [f"what says that rows were archived: {error}"]
+
+
 def anchored(anchor: Path) -> list[str]:
     """The checkpoint in the file, if there is one; bounded."""
     with disk_errors(anchor):
@@ -75,8 +96,10 @@ def anchored(anchor: Path) -> list[str]:
 def look(engine: Engine, key: Ed25519PublicKey, anchor: Path | None, known: list[str] | None = None) -> Report:
     """Check the whole log in the store against its checkpoints, the anchor, and those that are `known` from elsewhere."""
     with engine.connect() as connection:
+        begin, wrong = begins(connection, key)
         messages = kept(connection) + (anchored(anchor) if anchor else []) + (known or [])
-        return check(rows(connection), [signed_pair(m, key) for m in messages])
+        pairs = [*wrong, *(signed_pair(m, key) for m in messages)]
+        return check(rows(connection), pairs, begin.seq, begin.hash)._replace(archived=begin.seq)
 
 
 def signed_pair(message: str, key: Ed25519PublicKey) -> tuple[int, str] | str:
@@ -97,8 +120,10 @@ def sign(engine: Engine, key: Ed25519PrivateKey, anchor: Path, now_ns: int) -> C
         ).scalar()
         messages = ([str(newest)] if newest else []) + anchored(anchor)
         known = [signed_pair(m, key.public_key()) for m in messages]
+        begin, wrong = begins(connection, key.public_key())
         since = min((k[0] for k in known if not isinstance(k, str)), default=1)
-        report = check(rows(connection, since - 1), known, since)
+        after, before = (since - 1, None if since > 1 else GENESIS) if since > begin.seq + 1 else begin[:2]
+        report = check(rows(connection, after), [*wrong, *known], after, before)
         if report.findings:
             raise GudgeonError(
                 f"the audit log was tampered with, nothing is signed: {report.findings[0]}; run gudgeon audit verify"

@@ -2,7 +2,9 @@
 
     gudgeon audit list   --config cloud.toml [--last N] [--actor A] [--did rollout] [--subject S] [--outcome refused]
     gudgeon audit export --config cloud.toml --out F.jsonl
+    gudgeon audit archive --config cloud.toml --to FOLDER [--keep-days N]   older rows go into a signed file, out of the store
     gudgeon audit verify --config cloud.toml [--known F]       the log in the store, against its signed checkpoints
+    gudgeon audit verify --config cloud.toml --archive FOLDER  the same, and the files of the archive before it
     gudgeon audit verify --export F.jsonl --key KEY            a file, anywhere; KEY from `gudgeon device DEV key`
 
 --known F: a checkpoint that was put aside earlier (a copy of the file NAME.audit beside the cloud's key).
@@ -24,7 +26,8 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from cloud.audit import checkpoint, export
+from cloud.access.shell import shell_actor
+from cloud.audit import archive, checkpoint, export
 from cloud.audit.listing import Wanted, listing
 from cloud.audit.verify import Report
 from cloud.settings import CloudSettings, load_cloud
@@ -33,6 +36,8 @@ from edge_runtime.durable import disk_errors
 from edge_runtime.errors import UsageError
 from edge_runtime.identity import load_or_make, public_text
 from edge_runtime.wire.signed import SIGNED_LIMIT_BYTES
+
+DAY_NS = 86_400 * 1_000_000_000
 
 
 def main(argv: list[str]) -> int:
@@ -48,7 +53,11 @@ def main(argv: list[str]) -> int:
     _action(actions, "export", "the whole log as a file that can be checked anywhere").add_argument(
         "--out", type=Path, required=True, metavar="F"
     )
+    archived = _action(actions, "archive", "older rows go into a signed file, out of the store")
+    archived.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="where the files are; keep them")
+    archived.add_argument("--keep-days", type=float, default=400.0, metavar="N", help="what stays in the store (400)")
     checked = _action(actions, "verify", "is the log whole?")
+    checked.add_argument("--archive", type=Path, metavar="FOLDER", help="with the files of the archive")
     checked.add_argument("--export", type=Path, metavar="F", help="a file instead of the store")
     checked.add_argument("--key", metavar="KEY", help="the cloud's public key (that of --config)")
     checked.add_argument(
@@ -108,12 +117,33 @@ def _export(args: argparse.Namespace) -> int:
     return 0
 
 
+def _archive(args: argparse.Namespace) -> int:
+    if not 0 <= args.keep_days <= 36_500:
+        raise UsageError(f"--keep-days is {args.keep_days:g}, expected 0 to 36500")
+    now_ns = time.time_ns()
+    before_ns = now_ns - round(args.keep_days * DAY_NS)
+    with _store(args) as (settings, engine):
+        key = load_or_make(settings.store.key_file)
+        made = archive.archive(engine, key, settings.anchor_file, args.to, shell_actor(), before_ns, now_ns)
+    if args.json:
+        print(json.dumps(made._asdict() if made else None))
+    elif made is None:
+        print("no rows that may go: they are too young, or among the newest that were signed")
+    else:
+        print(f"{args.to / made.file}: rows {made.first} to {made.last}; they are no longer in the store")
+    return 0
+
+
 def _verify(args: argparse.Namespace) -> int:
     known = [_known(path) for path in args.known]
     if args.export is None:
         with _store(args) as (settings, engine):
-            key = load_or_make(settings.store.key_file).public_key()
-            report = checkpoint.look(engine, _public(args.key) if args.key else key, settings.anchor_file, known)
+            key = _public(args.key) if args.key else load_or_make(settings.store.key_file).public_key()
+            if args.archive is not None:
+                report = archive.look_through(engine, key, settings.anchor_file, args.archive, known)
+            else:
+                report = checkpoint.look(engine, key, settings.anchor_file, known)
+                archive.check_known(known, key, report)
     else:
         if args.key is None and args.config is None:
             raise UsageError(
@@ -141,11 +171,14 @@ def _tell(report: Report, as_json: bool) -> int:
         print(json.dumps(report._asdict() | {"whole": not report.findings}))
     else:
         newer = report.last - report.signed
-        print(f"{report.rows} rows, signed up to row {report.signed}" + (f", {newer} newer" if newer > 0 else ""))
+        before = f"; rows 1 to {report.archived} are in an archive and were not looked at" if report.archived else ""
+        print(
+            f"{report.rows} rows, signed up to row {report.signed}" + (f", {newer} newer" if newer > 0 else "") + before
+        )
         for finding, times in Counter(report.findings).items():
             print(f"gudgeon audit: {finding}" + (f" ({times} times)" if times > 1 else ""), file=sys.stderr)
         print("tampered with" if report.findings else "whole")
     return 1 if report.findings else 0
 
 
-ACTIONS = {"list": _list, "export": _export, "verify": _verify}
+ACTIONS = {"list": _list, "export": _export, "archive": _archive, "verify": _verify}

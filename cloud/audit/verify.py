@@ -20,28 +20,35 @@ FINDINGS = 100
 
 
 class Report(NamedTuple):
-    """`last`, `hash`: of the last row. `signed`: up to which row a checkpoint holds the chain."""
+    """`last`, `hash`: of the last row. `signed`: up to which row a checkpoint holds the chain. `archived`: up to which row it was
+    not looked at here, because those rows are in an archive."""
 
     rows: int
     last: int
     hash: str
     signed: int
     findings: list[str]
+    archived: int = 0
 
 
 def check(
-    rows: Iterable[tuple[AuditRow, str | None]], checkpoints: Iterable[tuple[int, str] | str], first: int = 1
+    rows: Iterable[tuple[AuditRow, str | None]],
+    checkpoints: Iterable[tuple[int, str] | str],
+    after: int = 0,
+    before: str | None = GENESIS,
 ) -> Report:
-    """`rows` with the hash that was kept with each, if any, from number `first` on. `checkpoints`: (seq, hash), or what is wrong
-    with one. At most `FINDINGS` findings."""
+    """`rows` with the hash that was kept with each, if any; they come `after` that row, whose hash is `before` (None: not known).
+    `checkpoints`: (seq, hash), or what is wrong with one; those of rows further back are passed over. At most `FINDINGS`."""
     findings: list[str] = []
     held: dict[int, set[str]] = {}
     for found in checkpoints:
         if isinstance(found, str):
             findings.append(found)
-        else:
+        elif found[0] > after:
             held.setdefault(found[0], set()).add(found[1])
-    count, at, before, signed = 0, first - 1, GENESIS if first == 1 else None, 0
+        elif found[0] == after and before not in (None, found[1]):
+            findings.append(f"row {after} is not the one that was signed: it or one before it was changed")
+    count, at, signed = 0, after, 0
     for row, kept in rows:
         count += 1
         digest = row.digest()
@@ -63,7 +70,7 @@ def check(
         if len(findings) >= FINDINGS:
             break
     else:
-        for seq in sorted(set(held) - {0}):
+        for seq in sorted(held):
             where = "the end was cut off" if seq > at else "it was left out"
             findings.append(f"a checkpoint holds row {seq}, which is not there: {where}")
     return Report(count, at, before or GENESIS, signed, findings[:FINDINGS])

@@ -41,7 +41,8 @@ byId("older").addEventListener("click", () => { more += 1; refresh(); });
 byId("verify").addEventListener("click", async () => {
   const report = await ask("/api/v1/audit/verify").catch(() => null);
   if (!report) byId("told").textContent = "could not be checked";
-  else if (report.whole) byId("told").textContent = `whole: ${report.rows} rows, signed up to ${report.signed}`;
+  else if (report.whole) byId("told").textContent = `whole: ${report.rows} rows, signed up to ${report.signed}` +
+    (report.archived ? `; rows up to ${report.archived} are in an archive` : "");
   else byId("told").textContent = `broken: ${report.findings.join("; ")}`;
 });
 gudgeon.ready.then((session) => { byId("verify").hidden = !["releaser", "admin"].includes(session.role); });
