@@ -273,6 +273,10 @@ def _ddi_token(args: argparse.Namespace) -> int:
         with engine.execution_options(**{WRITES: True}).begin() as connection:
             if args.drop and not ddi.drop_token(connection, args.device):
                 raise GudgeonError(f"device {args.device} has no token for the DDI routes")
+            if not args.drop and ddi.revoked(connection, args.device):
+                raise GudgeonError(
+                    f"{args.device} was revoked; `gudgeon devices replace` gives its name to a device again"
+                )
             token = None if args.drop else ddi.make_token(connection, args.device, now_ns)
             record(connection, shell_actor(), f"ddi.{'drop' if args.drop else 'token'}", args.device)
     finally:

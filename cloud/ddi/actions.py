@@ -6,7 +6,7 @@ CANCELING  withdrawn; the device is asked to stop
 KEPT       the device would not stop; it works on
 INSTALLED  the device says that it is installed
 FAILED     the device says that it failed
-CANCELED   the device has stopped, or never began
+CANCELED   the device has stopped, or never began, or said nothing for so long that nobody waits for it any more
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Input(Enum):
     WITHDRAW = "withdraw"
     STOP = "stop"
     REFUSE_STOP = "refuse_stop"
+    GIVE_UP = "give_up"
 
 
 TABLE: Mapping[tuple[State, Input], State] = {
@@ -49,11 +50,15 @@ TABLE: Mapping[tuple[State, Input], State] = {
     (State.CANCELING, Input.FAIL): State.FAILED,
     (State.CANCELING, Input.STOP): State.CANCELED,
     (State.CANCELING, Input.REFUSE_STOP): State.KEPT,
+    (State.CANCELING, Input.GIVE_UP): State.CANCELED,  # there are clients that know of no cancelAction
+    (State.CANCELED, Input.SUCCEED): State.INSTALLED,  # it was not stopped: what it runs is what counts
     (State.KEPT, Input.SUCCEED): State.INSTALLED,
     (State.KEPT, Input.FAIL): State.FAILED,
 }
 
 ACTIVE = frozenset({State.OPEN, State.RUNNING, State.CANCELING, State.KEPT})
+#: what says of an action that has ended only what is known; anything else is too late
+SAID_AGAIN = frozenset({(State.INSTALLED, Input.SUCCEED), (State.FAILED, Input.FAIL), (State.CANCELED, Input.STOP)})
 
 #: what a rollout is told of it
 TOLD: Mapping[State, UpdateState] = {

@@ -13,12 +13,16 @@ def sleep_text(seconds: int) -> str:
     return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
 
 
-def base(root: str, poll_s: int, action: Action | None, asks_attributes: bool) -> dict[str, Any]:
-    """`action`: the one that is under way, None where there is none."""
+def base(
+    root: str, poll_s: int, action: Action | None, installed: Action | None, asks_attributes: bool
+) -> dict[str, Any]:
+    """`action`: the one that is under way; `installed`: the last one that was installed; None where there is none."""
     links: dict[str, Any] = {}
     if action is not None:
         kind = "cancelAction" if action.state is State.CANCELING else "deploymentBase"
         links[kind] = {"href": f"{root}/{kind}/{action.id}"}
+    if installed is not None:
+        links["installedBase"] = {"href": f"{root}/installedBase/{installed.id}"}
     if asks_attributes:
         links["configData"] = {"href": f"{root}/configData"}
     return {"config": {"polling": {"sleep": sleep_text(poll_s)}}, "_links": links}

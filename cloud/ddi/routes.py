@@ -1,7 +1,10 @@
 """The routes of the protocol, for any app that serves devices.
 
 Who asks shows `Authorization: TargetToken …` (a token of that device), `GatewayToken …` (that of a gateway, where the settings
-name one), or a client certificate for the id in the path. Bodies are bounded.
+name one), or a client certificate for the id in the path. For a device whose identity was revoked none of them counts. Bodies
+are bounded.
+
+What has ended takes no other feedback (410); the same once more is answered as the first was.
 """
 
 from __future__ import annotations
@@ -19,8 +22,9 @@ from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
 from sqlalchemy import Engine
 
 from cloud.ddi import documents, store
-from cloud.ddi.actions import ACTIVE, TOLD, Action, State, heard
+from cloud.ddi.actions import ACTIVE, SAID_AGAIN, TABLE, TOLD, Action, State, heard
 from cloud.store.database import WRITES
+from edge_runtime.machine import step
 from edge_runtime.wire.assignment import Item
 from edge_runtime.wire.topics import SEGMENT
 from edge_runtime.wire.update_status import TEXT_LIMIT, SlotStatus, UpdateStatus
@@ -84,6 +88,8 @@ def admit(request: Request, tenant: str, device: str) -> Ddi:
         fits = bool(ddi.gateway_token) and secrets.compare_digest(token.encode(), ddi.gateway_token.encode())
     else:
         fits = ddi.certified(request, device)
+    with ddi.engine.connect() as connection:
+        fits = fits and not store.revoked(connection, device)
     if not fits:
         raise HTTPException(401, "expected this device's TargetToken, a GatewayToken, or its client certificate")
     return ddi
@@ -97,10 +103,14 @@ router = APIRouter(prefix="/{tenant}/controller/v1/{device}", tags=["ddi"], depe
 def base(ddi: Admitted, request: Request, tenant: str, device: str) -> Response:
     """What is to be done, and when to ask again."""
     counter, item = ddi.ask(_status(ddi, device))
+    path = ddi.file_of(item) if item is not None and item.go == "activate" else None
+    image = store.image_of(path) if path is not None else None  # before the transaction: the first time takes a while
     with ddi.writing() as connection:
-        action = store.reconcile(connection, device, item, counter, ddi.file_of, ddi.now_ns())
+        action = store.reconcile(connection, device, item, counter, image, ddi.now_ns())
         asks = not store.attributes(connection, device)
-    return JSONResponse(documents.base(_root(request, tenant, device), ddi.poll_s, action, asks), media_type=HAL)
+        done = store.installed(connection, device)
+    found = documents.base(_root(request, tenant, device), ddi.poll_s, action, done, asks)
+    return JSONResponse(found, media_type=HAL)
 
 
 @router.put("/configData")
@@ -121,8 +131,8 @@ def attributes(ddi: Admitted, device: str, body: Body) -> Response:
 def deployment(ddi: Admitted, request: Request, tenant: str, device: str, number: int) -> Response:
     """The artifact to install."""
     action = _action(ddi, device, number)
-    if action.state not in ACTIVE:
-        raise HTTPException(410, f"action {number} has ended: {action.state.value}")
+    if action.state in (State.CANCELING, State.CANCELED):
+        raise HTTPException(404, f"action {number} is {action.state.value}")
     return JSONResponse(documents.deployment(_root(request, tenant, device), action), media_type=HAL)
 
 
@@ -204,7 +214,11 @@ def _report(ddi: Ddi, device: str, number: int, body: dict[str, Any], of_cancel:
         raise HTTPException(400, str(error)) from error
     details = status.get("details")
     text = "; ".join(str(line) for line in details[:DETAILS]) if isinstance(details, list) else ""
-    _action(ddi, device, number)
+    ended = _action(ddi, device, number).state
+    if ended not in ACTIVE and (event is None or step(TABLE, ended, event) is ended):
+        if (ended, event) in SAID_AGAIN:
+            return  # an answer was lost
+        raise HTTPException(410, f"action {number} has ended: {ended.value}")
     with ddi.writing() as connection:
         store.report(connection, device, number, event, text, _progress(result), ddi.now_ns())
     ddi.ask(_status(ddi, device))  # the rollouts hear of it at once
@@ -214,7 +228,8 @@ def _status(ddi: Ddi, device: str) -> UpdateStatus:
     """What the rollouts hear of it. `running` and `confirmed` stay empty: nobody has said so."""
     with ddi.engine.connect() as connection:
         action, told = store.newest_action(connection, device), store.attributes(connection, device)
-        installed = store.installed(connection, device)
+        done = store.installed(connection, device)
+    installed = done.sha256 if done else ""
     slot = SlotStatus(installed=installed)
     if action is not None:
         reason = action.details if action.state is State.FAILED else ""

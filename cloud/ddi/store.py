@@ -2,6 +2,7 @@
 
 - A device has one action under way at most. It follows what the rollouts want of the device (`reconcile`): what is wanted no
   more is withdrawn, and only when that has ended is the next offered.
+- A client that says nothing to a withdrawal is not waited for longer than `CANCEL_NS`: some know of no such thing.
 - What is installed is not offered again; what failed only by a newer assignment.
 - A token is kept as its SHA-256 alone: it is 256 random bits, so that nothing slower is needed.
 """
@@ -13,8 +14,9 @@ import json
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, delete, insert, select, update
 
@@ -29,6 +31,19 @@ DETAILS_CHARS = 2000
 ATTRIBUTES = 100
 ATTRIBUTE_CHARS = 512
 PIECE_BYTES = 1 << 20
+CANCEL_NS = 3600 * 1_000_000_000
+
+
+class Image(NamedTuple):
+    """A file and its hashes; `sha1` and `md5` are for clients that know no other."""
+
+    path: Path
+    sha256: str
+    sha1: str
+    md5: str
+    size_bytes: int
+
+
 #: the file of a target, if its offline signature holds and its bytes are there
 FileOf = Callable[[Item], Path | None]
 
@@ -48,6 +63,11 @@ def make_token(connection: Connection, device: str, now_ns: int) -> str:
 
 def drop_token(connection: Connection, device: str) -> bool:
     return connection.execute(delete(t.ddi_token).where(t.ddi_token.c.device == device)).rowcount > 0
+
+
+def revoked(connection: Connection, device: str) -> bool:
+    """Whether it was taken its identity: then no token speaks for it, that of a gateway neither."""
+    return connection.execute(select(t.identity.c.revoked_ns).where(t.identity.c.device == device)).scalar() is not None
 
 
 def token_fits(connection: Connection, device: str, token: str) -> bool:
@@ -88,12 +108,15 @@ def keep_attributes(connection: Connection, device: str, data: Mapping[str, str]
 
 
 def reconcile(
-    connection: Connection, device: str, item: Item | None, counter: int, file_of: FileOf, now_ns: int
+    connection: Connection, device: str, item: Item | None, counter: int, image: Image | None, now_ns: int
 ) -> Action | None:
     """The action that is under way after what is wanted now; None where there is nothing to do. `item` of assignment `counter`,
-    None where nothing is wanted; a paused rollout's (`go` = stage) offers nothing new and stops nothing."""
+    None where nothing is wanted; a paused rollout's (`go` = stage) offers nothing new and stops nothing. `image`: of the item,
+    None where there is none that could be offered."""
     lock(connection, {device}, alone=False)
     last = newest_action(connection, device)
+    if last and last.state is State.CANCELING and now_ns - last.updated_ns >= CANCEL_NS:
+        last = _moved(connection, last, Input.GIVE_UP, now_ns)
     same = last is not None and item is not None and (last.target, last.sha256) == (item.target, item.sha256)
     if last and last.state in ACTIVE:
         if not same or item is None or item.go == "revert":
@@ -107,8 +130,9 @@ def reconcile(
         return None
     if last and same and last.state is State.FAILED and counter <= last.counter:
         return None
-    file = file_of(item)
-    return None if file is None else _new(connection, device, item, counter, file, now_ns)
+    if image is None or image.sha256 != item.sha256:
+        return None
+    return _new(connection, device, item, counter, image, now_ns)
 
 
 def report(
@@ -141,11 +165,12 @@ def newest_action(connection: Connection, device: str) -> Action | None:
     return _action(connection.execute(query).mappings().one_or_none())
 
 
-def installed(connection: Connection, device: str) -> str:
-    """The hash of what was installed last; "" where nothing was."""
+def installed(connection: Connection, device: str) -> Action | None:
+    """By which action something was installed last."""
     c = t.ddi_action.c
-    query = select(c.sha256).where(c.device == device, c.state == State.INSTALLED.value).order_by(c.id.desc()).limit(1)
-    return str(connection.execute(query).scalar() or "")
+    done = (c.device == device, c.state == State.INSTALLED.value)
+    query = select(t.ddi_action).where(*done).order_by(c.updated_ns.desc(), c.id.desc()).limit(1)
+    return _action(connection.execute(query).mappings().one_or_none())
 
 
 def one_action(connection: Connection, device: str, number: int) -> Action | None:
@@ -169,26 +194,34 @@ def _asked_again(connection: Connection, action: Action, item: Item, counter: in
 
 def _moved(connection: Connection, action: Action, event: Input, now_ns: int) -> Action:
     after = step(TABLE, action.state, event)
+    if after is action.state:
+        return action
     values = {"state": after.value, "updated_ns": now_ns}
     connection.execute(update(t.ddi_action).where(t.ddi_action.c.id == action.id).values(**values))
     return one_action(connection, action.device, action.id) or action
 
 
-def _new(connection: Connection, device: str, item: Item, counter: int, file: Path, now_ns: int) -> Action | None:
-    """None where the file is not what the offline signature names."""
+def image_of(path: Path) -> Image:
+    """Read once for as long as it is the same file: an image has gigabytes, and a fleet asks for it."""
+    found = path.stat()
+    return _image(path, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=32)
+def _image(path: Path, inode: int, size_bytes: int, mtime_ns: int) -> Image:
     sums = [hashlib.sha256(), hashlib.sha1(usedforsecurity=False), hashlib.md5(usedforsecurity=False)]
-    size_bytes = 0
-    with file.open("rb") as source:
+    with path.open("rb") as source:
         while piece := source.read(PIECE_BYTES):
-            size_bytes += len(piece)
             for each in sums:
                 each.update(piece)
     sha256, sha1, md5 = (each.hexdigest() for each in sums)
-    if sha256 != item.sha256:
-        return None
+    return Image(path, sha256, sha1, md5, size_bytes)
+
+
+def _new(connection: Connection, device: str, item: Item, counter: int, image: Image, now_ns: int) -> Action | None:
     values: dict[str, Any] = {
-        "device": device, "target": item.target, "sha256": sha256, "sha1": sha1, "md5": md5, "size_bytes": size_bytes,
-        "rollout": item.rollout, "counter": counter,
+        "device": device, "target": item.target, "sha256": image.sha256, "sha1": image.sha1, "md5": image.md5,
+        "size_bytes": image.size_bytes, "rollout": item.rollout, "counter": counter,
         "state": State.OPEN.value, "details": "", "done": 0, "of": 0, "created_ns": now_ns,
         "updated_ns": now_ns,
     }  # fmt: skip

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cryptography import x509
-from sqlalchemy import Connection, RowMapping, func, select, update
+from sqlalchemy import Connection, RowMapping, delete, func, select, update
 
 from cloud.ca.authority import Issued, Revoked, fingerprint, serial_text
 from cloud.enrol.requests import key_of
@@ -38,6 +38,11 @@ def keep_identity(connection: Connection, device: str, hardware: str, now_ns: in
 def end_identity(connection: Connection, device: str, reason: str, now_ns: int) -> None:
     c = t.identity.c
     connection.execute(update(t.identity).where(c.device == device).values(revoked_ns=now_ns, reason=reason))
+
+
+def drop_ddi_token(connection: Connection, device: str) -> None:
+    """What the board before it showed on the DDI routes (`cloud.ddi`)."""
+    connection.execute(delete(t.ddi_token).where(t.ddi_token.c.device == device))
 
 
 def identities(connection: Connection) -> list[Row]:

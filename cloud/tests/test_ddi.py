@@ -18,6 +18,7 @@ from cloud.ddi import documents, store
 from cloud.ddi.actions import ACTIVE, TABLE, Input, State, heard
 from cloud.ddi.routes import BODY_LIMIT_BYTES, Ddi, router
 from cloud.settings import load_cloud
+from cloud.store import tables as t
 from cloud.store.opening import open_store
 from edge_runtime.errors import GudgeonError
 from edge_runtime.machine import step
@@ -62,7 +63,11 @@ class Rig:
     def links(self) -> dict[str, str]:
         answer = self.client.get(HOME)
         assert answer.status_code == 200, answer.text
-        return {name: link["href"] for name, link in answer.json()["_links"].items() if name != "configData"}
+        return {
+            name: link["href"]
+            for name, link in answer.json()["_links"].items()
+            if name not in ("configData", "installedBase")
+        }
 
     def say(self, href: str, execution: str, finished: str = "none", *details: str) -> Any:
         status = {"execution": execution, "result": {"finished": finished}, "details": list(details)}
@@ -95,7 +100,10 @@ def test_from_the_offer_to_installed_and_never_confirmed(rig: Rig) -> None:
     assert (last.installed, last.running, last.confirmed, last.rollout) == (SHA256, "", "", "r-1")
     assert last.counter == 7
     assert rig.links() == {}
-    assert rig.client.get(href).status_code == 410
+    assert rig.client.get(href).json()["id"] == document["id"]
+    assert rig.client.get(HOME).json()["_links"]["installedBase"]["href"] == href.replace(
+        "deploymentBase", "installedBase"
+    )
     assert rig.client.get(href.replace("deploymentBase", "installedBase")).json()["id"] == document["id"]
 
 
@@ -226,7 +234,7 @@ def test_a_token_that_was_made_anew_or_dropped_holds_no_longer(rig: Rig) -> None
 @pytest.mark.parametrize("state", State)
 def test_what_has_ended_stays_so(state: State) -> None:
     for event in Input:
-        if state not in ACTIVE:
+        if state not in ACTIVE and (state, event) != (State.CANCELED, Input.SUCCEED):
             assert step(TABLE, state, event) is state
     assert {after for (before, _), after in TABLE.items()} == set(State) - {State.OPEN}
 
@@ -264,3 +272,75 @@ def test_the_command_makes_and_drops_a_token(tmp_path: Path, capsys: pytest.Capt
     assert devices_cli.main(drop) == 0
     with pytest.raises(GudgeonError, match="has no token"):
         devices_cli.main(drop)
+
+
+# ── what the clients that there are do ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_client_that_knows_of_no_cancel_action_is_not_waited_for_for_ever(rig: Rig) -> None:
+    """rauc-hawkbit-updater up to 1.2 passes over the link."""
+    first = rig.links()["deploymentBase"]
+    rig.item = replace(ITEM, rollout="r-2", sha256="0" * 64)
+    assert set(rig.links()) == {"cancelAction"}
+    rig.now_ns += store.CANCEL_NS - 1
+    assert set(rig.links()) == {"cancelAction"}
+    rig.now_ns += 2
+    rig.item = ITEM
+    second = rig.links()["deploymentBase"]
+    assert second != first
+    assert rig.say(first, "closed", "success").status_code == 200, "it had not stopped: what it runs is what counts"
+    assert rig.told[-1].installed == SHA256
+
+
+def test_what_has_ended_takes_no_other_word(rig: Rig) -> None:
+    href = rig.links()["deploymentBase"]
+    for _ in range(2):
+        assert rig.say(href, "closed", "failure", "first").status_code == 200, "the answer to the first was lost"
+    for execution, finished in (("proceeding", "none"), ("closed", "success")):
+        assert rig.say(href, execution, finished, "later").status_code == 410
+    assert rig.told[-1].reason == "first"
+
+
+def test_what_rauc_hawkbit_updater_sends_and_reads(rig: Rig) -> None:
+    """Its attributes come in the shape of a feedback; it reads `name`, `version`, `size`, `hashes.sha1` and a link."""
+    body = {"time": "20261125T120000", "status": {"result": {"finished": "success"}, "execution": "closed"}}
+    assert rig.client.put(f"{HOME}/configData", json=body | {"data": {"product": "press"}}).status_code == 200
+    assert set(rig.client.get(HOME).json()["_links"]) == {"deploymentBase"}
+    document = rig.client.get(rig.links()["deploymentBase"]).json()
+    assert isinstance(document["id"], str)
+    chunk = document["deployment"]["chunks"][0]
+    artifact = chunk["artifacts"][0]
+    assert (chunk["name"], chunk["version"], artifact["size"]) == ("press", "2.0.1", len(IMAGE))
+    feedback = f"{HOME}/deploymentBase/{document['id']}/feedback"  # it makes this address itself
+    for execution, finished in (("proceeding", "none"), ("closed", "success")):
+        status = {"result": {"finished": finished}, "execution": execution, "details": ["File checksum OK."]}
+        answer = rig.client.post(feedback, json={"id": document["id"], "time": "20261125T120000", "status": status})
+        assert answer.status_code == 200, "it takes nothing else for success"
+
+
+@pytest.mark.parametrize("scheme", ["TargetToken", "GatewayToken", "certificate"])
+def test_nothing_speaks_for_a_device_that_was_revoked(rig: Rig, scheme: str) -> None:
+    headers = {
+        "TargetToken": {},
+        "GatewayToken": {"authorization": "GatewayToken " + "g" * 43},
+        "certificate": {"authorization": "", "x-test-certificate": "press-1"},
+    }[scheme]
+    assert rig.client.get(HOME, headers=headers).status_code == 200
+    with rig.ddi.writing() as connection:
+        values = {"device": "press-1", "hardware": "serial:1", "revoked_ns": 5, "reason": "stolen", "since_ns": 1}
+        connection.execute(t.identity.insert().values(**values))
+    assert rig.client.get(HOME, headers=headers).status_code == 401
+
+
+def test_an_image_is_read_once_for_a_fleet(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.links()
+    read = store.image_of(rig.folder / "image")
+    monkeypatch.setattr(hashlib, "sha256", None)
+    assert store.image_of(rig.folder / "image") is read
+
+
+@pytest.mark.parametrize("range_", ["bytes=99999999-", "bytes=5-2", "lines=1-2"])
+def test_a_range_that_is_none_is_told(rig: Rig, range_: str) -> None:
+    document = rig.client.get(rig.links()["deploymentBase"]).json()
+    href = document["deployment"]["chunks"][0]["artifacts"][0]["_links"]["download"]["href"]
+    assert rig.client.get(href, headers={"range": range_}).status_code in (200, 400, 416)

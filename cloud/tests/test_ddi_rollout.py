@@ -55,7 +55,11 @@ class World:
         clock.advance(self.engine, self.now_ns, self.registry)
 
     def links(self) -> dict[str, str]:
-        return {k: v["href"] for k, v in self.client.get(self.home).json()["_links"].items() if k != "configData"}
+        return {
+            k: v["href"]
+            for k, v in self.client.get(self.home).json()["_links"].items()
+            if k not in ("configData", "installedBase")
+        }
 
     def say(self, href: str, execution: str, finished: str = "none") -> None:
         status = {"execution": execution, "result": {"finished": finished}}

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import Engine, select
 
 from cloud.audit.log import rows
+from cloud.ddi import store as ddi
 from cloud.devices.tests.listening import make_csr, make_key
 from cloud.enrol import listing
 from cloud.enrol.desk import A_DAY, HARDWARE_TRIES, Desk, Proof
@@ -220,3 +221,21 @@ def test_names_that_fit_no_topic_and_times_without_end_are_refused(
 ) -> None:
     with pytest.raises(RefusedError, match="expected"):
         make_desk(sqlite, tmp_path).make_token(device, hardware, ttl)
+
+
+@pytest.mark.parametrize("how", ["revoke", "replace"])
+def test_what_the_device_showed_on_the_ddi_routes_holds_no_more(desk: Desk, how: str) -> None:
+    enrol(desk)
+    with desk._writing() as connection:
+        token = ddi.make_token(connection, "a", desk.now_ns())
+    assert ddi_fits(desk, token)
+    if how == "revoke":
+        desk.revoke("a", "stolen")
+    else:
+        desk.replace("a", "hw-b", HOUR)
+    assert not ddi_fits(desk, token)
+
+
+def ddi_fits(desk: Desk, token: str) -> bool:
+    with desk.engine.connect() as connection:
+        return ddi.token_fits(connection, "a", token)
