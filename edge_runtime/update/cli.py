@@ -29,7 +29,8 @@ from edge_runtime.update import lock, records, slots
 from edge_runtime.update.cloud_port import FolderCloud
 from edge_runtime.update.gates import Gates
 from edge_runtime.update.process import STATUS_FILE, own_device
-from edge_runtime.update.updater import Seams, Updater
+from edge_runtime.update.seams import Seams
+from edge_runtime.update.updater import Updater
 from edge_runtime.update.wake import SOCKET_PATH, wake
 from edge_runtime.wire.update_status import ENDED, UpdateState
 

@@ -12,8 +12,8 @@ from edge_runtime.update.fetch.artifact import fetch
 from edge_runtime.update.fetch.fetcher import Fetcher
 from edge_runtime.update.fetch.pace import DEFAULT, Limits
 from edge_runtime.update.fetch.partial import Wanted
+from edge_runtime.update.seams import DOWNLOADS, HaltError, Progress
 from edge_runtime.update.tuf.target import Target
-from edge_runtime.update.updater import DOWNLOADS, HaltError, Progress
 
 
 class Getting:

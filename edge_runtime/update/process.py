@@ -43,9 +43,10 @@ from edge_runtime.update.fetch.pace import Limits
 from edge_runtime.update.gate import Gate
 from edge_runtime.update.gates import Gates
 from edge_runtime.update.getting import Getting, StoppableClock
+from edge_runtime.update.seams import Device, Item, Seams
 from edge_runtime.update.transport import tls_context
 from edge_runtime.update.tuf.repository import TrustedRepository, own_hardware
-from edge_runtime.update.updater import Device, Item, Seams, Updater
+from edge_runtime.update.updater import Updater
 from edge_runtime.update.wake import SOCKET_PATH, Wake
 
 NICE = 10

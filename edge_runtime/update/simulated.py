@@ -20,9 +20,9 @@ from edge_runtime.update.fetch.memory import MemoryFetcher
 from edge_runtime.update.fetch.pace import Limits
 from edge_runtime.update.gate import Gate
 from edge_runtime.update.getting import Getting, served_as
+from edge_runtime.update.seams import Device, Seams
 from edge_runtime.update.tuf.memory import MemoryRepository
 from edge_runtime.update.tuf.repository import TrustedRepository
-from edge_runtime.update.updater import Device, Seams
 from edge_runtime.wire import archive
 from edge_runtime.wire.assignment import Item
 from edge_runtime.wire.update_status import UpdateStatus, read_status

@@ -18,9 +18,10 @@ from typing import Any
 from edge_runtime.clock import FakeClock
 from edge_runtime.update import legacy, lock, records, slots, states
 from edge_runtime.update.gate import PASS, Candidate, FakeGate, Verdict
+from edge_runtime.update.seams import DOWNLOADS
 from edge_runtime.update.simulated import SimulatedCloud, device, tiny_release
 from edge_runtime.update.store import Store, address
-from edge_runtime.update.updater import DOWNLOADS, Updater
+from edge_runtime.update.updater import Updater
 from edge_runtime.wire import archive, manifest
 from edge_runtime.wire.update_status import ENDED
 from tools.crash.models import Model

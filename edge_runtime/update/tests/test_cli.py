@@ -15,10 +15,11 @@ from edge_runtime.update.cloud_port import MEDIA, FolderCloud
 from edge_runtime.update.fetch.folder import FolderFetcher
 from edge_runtime.update.gate import FakeGate, Verdict
 from edge_runtime.update.getting import Getting
+from edge_runtime.update.seams import Seams
 from edge_runtime.update.simulated import SimulatedCloud, device
 from edge_runtime.update.tuf.repository import TrustedRepository
 from edge_runtime.update.tuf.source import FolderSource
-from edge_runtime.update.updater import Seams, Updater
+from edge_runtime.update.updater import Updater
 from edge_runtime.update.wake import SOCKET_PATH, Wake
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edge_runtime.outbox.database import Database
 from edge_runtime.update.records import SlotRecord
-from edge_runtime.update.updater import Updater
+from edge_runtime.update.steps import Steps
 from tools.crash import files, outbox, promises, update
 from tools.crash.notes import tell
 from tools.crash.scenario import Scenario
@@ -40,14 +40,14 @@ RENAMED_ONLY = Scenario("a file that is renamed and not flushed", run_renamed_on
 
 def run_unspent(folder: Path) -> None:
     """An updater that starts its candidate before the try is on the disk."""
-    spend = Updater._do_begin
+    spend = Steps._begin
 
-    def early(self: Updater, slot_set: str, record: SlotRecord, reason: str) -> bool:
+    def early(self: Steps, slot_set: str, record: SlotRecord, reason: str) -> bool:
         assert record.job is not None
         self._gate(slot_set).begin(self._candidate(slot_set, record.job.release))
         return spend(self, slot_set, record, reason)
 
-    Updater._do_begin = early  # type: ignore[method-assign]
+    Steps._begin = early  # type: ignore[method-assign]
     update.run(folder, "confirm")
 
 
