@@ -1,13 +1,15 @@
-"""`gudgeon-launch`: starts the runtime that the record of the slot set `runtime` names, and goes back where it does not work.
+"""`gudgeon-launch`: starts the runtime that the record of the slot set `runtime` names, and another one where it does not work.
 
 With `launched`, the part of a device that no update replaces: standard library only, nothing of the product. What it shares with
 every release, for good: `slots/runtime/record.{0,1}` of format 1, `runtimes/<sha256>/{bin/python,digests}`, the command
-`python -m edge_runtime.cli run --config FILE`, and READY=1 and then WATCHDOG=1 on $NOTIFY_SOCKET.
+`python -m edge_runtime.cli run --config FILE` with $GUDGEON_RUNTIME and $GUDGEON_GIVEN_UP, and READY=1 and then WATCHDOG=1 on
+$NOTIFY_SOCKET.
 
-- On trial: a try is spent, on the disk, before each start. The release confirms itself, by its own update process. Where it
-  ends, hangs or is not confirmed in time, the next try is spent; after the last one what was confirmed runs again.
+- It writes one thing into the record: a try, on the disk, before each start on trial. The release confirms itself, by its own
+  update process. Where it ends, hangs or is not confirmed in time, the next try is spent; after the last one it is given up.
 - A confirmed one that ends FAILURES times in a row, each time soon, is given up for the one before it, and that one for the
   base runtime. An exit that says that the configuration is wrong, or the disk full, blames no runtime.
+- What is started is told what was given up, and why, and its supervisor writes that down. Until then it is remembered here.
 - The base given up, too: safe mode. Nothing runs, and nothing is tried again until this program is started again.
 - What a runtime has left running is ended before the next one starts, and two launchers never run at the same time.
 """
@@ -44,7 +46,7 @@ class Launcher:
         self._state_dir = self._config.parent / tomllib.loads(config.read_text())["device"]["state_dir"]
         self._slots, self._run_dir = self._state_dir / "slots/runtime", self._state_dir / "run"
         self._keeper = keep(self._run_dir)
-        self._given_up: dict[str, str] = {}
+        self.given_up: dict[str, str] = {}
         self._ended: dict[str, str] = {}
 
     def run(self) -> int:
@@ -54,44 +56,41 @@ class Launcher:
             sha256, trial = found
             seen = self.attempt(sha256, trial)
             self._keeper.end()
+            if not seen.why:
+                continue  # it was to end
             self._ended[sha256] = seen.why
-            failures = failures + 1 if seen.why and not seen.settled and seen.code not in BLAMELESS else 0
+            failures = 0 if seen.settled or seen.code in BLAMELESS else failures + 1
             if failures >= FAILURES and not trial:
                 self.give_up(sha256, f"{failures} times in a row: {seen.why}")
-            elif seen.why:
+            else:
                 self.tell("starts again", sha256, seen.why)
                 self.wait(0 if trial else BLAMELESS_PAUSE_S if seen.code in BLAMELESS else min(5.0, 0.25 * 2**failures))
         if not self.stopping:
-            self.tell("safe mode, nothing runs; gave up", BASE, "; ".join(self._given_up.values()))
+            self.tell("safe mode, nothing runs; gave up", BASE, "; ".join(self.given_up.values()))
             self.wait(float("inf"))
         return 0
 
     def choose(self) -> tuple[str, bool] | None:
         """The next to be started, sound, and whether on trial: a try is spent. None where all are given up."""
         for sha256, tries in self.candidates():
-            why = "" if tries else self._ended.get(sha256) or "its tries are used up"
-            if not why and sha256 not in self._ended and sha256 != BASE:
-                why = problem(self._state_dir / "runtimes" / sha256)
-            try:
-                if not why and tries > 0:
-                    record = read(self._slots)[1]
-                    write(self._slots, {**record, "job": {**record["job"], "tries_left": tries - 1}})
-            except OSError as error:
-                why = f"a try cannot be written down: {error}"
+            if tries == 0:
+                why = self._ended.get(sha256, "its tries are used up")
+            elif not (why := problem(self._state_dir / "runtimes" / sha256) if sha256 else "") and tries > 0:
+                why = spend(self._slots)
             if not why:
                 return sha256, tries > 0
             self.give_up(sha256, why)
         return None
 
     def candidates(self) -> list[tuple[str, int]]:
-        return [one for one in candidates(read(self._slots)[1]) if one[0] not in self._given_up]
+        """Without those given up, each until the record does not name it any more: then that is written down there."""
+        chain = candidates(read(self._slots)[1])
+        self.given_up = {one: self.given_up[one] for one, _ in chain if one in self.given_up}
+        return [one for one in chain if one[0] not in self.given_up]
 
     def give_up(self, sha256: str, why: str) -> None:
-        self._given_up[sha256] = why
+        self.given_up[sha256] = why
         self.tell("gives up", sha256, why)
-        if sha256 != BASE:
-            with contextlib.suppress(OSError):  # this process remembers it; the next one finds out again
-                write(self._slots, without(read(self._slots)[1], sha256, why))
 
     def attempt(self, sha256: str, trial: bool) -> Seen:
         """One start, to its end; no reason where it was to end."""
@@ -99,23 +98,19 @@ class Launcher:
         self.tell("starts", sha256, "on trial" if trial else "")
         try:
             command = [str(python), "-m", "edge_runtime.cli", "run", "--config", str(self._config)]
-            self._keeper.start(command, {"GUDGEON_RUNTIME": sha256})
+            self._keeper.start(command, {"GUDGEON_RUNTIME": sha256, "GUDGEON_GIVEN_UP": json.dumps(self.given_up)})
         except OSError as error:
             return Seen(f"it cannot be started: {error}")
-        told = False
+        told = None
         while not self.stopping:
             seen = self._keeper.look(trial)
-            if seen.why:
-                return seen
-            if self._keeper.ready and not told:
-                told = True
-                self.tell("runs", sha256, "on trial" if trial else "", "READY=1\n")
             wanted, tries = next(iter(self.candidates()), (BASE, -1))
-            if wanted != sha256:
-                break  # an update begins, or is taken back
-            if trial and tries < 0:  # it has confirmed itself
-                trial = False
-                self.tell("runs", sha256, "")
+            if seen.why or wanted != sha256:
+                return seen  # without a reason: an update begins, or is taken back
+            trial = trial and tries >= 0  # until it has confirmed itself
+            if self._keeper.ready and told != trial:
+                told = trial
+                self.tell("runs", sha256, "on trial" if trial else "", "READY=1\n")
         return Seen()
 
     def wait(self, seconds: float) -> None:
@@ -128,7 +123,7 @@ class Launcher:
         text = f"{what} {sha256[:12] or 'the base runtime'}{': ' if detail else ''}{detail}"
         print(f"gudgeon-launch: {text}", file=sys.stderr, flush=True)
         notify(f"{more}STATUS={text}")
-        state = {"state": what, "runtime": sha256, "detail": detail, "given_up": self._given_up, "pid": os.getpid()}
+        state = {"state": what, "runtime": sha256, "detail": detail, "given_up": self.given_up, "pid": os.getpid()}
         with contextlib.suppress(OSError):  # a full disk stops nothing
             (self._run_dir / "launcher.tmp").write_text(json.dumps(state))
             (self._run_dir / "launcher.tmp").replace(self._run_dir / "launcher.json")
@@ -142,74 +137,63 @@ def read(folder: Path) -> tuple[int, Record]:
             checksum, body, _ = (folder / name).read_bytes().split(b"\n", 2)
             record = json.loads(body)
             if hashlib.sha256(body).hexdigest().encode() == checksum and record["format"] == FORMAT:
-                without(record, candidates(record)[0][0], "")
+                candidates(record)
                 found.append((int(record["sequence"]), number, record))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue  # torn by a power cut, or not written by Gudgeon: the other one counts
     return max(found, key=lambda one: one[0])[1:] if found else (1, {})
 
 
-def write(folder: Path, record: Record) -> None:
-    """In the place of the older file; on the disk when this returns."""
-    path = folder / NAMES[1 - read(folder)[0]]
-    text = json.dumps({**record, "sequence": record["sequence"] + 1}, ensure_ascii=False, separators=(",", ":"))
-    data = (hashlib.sha256(text.encode()).hexdigest() + "\n" + text + "\n").encode().ljust(RECORD_BYTES)
-    for opened, flags in ((path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW), (folder, os.O_RDONLY)):
-        fd = os.open(opened, flags | os.O_CLOEXEC, 0o600)
-        try:
-            if opened == path:
-                os.pwrite(fd, data, 0)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-
-
 def candidates(record: Record) -> list[tuple[str, int]]:
     """In order: which, and the tries that it has left, -1 for those that need none."""
     job = record["job"] if record and record["state"] == "trial" else None
     chain = [(job["release"]["sha256"], max(0, job["tries_left"]))] if job else []
-    held = [record[name]["sha256"] for name in ("confirmed", "previous") if record and record[name]]
-    chain += [(sha256, -1) for sha256 in held]
+    chain += [(record[name]["sha256"], -1) for name in ("confirmed", "previous") if record and record[name]]
     if wrong := [sha256 for sha256, _ in chain if not re.fullmatch("[0-9a-f]{64}", sha256)]:
         raise ValueError(f"not a SHA-256: {wrong[0]}")
     return [*chain, (BASE, -1)]
 
 
-def without(record: Record, sha256: str, reason: str) -> Record:
-    """The record where this runtime, which was on trial or confirmed, is rolled back and its hash refused."""
-    after, job = dict(record), record["job"]
-    ours = bool(job) and job["release"]["sha256"] == sha256
-    if ours:
-        after |= {"state": "rolled_back", "job": {**job, "reason": reason[:300], "since_ns": time.time_ns()}}
-    counter = max(job["counter"] if ours else 0, record["refused"].get(sha256, 0))
-    if (record["confirmed"] or {}).get("sha256") == sha256:
-        after |= {"confirmed": record["previous"], "previous": None}
-    return {**after, "refused": {**record["refused"], sha256: counter}}
-
-
-def digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def spend(folder: Path) -> str:
+    """One try less, in the place of the older file, on the disk when this returns; why not, where it cannot be written."""
+    newest, record = read(folder)
+    job = {**record["job"], "tries_left": record["job"]["tries_left"] - 1}
+    body = json.dumps({**record, "job": job, "sequence": record["sequence"] + 1}, ensure_ascii=False).encode()
+    data = (hashlib.sha256(body).hexdigest().encode() + b"\n" + body + b"\n").ljust(RECORD_BYTES)
+    try:
+        fd = os.open(folder / NAMES[1 - newest], os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        with open(fd, "r+b") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(fd)
+        fd = os.open(folder, os.O_RDONLY)
+        os.fsync(fd)  # its name, where it is new
+        os.close(fd)
+    except OSError as error:
+        return f"a try cannot be written down: {error}"
+    return ""
 
 
 def problem(environment: Path) -> str:
-    """Why it cannot run; "" where every file of it has its digest, and there are no others."""
+    """Why it cannot run; "" where its files are those that its list of digests names, and no others."""
+    listing = environment / "digests"
     try:
-        first, _, rest = (environment / "digests").read_bytes().partition(b"\n")
-        lines = [f"{first.decode()} digests", *rest.decode().splitlines()]
-        expected = {name: sha256 for sha256, _, name in (line.partition(" ") for line in lines)}
-        found = {str(p.relative_to(environment)): p for p in environment.rglob("*") if p.is_symlink() or not p.is_dir()}
-        for name in sorted(found.keys() | expected.keys()):
-            data = (
-                rest if name == "digests" else os.readlink(found[name]).encode() if found[name].is_symlink() else None
-            )
-            if (hashlib.sha256(data).hexdigest() if data is not None else digest(found[name])) != expected[name]:
-                return f"{name} is damaged"
+        checksum, _, lines = listing.read_bytes().partition(b"\n")
+        if hashlib.sha256(lines).hexdigest().encode() != checksum:
+            return "digests is damaged"
+        files = {p for p in environment.rglob("*") if p.is_symlink() or not p.is_dir()} - {listing}
+        found = {f"{digest(path)} {path.relative_to(environment)}" for path in files}
     except (OSError, ValueError) as error:
         return str(error)
-    except KeyError as error:
-        return f"{error.args[0]} is missing, or should not be there"
-    return ""
+    wrong = found ^ set(lines.decode().splitlines())
+    return f"{min(wrong).partition(' ')[2]} is damaged, missing, or should not be there" if wrong else ""
+
+
+def digest(path: Path) -> str:
+    if path.is_symlink():
+        return hashlib.sha256(os.readlink(path).encode()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -219,8 +203,8 @@ def main(argv: list[str] | None = None) -> int:
     for name, seconds in Limits()._asdict().items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=float, default=seconds, help="default %(default)s")
     args = parser.parse_args(argv)
+    limits = Limits(*(getattr(args, name) for name in Limits._fields))
     try:
-        limits = Limits(*(getattr(args, name) for name in Limits._fields))
         launcher = Launcher(args.config, args.base, lambda run_dir: Keeper(run_dir, limits))
     except (OSError, ValueError, KeyError, TypeError) as error:
         print(f"gudgeon-launch: {error}; expected a configuration file that names its state_dir", file=sys.stderr)

@@ -35,7 +35,7 @@ from edge_runtime.errors import BundleError, ConfigError, MissingExtraError, Res
 from edge_runtime.launched import notify
 from edge_runtime.spare import Spare
 from edge_runtime.tasks import ENVIRONMENT, REFUSED_FILE, STATE_FILE, Task, wanted
-from edge_runtime.update import config_trial, legacy, lock
+from edge_runtime.update import config_trial, given_up, legacy, lock
 from edge_runtime.update.config_bundle import VARIABLE
 
 FINAL_CODES = {e.exit_code for e in (UsageError, ConfigError, BundleError, ResourceError, MissingExtraError)}
@@ -235,6 +235,7 @@ def main(argv: list[str]) -> int:
         (state_dir / "run").mkdir(parents=True, exist_ok=True)
     replace_file(state_dir / STATE_FILE, b"{}")  # says at once, and once, that the disk is full
     log.setup("supervisor", state_dir / "log")
+    given_up.write_down(state_dir, os.environ.get(given_up.VARIABLE, ""), time.time_ns())
     os.environ[VARIABLE] = str(config_trial.begin(state_dir, time.time_ns()) or "")
     device = config.load_device(args.config)
     tasks = wanted(device.has_line, bool(device.assets), bool(device.update.url or device.identity.url))

@@ -6,6 +6,7 @@ The runtimes here are stand-ins that behave as they are told; real ones are in `
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +26,7 @@ import pytest
 from edge_runtime import launched, launcher
 from edge_runtime.launched import Seen, children
 from edge_runtime.launcher import BASE, FAILURES, Launcher
-from edge_runtime.update import records, states
+from edge_runtime.update import given_up, records, states
 from edge_runtime.update.environment import write_digests
 from edge_runtime.update.records import Job, Release, SlotRecord
 from edge_runtime.wire.update_status import UpdateState
@@ -99,16 +101,17 @@ def test_both_read_and_write_the_same_records(place: Place) -> None:
     )
     place.write(record)
     place.write(record)
-    for _ in range(3):
-        launcher.write(folder, launcher.read(folder)[1])
-        assert place.record == record
-    assert records.read(place.state_dir, SET).sequence == 5
+    for left in (1, 0):
+        assert launcher.spend(folder) == ""
+        assert record.job is not None
+        assert place.record == replace(record, job=replace(record.job, tries_left=left))
+    assert records.read(place.state_dir, SET).sequence == 4
     assert (launcher.RECORD_BYTES, launcher.FORMAT, launcher.NAMES) == (
         records.RECORD_BYTES,
         records.FORMAT,
         records.NAMES,
     )
-    assert launcher.candidates(launcher.read(folder)[1]) == [(C, 2), (B, -1), (A, -1), (BASE, -1)]
+    assert launcher.candidates(launcher.read(folder)[1]) == [(C, 0), (B, -1), (A, -1), (BASE, -1)]
 
 
 @pytest.mark.parametrize("torn", [0, 1])
@@ -130,8 +133,6 @@ STRANGE: dict[str, Callable[[dict[str, Any]], object]] = {
     "no job on trial": lambda r: r.update(job=[1], state="trial"),
     "a path for a hash": lambda r: r.update(confirmed={"sha256": "../../bin"}),
     "a number for a hash": lambda r: r.update(confirmed={"sha256": 5}),
-    "nothing that is refused": lambda r: r.pop("refused"),
-    "no counter": lambda r: r["job"].pop("counter"),
     "tries that are none": lambda r: r.update(state="trial", job={"release": {"sha256": A}, "tries_left": "x"}),
 }
 
@@ -142,33 +143,34 @@ def test_a_release_that_writes_nonsense_does_not_stop_the_launcher(strange: str,
     folder = records.folder_of(place.state_dir, SET)
     record = launcher.read(folder)[1]
     STRANGE[strange](record)
-    record.setdefault("sequence", 1)
-    launcher.write(folder, record)
+    body = json.dumps({**record, "sequence": record["sequence"] + 1}).encode()
+    checksum = hashlib.sha256(body).hexdigest().encode()
+    (folder / records.NAMES[1]).write_bytes((checksum + b"\n" + body + b"\n").ljust(records.RECORD_BYTES))
     assert launcher.candidates(launcher.read(folder)[1]) == [(A, -1), (BASE, -1)]
     for name in records.NAMES:
         (folder / name).write_bytes(b"\xff" * 100)
     assert launcher.candidates(launcher.read(folder)[1]) == [(BASE, -1)]
 
 
-def test_what_it_gives_up_reads_as_the_updater_would_have_written_it(place: Place) -> None:
+def test_what_it_gives_up_is_written_down_by_what_it_starts_instead(place: Place) -> None:
     trial = on_trial(C, 0, B, A)
     place.write(trial)
-    folder = records.folder_of(place.state_dir, SET)
-    launcher.write(folder, launcher.without(launcher.read(folder)[1], C, "it hangs"))
-    found, expected = place.record, states.roll_back(trial, "it hangs")
-    assert found.job is not None
-    assert expected.job is not None
-    assert (found.state, found.confirmed, found.previous, found.refused, found.job.reason) == (
-        expected.state,
-        expected.confirmed,
-        expected.previous,
-        expected.refused,
-        expected.job.reason,
-    )
-    launcher.write(folder, launcher.without(launcher.read(folder)[1], B, "it dies"))
-    assert place.record.confirmed == Release(A)
-    assert place.record.previous is None
-    assert B in place.record.refused
+    given_up.write_down(place.state_dir, "", 5)
+    assert place.record == trial
+    given_up.write_down(place.state_dir, json.dumps({C: "it hangs", "f" * 64: "unknown"}), 5)
+    assert place.record == states.roll_back(trial, "it hangs", None, 5)
+    given_up.write_down(place.state_dir, json.dumps({C: "it hangs", B: "it dies", BASE: "it dies"}), 5)
+    assert (place.record.confirmed, place.record.previous) == (Release(A), None)
+    assert place.record.refused == {C: 7, B: 0}
+    place.write(confirmed(B, A))
+    given_up.write_down(place.state_dir, json.dumps({B: "it dies"}), 5)
+    assert (place.record.state, place.record.confirmed) == (UpdateState.ROLLED_BACK, Release(A))
+    assert place.record.refused == {B: 7}
+    assert place.record.job is not None
+    assert place.record.job.reason == "it dies"
+    for name in records.NAMES:
+        (records.folder_of(place.state_dir, SET) / name).write_bytes(b"torn")
+    given_up.write_down(place.state_dir, json.dumps({A: "it dies"}), 5)  # told in the log, and no more
 
 
 # ── which one: stand-ins for whole runs ─────────────────────────────────────────────────────────────────────────────────
@@ -193,6 +195,8 @@ class Script:
 
     def start(self, command: Sequence[str], settings: Mapping[str, str]) -> None:
         sha256 = settings["GUDGEON_RUNTIME"]
+        if sha256 != BASE:  # as its supervisor begins
+            given_up.write_down(self.place.state_dir, settings[given_up.VARIABLE], 1)
         assert command[0] == str(
             self.place.base if sha256 == BASE else self.place.state_dir / f"runtimes/{sha256}/bin/python"
         )
@@ -242,6 +246,16 @@ def test_a_trial_spends_its_tries_on_the_disk_before_each_start(place: Place, mo
     assert place.record.refused == {B: 7}
     assert place.record.job is not None
     assert place.record.job.reason == CRASH.why
+
+
+def test_one_that_was_confirmed_before_spends_its_tries_like_any_other(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.environment(A), place.environment(B)
+    place.write(on_trial(B, 2, A, B))
+    script = Script(place, monkeypatch, b=[CRASH, CRASH])
+    script.launcher.run()
+    assert (script.started, script.tries) == (["b", "b", "a"], [1, 0, 0])
 
 
 def test_a_trial_that_is_confirmed_goes_on(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,7 +313,7 @@ def test_a_damaged_environment_is_never_started(place: Place, monkeypatch: pytes
     script.launcher.run()
     assert script.started == ["a"]
     assert place.record.job is not None
-    assert place.record.job.reason == "bin/python is damaged"
+    assert place.record.job.reason.startswith("bin/python is damaged")
 
 
 def test_all_bad_is_safe_mode_and_no_loop(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,7 +324,19 @@ def test_all_bad_is_safe_mode_and_no_loop(place: Place, monkeypatch: pytest.Monk
     assert script.started == ["b"] * FAILURES + ["a"] * FAILURES + ["base"] * FAILURES
     assert place.told["state"].startswith("safe mode")
     assert f"{FAILURES} times in a row: it ended with exit code 1" in place.told["detail"]
-    assert set(place.told["given_up"]) == {A, B, BASE}
+    assert set(place.told["given_up"]) == {A, BASE}
+    assert place.record.refused == {B: 7}  # which A has written down, and the launcher has forgotten
+
+
+def test_what_was_given_up_is_tried_again_when_it_is_assigned_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.environment(A), place.environment(B)
+    place.write(on_trial(B, 1, A))
+    again: Callable[[], None] = lambda: place.write(on_trial(B, 2, A))  # noqa: E731
+    script = Script(place, monkeypatch, b=[CRASH], a=[lambda: None, again])
+    script.launcher.run()
+    assert script.started == ["b", "a", "b"]
 
 
 @pytest.mark.parametrize("code", launcher.BLAMELESS)
@@ -337,14 +363,14 @@ def test_a_try_that_cannot_be_written_down_is_not_made(place: Place, monkeypatch
     place.environment(A), place.environment(B)
     place.write(on_trial(B, 3, A))
 
-    def refuse(folder: Path, record: Mapping[str, Any]) -> None:
+    def refuse(fd: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(launcher, "write", refuse)
+    monkeypatch.setattr(os, "fsync", refuse)
     script = Script(place, monkeypatch)
     script.launcher.run()
     assert script.started == ["a"]
-    assert "cannot be written down" in script.launcher._given_up[B]
+    assert "cannot be written down" in script.launcher.given_up[B]
 
 
 # ── real processes ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -407,9 +433,7 @@ def test_a_bad_release_gives_way_to_the_old_one(script: str, limits: tuple[str, 
         wait_for(lambda: runs(place, A))
         assert process.poll() is None
     assert process.returncode == 0
-    assert place.record.state is UpdateState.ROLLED_BACK
-    assert place.record.job is not None
-    assert told in place.record.job.reason
+    assert told in place.told["given_up"][B]
 
 
 def test_what_a_runtime_leaves_behind_is_ended_before_the_next_one(place: Place) -> None:

@@ -134,6 +134,20 @@ def go_back(record: SlotRecord, reason: str, counter: int, now_ns: int = 0) -> S
     return _blame(_after(record, Input.FAIL), reason, None, now_ns)
 
 
+def given_up(record: SlotRecord, sha256: str, reason: str, now_ns: int = 0) -> SlotRecord:
+    """Who starts releases could not run this one, on trial or confirmed; what was confirmed before it is what counts from now
+    on. A release that is neither leaves the record as it is."""
+    ours = record.job is not None and record.job.release.sha256 == sha256
+    if record.state is State.TRIAL and ours:
+        return roll_back(record, reason, None, now_ns)
+    if record.confirmed is None or record.confirmed.sha256 != sha256:
+        return record
+    record = replace(record, confirmed=record.previous, previous=None)
+    if not ours:
+        return replace(record, refused={**record.refused, sha256: record.refused.get(sha256, 0)})
+    return _blame(replace(record, state=State.ROLLED_BACK), reason, None, now_ns)
+
+
 def _after(record: SlotRecord, event: Input) -> SlotRecord:
     if (record.state, event) not in TABLE:
         raise ValueError(f"{event.value}: the slot set is {record.state.value}, which does not allow it")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import zipfile
@@ -19,7 +20,7 @@ from edge_runtime.clock import FakeClock
 from edge_runtime.errors import GudgeonError
 from edge_runtime.launched import Seen
 from edge_runtime.launcher import BASE, FAILURES, Launcher
-from edge_runtime.update import config_trial, environment, records, states
+from edge_runtime.update import config_trial, environment, given_up, records, states
 from edge_runtime.update.config_bundle import SLOT_SET, read_config_release
 from edge_runtime.update.gate import Candidate
 from edge_runtime.update.records import Job, Release, SlotRecord
@@ -79,11 +80,12 @@ class Keeper:
 
     def __init__(self, state_dir: Path, **ends: list[Seen | Callable[[], None]]) -> None:
         self.started: list[str] = []
-        self._ends = ends
+        self._ends, self._state_dir = ends, state_dir
         self.launcher = Launcher(config(state_dir), Path("base"), lambda run_dir: self)  # type: ignore[arg-type, return-value]
 
     def start(self, command: list[str], settings: Mapping[str, str]) -> None:
         self.started.append(settings["GUDGEON_RUNTIME"][:1] or "base")
+        given_up.write_down(self._state_dir, settings[given_up.VARIABLE], 1)  # as its supervisor begins
 
     def look(self, trial: bool) -> Seen:
         left = self._ends.get(self.started[-1], [])
@@ -172,7 +174,9 @@ def changed_later(folder: Path) -> None:
     made = environment.make(release(folder / "new", GOOD), folder / environment.FOLDER, NEW)
     next(made.rglob("__init__.py")).write_text("X = 2\n")
     on_trial(folder, 3)
-    assert start(folder).choose() == (OLD, False)
+    keeper = Keeper(folder)
+    keeper.run()
+    assert keeper.started == ["a"]
     after = records.read(folder, "runtime").record
     assert after.state is UpdateState.ROLLED_BACK
     assert after.refused == {NEW: 7}
@@ -218,13 +222,12 @@ def nonsense_record(folder: Path) -> None:
     """A release writes a record with a sound checksum that names a path for a hash; then both."""
     confirmed(folder)
     slots = folder / "slots/runtime"
-    record = launcher.read(slots)[1]
-    launcher.write(slots, record)
-    number = launcher.read(slots)[0]
-    launcher.write(slots, {**record, "confirmed": {"sha256": "../../evil"}, "sequence": record["sequence"] + 1})
+    newest, record = launcher.read(slots)
+    body = json.dumps({**record, "confirmed": {"sha256": "../../evil"}, "sequence": record["sequence"] + 1}).encode()
+    nonsense = (hashlib.sha256(body).hexdigest().encode() + b"\n" + body + b"\n").ljust(records.RECORD_BYTES)
+    (slots / records.NAMES[1 - newest]).write_bytes(nonsense)
     assert start(folder).choose() == (OLD, False)
-    nonsense = (slots / records.NAMES[1 - number]).read_bytes()
-    (slots / records.NAMES[number]).write_bytes(nonsense)
+    (slots / records.NAMES[newest]).write_bytes(nonsense)
     assert start(folder).choose() == (BASE, False)
 
 
