@@ -3,6 +3,7 @@
     gudgeon update status --config device.toml [--json]        from records and store, whether the device runs or not
     gudgeon update now    --config device.toml                 have the updater ask the cloud at once
     gudgeon update --from DIR --config device.toml             from a medium that was carried here, by the same rules
+    gudgeon update floor show|reset --config device.toml       below which nothing is taken; see gudgeon update floor --help
 
 DIR holds `metadata/`, `targets/` and `assignments/<device>`, as `gudgeon repo export` writes them.
 
@@ -163,6 +164,10 @@ def carry_out(updater: Updater, sleep: Callable[[float], None], limit: int = 100
 
 
 def main(argv: list[str]) -> int:
+    if argv[:1] == ["floor"]:
+        from edge_runtime.update import floor_cli
+
+        return floor_cli.main(argv[1:])
     parser = argparse.ArgumentParser(
         prog="gudgeon update", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

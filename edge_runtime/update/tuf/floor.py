@@ -114,25 +114,24 @@ class FloorFiles:
 
     def __init__(self, folder: Path, metadata: Path) -> None:
         """`metadata`: where that lies which makes a missing floor suspicious."""
+        if why := lost(folder, metadata):
+            raise ResourceError(
+                f"{folder / FILES[0]} and {FILES[1]}: {why}, so that an old release could pass for a new one; what runs goes "
+                "on, nothing new is installed; look at what this device runs, then: gudgeon update floor reset --from MEDIUM"
+            )
         self._paths = [folder / name for name in FILES]
         found = [_read(path) for path in self._paths]
-        usable = [entry for entry in found if entry is not None]
-        if not usable:
-            self._refuse_silent_start(folder, metadata)
-        self._number, self.floor = max(usable, key=lambda entry: entry[0], default=(0, Floor()))
-        if not usable or found[0] != found[1]:
+        self._number, self.floor = max(filter(None, found), key=lambda entry: entry[0], default=(0, Floor()))
+        if not any(found) or found[0] != found[1]:
+            with disk_errors(folder):
+                folder.mkdir(parents=True, exist_ok=True)
             self._write(self._number + 1, self.floor)
 
-    def _refuse_silent_start(self, folder: Path, metadata: Path) -> None:
-        with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            there = [p for p in self._paths if p.exists()]
-            if there or (metadata.exists() and any(metadata.iterdir())):
-                raise ResourceError(
-                    f"{self._paths[0]} and {FILES[1]}: {'both damaged' if there else 'both missing'}, so that an old release "
-                    f"could pass for a new one; what runs goes on, nothing new is installed; look at what this device runs, "
-                    f"then remove {metadata} and {', '.join(FILES)} to trust {folder.name}/root.json afresh"
-                )
+    @classmethod
+    def begin_again(cls, folder: Path, floor: Floor) -> None:
+        """`floor` in the place of one that was lost, because a person says so."""
+        for name in FILES:
+            replace_file(folder / name, _encode(1, floor))
 
     def keep(self, floor: Floor) -> None:
         """On the disk, in both files, when this returns. Nothing is written where nothing changes."""
@@ -144,6 +143,22 @@ class FloorFiles:
         for path in self._paths:
             replace_file(path, data)
             self._number, self.floor = number, floor
+
+
+def lost(folder: Path, metadata: Path) -> str:
+    """Why the floor is gone; "" where it is there, or where nothing was seen yet."""
+    files = [folder / name for name in FILES]
+    if any(_read(path) for path in files):
+        return ""
+    with disk_errors(folder):
+        seen = any(path.exists() for path in files)
+        return "both damaged" if seen else "both missing" if metadata.is_dir() and any(metadata.iterdir()) else ""
+
+
+def stored(folder: Path) -> Floor:
+    """What the files hold, as far as they can be read; nothing is written."""
+    found = [_read(folder / name) for name in FILES]
+    return max(filter(None, found), key=lambda entry: entry[0], default=(0, Floor()))[1]
 
 
 def _encode(number: int, floor: Floor) -> bytes:

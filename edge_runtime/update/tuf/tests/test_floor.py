@@ -120,7 +120,7 @@ def test_both_damaged_is_refused_with_what_to_do(tmp_path: Path, first: object) 
     FloorFiles(tmp_path, tmp_path / "m").keep(Floor(root=1))
     for name in FILES:
         (tmp_path / name).write_bytes(first((tmp_path / name).read_bytes()))  # type: ignore[operator]
-    with pytest.raises(ResourceError, match=r"both damaged.*remove"):
+    with pytest.raises(ResourceError, match=r"both damaged.*floor reset"):
         FloorFiles(tmp_path, tmp_path / "m")
 
 
