@@ -55,7 +55,7 @@ class Gate:
 
     async def _bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
         length = dict(scope["headers"]).get(b"content-length", b"0")
-        too_large = not length.isdecimal() or int(length[:12]) > self._limit_bytes
+        too_large = not length.isdigit() or int(length[:12]) > self._limit_bytes
         got = 0
 
         async def counted() -> Message:
