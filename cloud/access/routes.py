@@ -41,6 +41,7 @@ ROLES: dict[tuple[str, str], Role | None] = {
     ("GET", f"{API}/stream"): Role.VIEWER,
     ("GET", f"{API}/devices"): Role.VIEWER,
     ("GET", f"{API}/events"): Role.VIEWER,
+    ("GET", f"{API}/events/{{number}}/payload"): Role.VIEWER,
     ("GET", f"{API}/decisions"): Role.VIEWER,
     ("GET", f"{API}/rejections"): Role.VIEWER,
     ("GET", f"{API}/assets"): Role.VIEWER,

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
 
 from cloud.api import models
 from cloud.api.asked import After, From, Limit, To, Whole, period_of
 from cloud.packml import RESULTS
-from cloud.store import queries
+from cloud.store import blobs, queries
 from cloud.summary import device_state
+from edge_runtime.errors import DataError, UsageError
 
 router = APIRouter()
+
+BYTES = "application/octet-stream"
 
 
 @router.get("/devices", response_model=list[models.Device])
@@ -36,6 +39,17 @@ def events(
     equal = {"device": device, "stream": stream, "kind": kind}
     wanted = queries.Page(after, limit, period_of(start, end))
     return page(queries.events(request.app.state.engine, equal, wanted), limit)
+
+
+@router.get("/events/{number}/payload", response_class=Response, responses={200: {"content": {BYTES: {}}}})
+def payload(request: Request, number: Annotated[int, Path(ge=1, le=2**63 - 1)]) -> Response:
+    """The large payload whose first piece is this Event. 404 where it is none, 409 where pieces are missing."""
+    try:
+        return Response(blobs.payload(request.app.state.engine, number), media_type=BYTES)
+    except UsageError as error:
+        raise HTTPException(404, str(error)) from error
+    except DataError as error:
+        raise HTTPException(409, str(error)) from error
 
 
 @router.get("/decisions", response_model=models.DecisionPage)

@@ -3,6 +3,7 @@
     signature   by the pinned key of the cloud, over the exact bytes        else refused
     device      this one                                                    else refused
     counter     above the highest seen, which is on the disk first          else replayed
+    issued      after this device's journal began                           else replayed
     allow-list  `[commands] allow`, and the point's limits; or `alarms`     else refused
     time        known: by the cloud's acknowledgements, or a set clock      else refused
     expiry      not reached, the clock's uncertainty counted against it     else expired
@@ -43,6 +44,7 @@ TIME_WAIT_S = 10.0  # for the first acknowledgement of a new connection, which t
 GRACE_S = 5.0  # for control's record of a command whose time is up
 FUTURE_S = 60.0
 SIGNED = "cloud"
+NO_TIME = "the device does not know the time, so it cannot tell whether the command has expired"
 NO_KEY = f"this device has no key of a cloud; put it into {KEY_PATH} or cloud.public_key"
 
 
@@ -99,6 +101,7 @@ class CommandDesk:
         self._waiting: deque[Asked] = deque()
         self._strangers = self._unsigned = 0
         self._said = ""
+        self._born_mono_ns: int | None = None  # of a journal that is not on the disk yet
         self._journal = self._load()
 
     # ── what comes in ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -178,6 +181,10 @@ class CommandDesk:
 
     def _decide(self, asked: Asked, now: TrustedTime | None) -> None:
         try:
+            if self._born_mono_ns is not None:
+                if now is None:
+                    return self._end(asked, "refused", NO_TIME)
+                self._begin_journal(self._born_mono_ns, now)
             if reason := self._replay(asked):
                 return self._end(asked, "replayed", reason)
             seen = self._seen(asked)
@@ -191,11 +198,17 @@ class CommandDesk:
             log.say(logging.ERROR, "a command was not carried out: it cannot be recorded", reason=str(error))
             return self._end(asked, "refused", f"it cannot be recorded: {error}")
 
+    def _begin_journal(self, born_mono_ns: int, now: TrustedTime) -> None:
+        """Of a device that is new, or whose state was wiped: what was issued before may have had its turn."""
+        age_ns = self._clock.monotonic_ns() - born_mono_ns
+        self._journal = replace(self._journal, since_ns=now.wall_ns - now.uncertainty_ns - age_ns)
+        self._born_mono_ns = None
+
     def _replay(self, asked: Asked) -> str:
         """Why this one has had its turn; "" where it has not."""
         j = self._journal
         if asked.issued_ns <= j.since_ns:
-            return "it is older than the loss of this device's journal of commands"
+            return "it is older than this device's journal of commands, which is new or was lost"
         if asked.counter and asked.counter <= j.counter:
             return f"its counter {asked.counter} is not above {j.counter}, which was seen"
         if not asked.counter and asked.issued_ns <= j.newest_ns.get(asked.key, 0):
@@ -212,7 +225,7 @@ class CommandDesk:
         if problem := self._problem(asked):
             return "refused", problem
         if now is None:
-            return "refused", "the device does not know the time, so it cannot tell whether the command has expired"
+            return "refused", NO_TIME
         if now.wall_ns + now.uncertainty_ns >= asked.expires_ns:
             late_s = (now.wall_ns + now.uncertainty_ns - asked.expires_ns) / 1e9
             return (
@@ -295,6 +308,8 @@ class CommandDesk:
 
     def _load(self) -> Journal:
         found = journal.load(self._path)
+        if found == Journal():
+            self._born_mono_ns = self._clock.monotonic_ns()
         if found is not None:
             return found
         now = self._trusted()

@@ -129,7 +129,7 @@ def test_a_second_delivery_is_a_replay_also_after_a_restart(device: Device) -> N
         ({"value": None}, "refused", "whole number"),
         ({"name": "lamp", "value": 1}, "refused", "true or false"),
         ({"device": "dev2"}, "refused", "for device dev2"),
-        ({"issued_ns": 5, "expires_ns": 6}, "expired", "time was up"),
+        ({"issued_ns": 5, "expires_ns": 6}, "replayed", "older than this device's journal"),
         ({"issued_ns": 2**62, "expires_ns": 2**62 + S}, "refused", "in the future"),
     ],
 )
@@ -305,6 +305,28 @@ def test_an_outbox_that_is_full_stops_it_too(device: Device) -> None:
     device.outbox.full = False
     assert not device.desk.busy
     assert device.send(device.command())[0] == "done"
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_what_was_issued_before_a_wipe_is_not_done_again(device: Device, known: bool) -> None:
+    """The counter is gone with the state folder; also where the time becomes known after the start only."""
+    done = device.command()
+    assert device.send(done)[0] == "done"
+    device.clock.advance(5)
+    (device.folder / "commands.json").unlink()
+    device.time_known = known
+    device.restart()
+    if not known:
+        device.send(done)
+        device.clock.advance(TIME_WAIT_S)
+        device.desk.step()
+        assert device.outbox.events[-1].kind == "refused"
+        device.time_known = True
+    assert device.send(done)[0] == "replayed"
+    assert device.send(device.command())[0] == "done"
+    device.restart()
+    assert device.send(done)[0] == "replayed"
+    assert len(device.taken) == 2
 
 
 def test_a_journal_that_is_damaged_fails_closed(device: Device) -> None:
