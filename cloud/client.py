@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import argparse
 import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -18,6 +21,7 @@ from edge_runtime.errors import EndpointError, GudgeonError, ResourceError, Usag
 from edge_runtime.mqtt_access import secret_file
 
 TIMEOUT_S = 15.0
+STREAM_TIMEOUT_S = 60.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +56,42 @@ def trusted(ca_file: Path | None) -> ssl.SSLContext:
         raise UsageError(f"--ca-file {ca_file}: {error}; expected certificates in PEM") from error
 
 
+def address(url: str) -> str:
+    """Where the API of the cloud at this URL is; UsageError where it is none."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError(f"--cloud {url}: no address of a cloud; expected http://HOST:PORT or https://HOST:PORT")
+    return url.rstrip("/") + "/api/v1"
+
+
+@contextmanager
+def streamed(args: argparse.Namespace, path: str, params: Mapping[str, Any]) -> Iterator[httpx.Response]:
+    """An answer that is read piece by piece, with the arguments of `add_token_arguments`."""
+    url = address(args.cloud) + path
+    asked: dict[str, Any] = {"params": params, "headers": bearer(args.token_file), "verify": trusted(args.ca_file)}
+    try:
+        with httpx.stream("GET", url, timeout=STREAM_TIMEOUT_S, trust_env=False, **asked) as answer:
+            if not answer.is_success:
+                answer.read()
+                raise _refused(url, answer)
+            yield answer
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise _unreachable(url, error) from error
+
+
+def _refused(url: str, answer: httpx.Response) -> GudgeonError:
+    try:
+        detail = answer.json()["detail"]
+    except (ValueError, KeyError, TypeError):
+        detail = answer.text[:300]
+    text = f"{url}: {answer.status_code}: {detail}"
+    return UsageError(text) if answer.status_code in (404, 413, 422) else GudgeonError(text)
+
+
+def _unreachable(url: str, error: Exception) -> EndpointError:
+    return EndpointError(f"{url}: {error}; check the address and that `gudgeon cloud` runs")
+
+
 class Client:
     def __init__(self, args: argparse.Namespace) -> None:
         settings = load_cloud(args.config) if args.config else None
@@ -61,7 +101,7 @@ class Client:
         base = (
             args.cloud or f"{scheme}://{settings.http.host if settings else ''}:{settings.http.port if settings else 0}"
         )
-        self._base = base.rstrip("/") + "/api/v1"
+        self._base = address(base)
         self._token_file = args.token_file or (settings.token_file if settings else None)
         self._client = httpx.Client(timeout=TIMEOUT_S, trust_env=False, verify=trusted(args.ca_file))
 
@@ -89,12 +129,7 @@ class Client:
         try:
             answer = self._client.request(method, url, **more)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise EndpointError(f"{url}: {error}; check the address and that `gudgeon cloud` runs") from error
-        if answer.is_success:
-            return answer.json()
-        try:
-            detail = answer.json()["detail"]
-        except (ValueError, KeyError, TypeError):
-            detail = answer.text[:300]
-        text = f"{url}: {answer.status_code}: {detail}"
-        raise UsageError(text) if answer.status_code in (404, 413, 422) else GudgeonError(text)
+            raise _unreachable(url, error) from error
+        if not answer.is_success:
+            raise _refused(url, answer)
+        return answer.json()

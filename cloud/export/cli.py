@@ -14,15 +14,13 @@ from typing import BinaryIO
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from cloud.client import add_token_arguments, bearer, trusted
+from cloud.client import add_token_arguments, streamed
 from cloud.period import parse_period
 from cloud.settings import load_cloud
-from cloud.store.opening import open_store
+from cloud.store.opening import open_existing
 from edge_runtime.durable import disk_errors, sync_folder
-from edge_runtime.errors import EndpointError, MissingExtraError, ResourceError, UsageError
+from edge_runtime.errors import EndpointError, MissingExtraError, ResourceError
 from edge_runtime.wire.envelope import STREAMS
-
-TIMEOUT_S = 60.0
 
 
 def main(argv: list[str]) -> int:
@@ -61,7 +59,7 @@ def _pieces(args: argparse.Namespace) -> Iterator[bytes]:
     if args.config:
         from cloud.export.parquet import Wanted, parquet_bytes
 
-        engine = open_store(load_cloud(args.config).store.address)
+        engine = open_existing(load_cloud(args.config).store.address)
         try:
             wanted = Wanted(args.device, args.stream, period)
             wanted.check(engine)
@@ -71,20 +69,10 @@ def _pieces(args: argparse.Namespace) -> Iterator[bytes]:
         finally:
             engine.dispose()
         return
-    import httpx
-
     named = {"device": args.device, "stream": args.stream, "from": args.start, "to": args.end}
     params = {name: text for name, text in named.items() if text is not None}
-    url = f"{args.cloud.rstrip('/')}/api/v1/export.parquet"
-    headers, verified = bearer(args.token_file), trusted(args.ca_file)
-    try:
-        with httpx.stream("GET", url, params=params, headers=headers, verify=verified, timeout=TIMEOUT_S) as answer:
-            if answer.status_code != 200:
-                answer.read()
-                raise UsageError(f"{url}: {answer.status_code} {answer.text[:300]}")
-            yield from answer.iter_bytes()
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise EndpointError(f"{url}: {error}; check the address and that `gudgeon cloud` runs") from error
+    with streamed(args, "/export.parquet", params) as answer:
+        yield from answer.iter_bytes()
 
 
 def _write(pieces: Iterator[bytes], path: Path, quiet: bool) -> int:

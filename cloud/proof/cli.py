@@ -12,17 +12,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
-from cloud.client import add_token_arguments, bearer, trusted
+from cloud.client import add_token_arguments, streamed
 from cloud.period import parse_period
 from cloud.proof.statement import proof_lines
 from cloud.proof.verify import Verdict, verify
 from cloud.settings import load_cloud
-from cloud.store.opening import open_store
+from cloud.store.opening import open_existing
 from edge_runtime.durable import disk_errors
-from edge_runtime.errors import EndpointError, UsageError
 from edge_runtime.identity import load_or_make
-
-TIMEOUT_S = 60.0
 
 
 def main(argv: list[str]) -> int:
@@ -64,26 +61,15 @@ def _fetch(args: argparse.Namespace) -> Iterator[str]:
     period = parse_period(args.start, args.end)
     if args.config:
         store = load_cloud(args.config).store
-        engine, key = open_store(store.address), load_or_make(store.key_file)
+        engine, key = open_existing(store.address), load_or_make(store.key_file)
         try:
             yield from proof_lines(engine, key, args.device, period, time.time_ns(), args.records)
         finally:
             engine.dispose()
         return
-    import httpx
-
-    url = f"{args.cloud.rstrip('/')}/api/v1/devices/{quote(args.device, safe='')}/proof"
-    headers, verified = bearer(args.token_file), trusted(args.ca_file)
-    try:
-        with httpx.stream(
-            "GET", url, params=known | {"records": args.records}, headers=headers, verify=verified, timeout=TIMEOUT_S
-        ) as answer:
-            if answer.status_code != 200:
-                answer.read()
-                raise UsageError(f"{url}: {answer.status_code} {answer.text[:300]}")
-            yield from answer.iter_lines()
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise EndpointError(f"{url}: {error}; check the address and that `gudgeon cloud` runs") from error
+    path = f"/devices/{quote(args.device, safe='')}/proof"
+    with streamed(args, path, known | {"records": args.records}) as answer:
+        yield from answer.iter_lines()
 
 
 def _kept(lines: Iterable[str], path: Path | None) -> Iterator[str]:

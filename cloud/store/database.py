@@ -23,6 +23,7 @@ from cloud.store import tables as t
 EventRow = tuple[Any, ...]
 
 DEVICES = 0x67_75_64_01  # the locks of devices, and of everything
+SINGLES, REJECTIONS = 0x67_75_64_02, 1  # locks of single things
 WRITES = "gudgeon_writes"  # execution option of an engine whose transactions write from the start (SQLite)
 PAGES_TAG = 0x6775 << 48  # the locks that tell from where on ids are being given out
 
@@ -83,6 +84,12 @@ def lock(connection: Connection, devices: Collection[str], alone: bool) -> None:
         one_by_one = """SELECT pg_advisory_xact_lock(:space, number) FROM (SELECT DISTINCT hashtext(name) AS number
             FROM unnest(CAST(:names AS text[])) AS name ORDER BY number) AS numbers"""
         connection.execute(text(one_by_one), {"space": DEVICES, "names": sorted(devices)})
+
+
+def one_by_one(connection: Connection, number: int) -> None:
+    """Until the end of the transaction no other has this lock."""
+    if is_postgresql(connection):
+        connection.execute(text("SELECT pg_advisory_xact_lock(:space, :number)"), {"space": SINGLES, "number": number})
 
 
 def settled(connection: Connection) -> int | None:

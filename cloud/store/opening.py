@@ -52,6 +52,15 @@ def open_store(url: str | URL) -> Engine:
     return engine
 
 
+def open_existing(url: URL) -> Engine:
+    """The same for those who only read: a store that is not there is not made. ResourceError says so."""
+    if url.drivername == "sqlite" and not os.path.exists(str(url.database)):
+        raise ResourceError(
+            f"{url.database}: there is no store yet; start gudgeon cloud first, or name another store.url"
+        )
+    return open_store(url)
+
+
 def _sqlite(url: URL) -> Engine:
     with suppress(OSError):  # told when it is opened
         os.close(os.open(str(url.database), os.O_RDWR | os.O_CREAT, 0o600))  # hashes of passwords and tokens are in it

@@ -21,7 +21,7 @@ from sqlalchemy import Connection, Engine, delete, insert, select, text, update
 from cloud.messages import Batch, Connected, Item, Rejection, Status, json_text, plain_text
 from cloud.store import assets, chains, spans, times, twin
 from cloud.store import tables as t
-from cloud.store.database import Added, EventRow, lock, merge, newest, wanted
+from cloud.store.database import REJECTIONS, Added, EventRow, lock, merge, newest, one_by_one, wanted
 from cloud.store.projection import LATEST, STREAM, count, decision_row, part_key
 from cloud.store.spans import Key, Progress
 from edge_runtime.wire.batch import Ack, Checkpoint, Shed
@@ -301,6 +301,8 @@ def _count(connection: Connection, tally: Tallies) -> None:
 
 def _reject(connection: Connection, items: Sequence[Rejection], tally: Tallies, now_ns: int) -> None:
     newest = 0
+    if items:
+        one_by_one(connection, REJECTIONS)  # so that ids are committed in their order, and a page misses none
     for item in items:
         added = insert(t.rejection).values(wall_ns=now_ns, **vars(item)).returning(t.rejection.c.id)
         newest = int(connection.execute(added).scalar_one())

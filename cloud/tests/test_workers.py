@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, func, select, text
 
 from cloud.ingest import Ingest
+from cloud.messages import Rejection
 from cloud.sockets import listen, port_of
 from cloud.store import queries, spans
 from cloud.store import tables as t
@@ -20,6 +21,7 @@ from cloud.store.database import Added, settled
 from cloud.store.intervals import Span, merged, runs
 from cloud.store.spans import Key
 from cloud.store.writer import open_writer
+from cloud.store.writing import store
 from cloud.tests.databases import commit, empty_store
 from cloud.tests.made import WAIT_S, FakeDevice, batch, chained, decision, event, payload, until
 from cloud.tests.test_mosquitto import MOSQUITTO, start
@@ -83,6 +85,22 @@ def test_a_page_ends_before_what_is_still_being_written(tmp_path: Path) -> None:
             after = settled(connection)
         assert after is not None
         assert after >= newest
+
+
+def test_rejections_are_committed_in_the_order_of_their_ids(tmp_path: Path) -> None:
+    """A second worker waits, so that who pages never sees a higher id before a lower one."""
+    waiting = """SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
+    with empty_store("postgresql", tmp_path) as engine, engine.connect() as first:
+        store(first, [Rejection("t", "first", 1)], 1)
+        other = threading.Thread(target=commit, args=(engine, [Rejection("t", "second", 1)], 1))
+        other.start()
+        with engine.connect() as looking:
+            assert until(lambda: bool(looking.execute(text(waiting)).scalar_one() == 1))
+        assert queries.rejections(engine, 0, 10) == []
+        first.commit()
+        other.join()
+        assert [row["reason"] for row in queries.rejections(engine, 0, 10)] == ["first", "second"]
 
 
 @pytest.mark.skipif(MOSQUITTO is None, reason="needs mosquitto: apt-get install mosquitto")

@@ -28,7 +28,8 @@ class Open:
 
 @dataclass(frozen=True)
 class Journal:
-    """`since_ns`: nothing that was issued before is taken. `counter`: of signed commands. `newest_ns`: "source/name" → the time of issue of its newest unsigned command."""
+    """`since_ns`: nothing that was issued before is taken. `counter`: of signed commands. `newest_ns`: "source/name" → the time
+    of issue of its newest unsigned command."""
 
     counter: int = 0
     newest_ns: dict[str, int] = field(default_factory=dict)

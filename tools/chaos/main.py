@@ -23,6 +23,7 @@ from tools.chaos.run import Result, run
 from tools.chaos.scenarios import QUICK, SCENARIOS, missing, without_namespaces
 from tools.chaos.sweep import sweep
 
+WIDE = 120  # columns of what is not a terminal
 GROUPS = {"quick": QUICK, "all": tuple(SCENARIOS)}
 #: field of the ledger → heading
 COLUMNS = {
@@ -99,6 +100,8 @@ def show(results: list[Result], console: Console) -> None:
 def main(argv: list[str]) -> int:
     args = parse(argv)
     console = Console(stderr=args.json)
+    if not console.is_terminal:
+        console = Console(stderr=args.json, width=WIDE)
     if args.list:
         show_list(console)
         return 0

@@ -173,7 +173,7 @@ def test_from_the_store_and_from_the_running_cloud(
         (["nobody", "--config", "CONFIG"], 2, "no device 'nobody' ever sent anything"),
         (["--all", "--cloud", "URL", "--from", "noon"], 2, "'noon' is no time"),
         (["--all", "--cloud", "http://127.0.0.1:1"], 5, "check the address and that `gudgeon cloud` runs"),
-        (["--all", "--cloud", "nonsense"], 5, "check the address"),
+        (["--all", "--cloud", "nonsense"], 2, "no address of a cloud"),
         (["--all", "--config", "no.toml"], 3, "no such file"),
         (["--all", "--config", "CONFIG", "--out", "/proc/none/f"], 6, "/proc/none/f"),
     ],

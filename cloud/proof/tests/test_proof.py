@@ -20,7 +20,7 @@ from cloud.proof.verify import Verdict, verify
 from cloud.store.intervals import Given, Span, runs
 from cloud.tests.databases import KINDS, commit, empty_store
 from cloud.tests.made import batch, chained, event
-from edge_runtime.errors import DataError, UsageError
+from edge_runtime.errors import DataError, ResourceError, UsageError
 from edge_runtime.identity import public_text
 from edge_runtime.wire.batch import Head, Shed, shed_count
 from edge_runtime.wire.envelope import Event, record_hash, record_line
@@ -221,8 +221,20 @@ def test_the_command(store: Engine, tmp_path: Path, capsys: pytest.CaptureFixtur
     out.write_text(out.read_text().replace('"x":3}', '"x":4}'))
     assert main(["--verify", str(out)]) == 1
     assert "PROBLEM: record" in capsys.readouterr().out
+    kept = out.read_text()
     with pytest.raises(UsageError, match="no signed records of device 'dev9'"):
-        main(["dev9", "--config", str(tmp_path / "cloud.toml")])
+        main(["dev9", "--config", str(tmp_path / "cloud.toml"), "--out", str(out)])
+    assert out.read_text() == kept
+
+
+def test_what_cannot_be_asked_is_told_and_makes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "cloud.toml").write_text("")
+    with pytest.raises(ResourceError, match="there is no store yet"):
+        main(["dev1", "--config", str(tmp_path / "cloud.toml")])
+    for url in ("nonsense", "http://", "ftp://host"):
+        with pytest.raises(UsageError, match="no address of a cloud; expected http://HOST:PORT"):
+            main(["dev1", "--cloud", url])
+    assert [path.name for path in tmp_path.iterdir()] == ["cloud.toml"]
 
 
 def test_times() -> None:
