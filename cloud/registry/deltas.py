@@ -51,14 +51,19 @@ def missing(registry: Registry) -> bool:
     return any(True for _ in _wanted(registry, "", again=False))
 
 
-def sweep(registry: Registry) -> int:
-    """Remove the deltas that lead to artifacts that are named no more; how many files that were."""
+def stale(registry: Registry) -> list[Path]:
+    """The files of deltas that lead to artifacts which are named no more."""
     named = {target.sha256 for target in targets_of(registry, published_only=True).values()}
-    stale = [path for path in (registry.folder / "repo" / "deltas").glob("*/*") if path.name[:64] not in named]
-    for path in stale:
+    return [path for path in (registry.folder / "repo" / "deltas").glob("*/*") if path.name[:64] not in named]
+
+
+def sweep(registry: Registry) -> int:
+    """Remove those; how many files that were."""
+    found = stale(registry)
+    for path in found:
         with disk_errors(path):
             path.unlink(missing_ok=True)
-    return len(stale)
+    return len(found)
 
 
 def _wanted(registry: Registry, target: str, again: bool) -> Iterator[tuple[Target, list[Target | None]]]:

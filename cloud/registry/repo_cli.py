@@ -11,6 +11,7 @@
     gudgeon repo status FOLDER                                                 versions, expiry, what is staged, who must sign
     gudgeon repo verify FOLDER                                                 all that is published, as a device would check it
     gudgeon repo deltas FOLDER [TARGET]                                        from older artifacts, for fewer bytes
+    gudgeon repo prune FOLDER --config cloud.toml|--no-cloud [--remove]        what nothing needs any more: told, or removed
     gudgeon repo export FOLDER --to DIR --device ID --item SLOT_SET=TARGET     a medium for devices without a network
 
 What is staged is signed with `gudgeon sign FOLDER --key KEY`, by each holder in turn."""
@@ -26,7 +27,7 @@ from typing import Any
 
 from securesystemslib.signer import Key
 
-from cloud.registry import artifacts, deltas, draft, making, media, publishing, status
+from cloud.registry import artifacts, deltas, draft, making, media, pruning, publishing, status
 from cloud.registry.folder import Registry
 from cloud.registry.keys import read_public
 from cloud.registry.roles import DELEGATED, OFFLINE, ONLINE
@@ -87,6 +88,16 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     made = sub["deltas"]
     made.add_argument("target", nargs="?", default="", metavar="TARGET")
     made.add_argument("--again", action="store_true", help="also what is there already")
+    old = sub["prune"]
+    cloud = old.add_mutually_exclusive_group(required=True)
+    cloud.add_argument(
+        "--config", type=Path, metavar="cloud.toml", help="whose store names what is assigned or on devices"
+    )
+    cloud.add_argument("--no-cloud", action="store_true", help="no cloud serves this registry")
+    old.add_argument(
+        "--keep", type=int, default=pruning.KEEP_VERSIONS, metavar="N", help="versions of each role (%(default)s)"
+    )
+    old.add_argument("--remove", action="store_true", help="do it; without it only told")
     export = sub["export"]
     export.add_argument("--to", type=Path, required=True, metavar="DIR")
     export.add_argument("--device", action="append", default=[], metavar="ID")
@@ -161,6 +172,30 @@ def _deltas(registry: Registry, args: argparse.Namespace, now: datetime) -> Told
     return {"deltas": [vars(one) for one in made], "removed_files": deltas.sweep(registry)}
 
 
+def _prune(registry: Registry, args: argparse.Namespace, now: datetime) -> Told:
+    registry.check()
+    used = _in_use(args.config, registry) if args.config else set()
+    found = (pruning.prune if args.remove else pruning.unneeded)(registry, used, args.keep)
+    rows = [{"path": str(one.path), "kind": one.kind, "bytes": one.size_bytes} for one in found]
+    return {"files": rows, "bytes": sum(one.size_bytes for one in found), "removed": args.remove}
+
+
+def _in_use(config: Path, registry: Registry) -> set[str]:
+    from cloud.registry import in_use
+    from cloud.settings import load_cloud
+    from cloud.store.opening import open_store
+
+    settings = load_cloud(config)
+    if settings.registry.folder is None or settings.registry.folder.resolve() != registry.folder.resolve():
+        raise UsageError(f"{config}: its [registry] is not {registry.folder}, so it cannot say what of that is in use")
+    engine = open_store(settings.store.address)
+    try:
+        with engine.connect() as store:
+            return in_use.hashes(store)
+    finally:
+        engine.dispose()
+
+
 def _export(registry: Registry, args: argparse.Namespace, now: datetime) -> Told:
     registry.check()
     items = {}
@@ -178,7 +213,7 @@ def _export(registry: Registry, args: argparse.Namespace, now: datetime) -> Told
 
 ACTIONS: dict[str, Callable[[Registry, argparse.Namespace, datetime], Told]] = {
     "init": _init, "add": _add, "remove": _remove, "stage": _stage, "rotate": _rotate, "publish": _publish,
-    "renew": _renew, "status": _status, "verify": _verify, "deltas": _deltas, "export": _export,
+    "renew": _renew, "status": _status, "verify": _verify, "deltas": _deltas, "prune": _prune, "export": _export,
 }  # fmt: skip
 
 
@@ -222,4 +257,10 @@ def _deltas_text(told: Told) -> str:
     return "\n".join(rows or ["nothing to do"])
 
 
-TEXTS: dict[str, Callable[[Told], str]] = {"status": _status_text, "deltas": _deltas_text}
+def _prune_text(told: Told) -> str:
+    rows = [f"{row['kind']:<10} {row['bytes']:>12}  {row['path']}" for row in told["files"]]
+    done = "removed" if told["removed"] else "would go; nothing was removed, say --remove"
+    return "\n".join([*rows, f"{len(rows)} files, {told['bytes']} bytes: {done}" if rows else "nothing to remove"])
+
+
+TEXTS: dict[str, Callable[[Told], str]] = {"status": _status_text, "deltas": _deltas_text, "prune": _prune_text}

@@ -1,5 +1,5 @@
-"""A publication with a new root, a new release and new online keys: at every moment a reader finds the old state or the new one,
-whole, and the publication can be made again."""
+"""A publication with a new root, a new release and new online keys, and the pruning of what it replaced: at every moment a reader
+finds the old state or the new one, whole, and the publication can be made again."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tuf.ngclient import Updater
 from cloud.registry import artifacts
 from cloud.registry.folder import Registry
 from cloud.registry.making import make_registry, release
+from cloud.registry.pruning import prune
 from cloud.registry.publishing import renew
 from cloud.registry.rotating import rotate
 from cloud.registry.status import Files, verify
@@ -39,6 +40,7 @@ def run(folder: Path) -> None:
     tell(published=registry.published()["timestamp"].version)
     renew(registry, NOW, force=True)
     tell(published=registry.published()["timestamp"].version)
+    prune(registry, set(), keep_versions=1)
 
 
 def _read(registry: Registry) -> dict[str, Any]:
@@ -60,6 +62,7 @@ def recover(folder: Path) -> State:
         release(registry, folder / "keys", NOW)
     except UsageError as error:
         return {**found, "again": str(error)}
+    prune(registry, set(), keep_versions=1)
     return {**found, "again": "", "valid": verify(registry, NOW)["valid"], "after": _read(registry)["release"]}
 
 
@@ -77,4 +80,6 @@ def check(notes: Sequence[Note], state: State, model: Model) -> list[str]:
     return wrong
 
 
-REGISTRY = Scenario("a release with new online keys is published, and renewed", run, recover, check, prepare)
+REGISTRY = Scenario(
+    "a release with new online keys is published, renewed, old versions pruned", run, recover, check, prepare
+)

@@ -4,7 +4,8 @@
     gudgeon-tuf-client --metadata-dir D --metadata-url URL refresh
     gudgeon-tuf-client --metadata-dir D --metadata-url URL --target-name PATH --target-base-url URL --target-dir DIR download
 
-Exit code 0, or 1 and one line that says why. It takes any target, not only artifacts; a device's updater asks for more."""
+Exit code 0, or 1 and one line that says why. It takes any target, not only artifacts; a device's updater asks for more. And it
+believes the clock, also where that is before the day of this release: a test suite plays old repositories at their own time."""
 
 from __future__ import annotations
 
@@ -20,7 +21,6 @@ from tuf.api.metadata import TargetFile
 from edge_runtime.clock import SystemClock
 from edge_runtime.durable import disk_errors, replace_file
 from edge_runtime.errors import BundleError, ConfigError, GudgeonError
-from edge_runtime.link.time_floor import RELEASED_NS
 from edge_runtime.update.tuf.checked import CheckedUpdater
 from edge_runtime.update.tuf.floor import FloorFiles
 from edge_runtime.update.tuf.repository import ROOT_LIMIT_BYTES, TrustedRepository
@@ -33,9 +33,11 @@ TARGET_LIMIT_BYTES = 256 * 1024 * 1024
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = _arguments(sys.argv[1:] if argv is None else argv)
     try:
+        args = _arguments(sys.argv[1:] if argv is None else argv)
         COMMANDS[args.command](args)
+    except SystemExit as ended:  # of the arguments
+        return 1 if ended.code else 0
     except GudgeonError as error:
         print(f"gudgeon-tuf-client: {error}", file=sys.stderr)
         return 1
@@ -82,9 +84,7 @@ def refresh(args: argparse.Namespace) -> CheckedUpdater:
     with disk_errors(anchor):
         root = anchor.read_bytes()
     source, clock = HttpSource(args.metadata_url), SystemClock()
-    repository = TrustedRepository(
-        args.metadata_dir, root, source, clock, lambda: RELEASED_NS, metadata=args.metadata_dir
-    )
+    repository = TrustedRepository(args.metadata_dir, root, source, clock, lambda: 0, metadata=args.metadata_dir)
     return repository.refresh().updater
 
 

@@ -17,7 +17,8 @@ from edge_runtime.delta.tests.artifacts import files, folder, packed, sha256
 from edge_runtime.errors import GudgeonError
 from edge_runtime.update.fetch import artifact
 from edge_runtime.update.fetch.artifact import Fetched, fetch, undo_apart
-from edge_runtime.update.fetch.fetcher import FetchError
+from edge_runtime.update.fetch.fetcher import Fetcher, FetchError
+from edge_runtime.update.fetch.folder import FolderFetcher
 from edge_runtime.update.fetch.memory import MemoryFetcher
 from edge_runtime.update.fetch.pace import Limits
 from edge_runtime.update.fetch.partial import Wanted
@@ -44,7 +45,7 @@ def sources(tmp_path: Path) -> dict[str, Path]:
     return {sha256(OLD): folder(tmp_path / "store", OLD_FILES)}
 
 
-def get(fetcher: MemoryFetcher, sources: dict[str, Path], tmp_path: Path) -> Fetched:
+def get(fetcher: Fetcher, sources: dict[str, Path], tmp_path: Path) -> Fetched:
     found = fetch(fetcher, WANTED, tmp_path / "d", FakeClock(), sources, LIMITS)
     assert found.path.read_bytes() == NEW
     assert os.listdir(tmp_path / "d") == [WANTED.sha256]
@@ -58,6 +59,13 @@ def test_by_the_smallest_delta(sources: dict[str, Path], tmp_path: Path) -> None
     asked = len(fetcher.asked)
     assert get(fetcher, sources, tmp_path).way == "kept"
     assert len(fetcher.asked) == asked
+
+
+def test_by_a_delta_from_a_medium_that_carries_it(sources: dict[str, Path], tmp_path: Path) -> None:
+    for path, data in offered(sha256(OLD), DELTAS).items():
+        (tmp_path / "usb" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "usb" / path).write_bytes(data)
+    assert get(FolderFetcher(tmp_path / "usb"), sources, tmp_path).way == "tensor"
 
 
 def test_packed_where_nothing_else_is_here(tmp_path: Path) -> None:
