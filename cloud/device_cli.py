@@ -153,7 +153,9 @@ def _command(cloud: Cloud, args: argparse.Namespace) -> int:
         found = cloud.get("/devices/{device}/commands/" + found["id"])
     print(json.dumps(found) if args.json else _line(found))
     if args.wait and found["ended"] is None:
-        raise EndpointError(f"command {found['id']}: the device has told no end; it may be offline")
+        raise EndpointError(
+            f"command {found['id']}: the device has told no end; it may be offline, or does not know the key of this cloud"
+        )
     return 0 if found["ended"] in (None, "done") else 1
 
 
