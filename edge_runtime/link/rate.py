@@ -37,29 +37,28 @@ class LineSettings:
 
 
 class Bucket:
-    """`level` bytes may go at once; below zero the line is in debt."""
+    """`level` bytes (or whatever is counted) may go at once; below zero the line is in debt."""
 
-    def __init__(self, rate_bytes_per_s: int, now_ns: int) -> None:
-        self.rate_bytes_per_s, self._at_ns = rate_bytes_per_s, now_ns
-        self._burst_bytes = max(LEAST_BURST_BYTES, rate_bytes_per_s * BURST_S)
-        self._level = self._burst_bytes
+    def __init__(self, rate_per_s: float, now_ns: int, least_burst: float = LEAST_BURST_BYTES) -> None:
+        self.rate_per_s, self._at_ns = rate_per_s, now_ns
+        self._burst = max(least_burst, rate_per_s * BURST_S)
+        self._level = self._burst
 
     def level(self, now_ns: int) -> float:
         """Time that seems to run backwards fills nothing."""
         if now_ns > self._at_ns:
-            gained = (now_ns - self._at_ns) * self.rate_bytes_per_s / 1e9
-            self._level = min(self._burst_bytes, self._level + gained)
+            gained = (now_ns - self._at_ns) * self.rate_per_s / 1e9
+            self._level = min(self._burst, self._level + gained)
             self._at_ns = now_ns
         return self._level
 
-    def take(self, size_bytes: int, now_ns: int) -> None:
+    def take(self, size: int, now_ns: int) -> None:
         """More than there is may be taken, as one message cannot be sent in halves: nothing else goes until it is paid."""
-        self._level = self.level(now_ns) - size_bytes
+        self._level = self.level(now_ns) - size
 
     def wait_s(self, now_ns: int) -> float:
-        """How long until something may go."""
-        level = self.level(now_ns)
-        return 0.0 if level > 0 else (1.0 - level) / self.rate_bytes_per_s
+        """How long until one may go."""
+        return max(0.0, (1.0 - self.level(now_ns)) / self.rate_per_s)
 
 
 class Pace:
@@ -76,7 +75,7 @@ class Pace:
         self.settings = settings
         self._weight = {"live": 1.0 - settings.backlog_share, "backlog": settings.backlog_share}
         self._bucket: Bucket | None = (
-            (old if old and old.rate_bytes_per_s == rate else Bucket(rate, now_ns)) if rate else None
+            (old if old and old.rate_per_s == rate else Bucket(rate, now_ns)) if rate else None
         )
 
     @property
@@ -85,7 +84,7 @@ class Pace:
 
     def open(self, now_ns: int) -> bool:
         """May anything that is not urgent go?"""
-        return self._bucket is None or self._bucket.level(now_ns) > 0
+        return self._bucket is None or self._bucket.level(now_ns) >= 1
 
     def wait_s(self, now_ns: int) -> float:
         return 0.0 if self._bucket is None else self._bucket.wait_s(now_ns)
@@ -94,7 +93,7 @@ class Pace:
         """How large a batch may be before it is compressed."""
         if self._bucket is None:
             return most
-        return min(most, max(LEAST_BATCH_BYTES, round(self._bucket.rate_bytes_per_s * BATCH_S)))
+        return min(most, max(LEAST_BATCH_BYTES, round(self._bucket.rate_per_s * BATCH_S)))
 
     def order(self) -> tuple[str, str]:
         """Which lane is asked first."""

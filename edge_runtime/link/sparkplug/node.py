@@ -105,7 +105,7 @@ class Node(Connection):
         for name, datatype in (writable or {}).items():
             self._registry.declare(Owner.LINE, name, datatype, always=True)
         self._messages = Messages(self._names, boot_id, self._registry, self._saved, self._publish, self._clock)
-        self._pace = Pace(section.backlog_records_per_s, section.backlog_bytes_per_s)
+        self._pace = Pace(section.backlog_records_per_s, section.backlog_bytes_per_s, self._clock.monotonic_ns())
         self._watch = LineWatch(boot_id, round(section.line_timeout_s * 1e9))
         self._primary = PrimaryHost()
         self._host_topic = state_topic(section.primary_host) if section.primary_host else ""
@@ -172,7 +172,7 @@ class Node(Connection):
             return None  # until it can be written to
         if more:
             return 0.0
-        return min(0.2, self._pace.wait_s()) if self._delivery.backlog_streams(self._streams()) else None
+        return min(0.2, self._pace.wait_s(now_ns)) if self._delivery.backlog_streams(self._streams()) else None
 
     # ── the session ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -324,8 +324,8 @@ class Node(Connection):
         if not records:
             delivery.no_backlog(streams)
             return False
-        self._pace.spend(len(records), self._send(records, live=False))
-        return self._pace.wait_s() == 0
+        self._pace.spend(len(records), self._send(records, live=False), now_ns)
+        return self._pace.wait_s(now_ns) == 0
 
     def _send(self, records: Sequence[Record], live: bool) -> int:
         """The bytes that went out."""

@@ -32,13 +32,13 @@ def test_never_more_than_the_rate_the_burst_and_one_message(rate: int, wishes: l
     bucket, now_ns, sent, largest = Bucket(rate, 0), 0, 0, 0
     for pause_ns, size in wishes:
         now_ns += pause_ns
-        if bucket.level(now_ns) > 0:
+        if bucket.level(now_ns) >= 1:
             bucket.take(size, now_ns)
             sent, largest = sent + size, max(largest, size)
         else:
             opens_ns = now_ns + round(bucket.wait_s(now_ns) * 1e9)
             assert opens_ns > now_ns
-            assert Bucket.level(bucket, opens_ns + 1000) > 0
+            assert Bucket.level(bucket, opens_ns + 1000) >= 1
             now_ns = opens_ns + 1000
     assert sent <= max(LEAST_BURST_BYTES, rate) + rate * now_ns / 1e9 + largest + 1
 

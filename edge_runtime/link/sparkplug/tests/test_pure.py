@@ -228,19 +228,19 @@ def test_random_histories_never_acknowledge_what_was_not_confirmed() -> None:
 
 
 def test_the_pace_is_kept_and_a_long_silence_is_no_credit() -> None:
-    pace = Pace(100.0, 1000.0)
+    pace = Pace(100.0, 1000.0, 0)
     assert pace.records(0, 500) == 100
-    pace.spend(100, 500)
+    pace.spend(100, 500, 0)
     assert pace.records(0, 500) == 0
-    assert 0 < pace.wait_s() <= 0.01
+    assert 0 < pace.wait_s(0) <= 0.01
     assert pace.records(500_000_000, 500) == 50
-    pace.spend(1, 3000)
+    pace.spend(1, 3000, 500_000_000)
     assert pace.records(1_000_000_000, 500) == 0, "bytes are owed"
     assert pace.records(3_600_000_000_000, 500) == 100
-    assert Pace(0.0, 0.0).records(0, 500) == 500
-    slow = Pace(0.5, 0.0)
+    assert Pace(0.0, 0.0, 0).records(0, 500) == 500
+    slow = Pace(0.5, 0.0, 0)
     assert slow.records(0, 10) == 1
-    slow.spend(1, 10)
+    slow.spend(1, 10, 0)
     assert slow.records(1_000_000_000, 10) == 0
     assert slow.records(2_100_000_000, 10) == 1
 
