@@ -108,7 +108,7 @@ def make_app(
     app.state.metrics = metrics.page("cloud", partial(metrics.of_store, engine), *told)
     app.state.send, app.state.registry, app.state.desk = send, registry, desk
     app.state.access = access = Access(engine, settings, clock)
-    app.state.passwords = Passwords(engine, access.now_s)
+    app.state.passwords = Passwords(engine, clock.wall_ns)
     app.state.oidc = CodeFlow(settings.oidc, lambda: clock.wall_ns() / 1e9) if settings.oidc.issuer else None
     app.state.oidc_pending = Pending(access.now_s)
     refuse_what_no_store_takes(app)

@@ -44,7 +44,7 @@ class Who(NamedTuple):
 
 
 class Access:
-    """One for each web server: what it needs to know who asks, and the limits, which are kept in memory."""
+    """One for each web server: what it needs to know who asks, and limits on how much work it does for them, kept in memory."""
 
     def __init__(self, engine: Engine, settings: CloudSettings, clock: Clock) -> None:
         self.engine, self.settings, self.clock = engine, settings, clock
@@ -161,7 +161,11 @@ def scope_of(request: Request) -> str:
 
 def address_of(request: Request) -> str:
     """Where from. An address within one IPv6 /64 is one address: its owner has all of them."""
-    host = request.client.host if request.client else ""
+    return network_of(request.client.host if request.client else "")
+
+
+def network_of(host: str) -> str:
+    """What limits are counted for."""
     try:
         found = ipaddress.ip_address(host)
     except ValueError:

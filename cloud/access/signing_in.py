@@ -1,8 +1,8 @@
 """Sign in with a password: so many tries of each account and address, whether they fit or not, and few at the same time,
 because each takes 64 MiB and a core for a moment.
 
-The limits are kept in memory, so a restart forgets them. Who tries often enough keeps an account from signing in with its
-password (not with its tokens, and not who is signed in already): that is the price of not letting them guess.
+The tries are counted in the store, for all web servers. Who tries often enough keeps an account from signing in with its password
+(not with its tokens, and not who is signed in already): that is the price of not letting them guess.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from sqlalchemy import Engine
 
 from cloud.access import operators
-from cloud.access.limits import Limit
+from cloud.access.limits import SharedLimit
 from cloud.access.roles import Actor, Role
 
 ACCOUNT_PER_S, ACCOUNT_TRIES = 1 / 60, 10
@@ -29,14 +29,15 @@ class TooManyError(Exception):
 
 
 class Passwords:
-    def __init__(self, engine: Engine, now_s: Callable[[], float]) -> None:
+    def __init__(self, engine: Engine, now_ns: Callable[[], int]) -> None:
         self._engine = engine
-        self._accounts = Limit(ACCOUNT_PER_S, ACCOUNT_TRIES, now_s)
-        self._addresses = Limit(ADDRESS_PER_S, ADDRESS_TRIES, now_s)
+        self._accounts = SharedLimit(engine, "sign in as", ACCOUNT_PER_S, ACCOUNT_TRIES, now_ns)
+        self._addresses = SharedLimit(engine, "sign in from", ADDRESS_PER_S, ADDRESS_TRIES, now_ns)
         self._free = threading.BoundedSemaphore(AT_ONCE)
 
     def actor(self, name: str, password: str, address: str) -> Actor | None:
         """Who this is; None where name and password do not fit. TooManyError where it is not even tried."""
+        name = name if operators.NAME.fullmatch(name) else ""  # that of nobody
         wait_s = max(self._accounts.wait_s(name), self._addresses.wait_s(address))
         if wait_s or not (self._accounts.take(name) and self._addresses.take(address)):
             raise TooManyError(wait_s)

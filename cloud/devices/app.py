@@ -32,7 +32,7 @@ def make_devices_app(
     app.state.pace = Pace(**vars(settings.rollouts))
     folder = settings.registry.folder if settings.ddi.serve else None
     app.state.ddi = make_ddi(desk.engine, settings.ddi, registry, folder, desk.now_ns) if registry and folder else None
-    app.state.tries = enrolment.Tries()
+    app.state.tries = enrolment.Tries(desk.engine, desk.now_ns)
     refuse_what_no_store_takes(app)
     app.add_middleware(Gate)
     for router in routers:

@@ -1,6 +1,7 @@
 """The routes by which a device gets its certificate and renews it (`edge_runtime.wire.enrolment`).
 
-Whoever guesses at tokens or proofs is slowed down: by address, and all together.
+Whoever guesses at tokens or proofs is slowed down: by address, and all together, counted in the store. A device that shows its
+certificate guesses at nothing: what strangers do never keeps it from renewing.
 """
 
 from __future__ import annotations
@@ -9,15 +10,16 @@ import base64
 import binascii
 import logging
 import math
-import time
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
 from cryptography import x509
 from fastapi import APIRouter, Depends, HTTPException, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from sqlalchemy import Engine
 
-from cloud.access.limits import Limit
+from cloud.access.admission import address_of
+from cloud.access.limits import SharedLimit
 from cloud.access.roles import NOBODY
 from cloud.audit.log import REFUSED, record_alone
 from cloud.ca.authority import serial_text
@@ -63,18 +65,21 @@ class Renew(Strict):
 class Tries:
     """Of `app.state.tries`."""
 
-    def __init__(self, monotonic_s: Callable[[], float] = time.monotonic) -> None:
-        self._one, self._all = Limit(*OF_ONE, monotonic_s), Limit(*OF_ALL, monotonic_s)
+    def __init__(self, engine: Engine, now_ns: Callable[[], int]) -> None:
+        self._one = SharedLimit(engine, "enrolment from", *OF_ONE, now_ns)
+        self._all = SharedLimit(engine, "enrolment", *OF_ALL, now_ns)
 
-    def check(self, who: str) -> None:
-        wait_s = max(self._one.wait_s(who), self._all.wait_s(""))
+    def check(self, who: str, known: bool) -> None:
+        """`known`: it has shown a certificate."""
+        wait_s = max(self._one.wait_s(who), 0.0 if known else self._all.wait_s(""))
         if wait_s > 0:
             seconds = str(math.ceil(wait_s))
             raise HTTPException(429, f"too many wrong tries; try again in {seconds} s", {"retry-after": seconds})
 
-    def failed(self, who: str) -> None:
+    def failed(self, who: str, known: bool) -> None:
         self._one.take(who)
-        self._all.take("")
+        if not known:
+            self._all.take("")
 
 
 async def read_body(request: Request, kind: type[M]) -> M:
@@ -99,15 +104,17 @@ def named(device: str) -> str:
     return device
 
 
-def guarded(request: Request, what: str, subject: str, ask: Callable[[Desk], R]) -> R:
-    """`ask`, unless this address has guessed too often; a refusal counts as a guess, and is in the audit log."""
-    who, tries = request.client.host if request.client else "", request.app.state.tries
-    tries.check(who)
+def guarded(request: Request, what: str, subject: str, ask: Callable[[Desk], R], known: bool = False) -> R:
+    """`ask`, unless this address has guessed too often, or this device where it is `known` by its certificate; a refusal counts
+    as a guess, and is in the audit log."""
+    address, tries = address_of(request), request.app.state.tries
+    who = f"device {subject}" if known else address
+    tries.check(who, known)
     try:
         return ask(request.app.state.desk)
     except RefusedError as error:
-        tries.failed(who)
-        stranger = NOBODY._replace(address=who, via="device")
+        tries.failed(who, known)
+        stranger = NOBODY._replace(address=address, via="device")
         record_alone(request.app.state.engine, stranger, what, subject, detail={"reason": str(error)}, outcome=REFUSED)
         raise HTTPException(error.status, str(error)) from error
     except GudgeonError as error:
@@ -151,7 +158,9 @@ def challenge(request: Request, device: Annotated[str, Depends(named)], asked: A
 def renew(request: Request, device: Annotated[str, Depends(named)], asked: Annotated[Renew, body(Renew)]) -> Any:
     if not asked.proof:
         certified(request, device)
-        return guarded(request, "identity.renew", device, lambda desk: desk.renew(device, asked.csr)).to_json()
+        return guarded(
+            request, "identity.renew", device, lambda desk: desk.renew(device, asked.csr), known=True
+        ).to_json()
     try:
         signature = base64.b64decode(asked.proof, validate=True)
     except binascii.Error as error:

@@ -14,6 +14,7 @@ import time
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cloud.access.admission import network_of
 from cloud.access.limits import Limit
 from cloud.devices.peer import PEER
 
@@ -51,7 +52,7 @@ class Gate:
         if certificate is not None:
             return self._devices.wait_s(hashlib.sha256(certificate).hexdigest(), take=True)
         client = scope.get("client")
-        return self._strangers.wait_s(client[0] if client else "", take=True)
+        return self._strangers.wait_s(network_of(client[0] if client else ""), take=True)
 
     async def _bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
         length = dict(scope["headers"]).get(b"content-length", b"0")

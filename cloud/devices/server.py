@@ -22,6 +22,7 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from cloud.access.admission import network_of
 from cloud.devices.peer import WithPeer
 from edge_runtime.errors import GudgeonError
 
@@ -47,9 +48,9 @@ class DeviceProtocol(H11Protocol):
         self._watch: asyncio.TimerHandle | None = self.loop.call_later(LOOK_S, self._look)
 
     def _crowded(self) -> bool:
-        mine = self.client[0] if self.client else ""
-        others = [c.client[0] for c in self.connections if isinstance(c, DeviceProtocol) and c.client]
-        return len(others) > CONNECTIONS or others.count(mine) > PER_ADDRESS
+        self.network = network_of(self.client[0] if self.client else "")
+        others = [c.network for c in self.connections if isinstance(c, DeviceProtocol)]
+        return len(others) > CONNECTIONS or others.count(self.network) > PER_ADDRESS
 
     def handle_events(self) -> None:
         before = self.cycle
@@ -116,6 +117,7 @@ class DeviceServer:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # TLS ends here: who asks is who is connected, whatever a header says
             timeout_graceful_shutdown=STOP_S,
             timeout_keep_alive=60,
             h11_max_incomplete_event_size=HEAD_BYTES,

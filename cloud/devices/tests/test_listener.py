@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import ssl
 from collections.abc import Iterator
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from cloud.access.limits import SharedLimit
 from cloud.audit.log import rows
 from cloud.devices import server
+from cloud.devices.enrolment import OF_ALL
 from cloud.devices.gate import BODY_LIMIT_BYTES
 from cloud.devices.tests.listening import HOST, WAIT_S, Listening, exchange, listening, make_csr, make_key
 from cloud.tests.databases import empty_store
@@ -69,6 +72,31 @@ def test_who_guesses_is_slowed_down(cloud: Listening) -> None:
     with cloud.desk.engine.connect() as connection:
         logged = [(row.action, row.subject, row.outcome) for row, _ in rows(connection)]
     assert logged == [("identity.enrol", f"token {'0' * 16}", "refused")] * 10
+
+
+def test_strangers_who_guess_keep_no_device_from_renewing(cloud: Listening) -> None:
+    key = make_key()
+    certificate = cloud.device("a", key)
+    of_all = SharedLimit(cloud.desk.engine, "enrolment", *OF_ALL, cloud.clock)
+    while of_all.take(""):
+        pass
+    asked = {"v": 1, "token": "0" * 16 + ".x", "hardware": "hw", "csr": make_csr("a", key)}
+    assert cloud.ask("POST", "/device/v1/enrol", asked).status == 429
+    renewal = {"v": 1, "csr": make_csr("a", key)}
+    assert cloud.ask("POST", A, renewal, certificate).status == 200
+    wrong = [cloud.ask("POST", A, renewal | {"csr": "x"}, certificate).status for _ in range(12)]
+    assert wrong == [422] * 10 + [429] * 2, "what one device does wrong it does for itself"
+
+
+def test_a_header_says_nothing_of_where_a_request_comes_from(cloud: Listening) -> None:
+    asked = json.dumps({"v": 1, "token": "0" * 16 + ".x", "hardware": "hw", "csr": make_csr("a", make_key())})
+    found = []
+    for n in range(12):
+        connection = cloud.open()
+        connection.request("POST", "/device/v1/enrol", asked, {"x-forwarded-for": f"203.0.113.{n}"})
+        found.append(connection.getresponse().status)
+        connection.close()
+    assert found == [403] * 10 + [429] * 2
 
 
 LENGTH = b"content-length: %d\r\n\r\n" % (BODY_LIMIT_BYTES + 1)
