@@ -35,6 +35,7 @@ from cloud.api import (
 )
 from cloud.api import metrics as scrape
 from cloud.api.asked import refuse_what_no_store_takes
+from cloud.api.described import describe, uniform_errors
 from cloud.enrol.desk import Desk
 from cloud.rollout.registry import Registry
 from cloud.security import Security
@@ -129,6 +130,8 @@ def make_app(
     app.include_router(fleet.router, prefix=API, tags=["fleet"])
     app.include_router(experiments.router, prefix=API, tags=["experiments"])
     app.include_router(scrape.router, dependencies=for_viewers)
+    uniform_errors(app)
+    describe(app)
     for path in PAGES:
         app.add_api_route(path, _page(path), include_in_schema=False)
     return app

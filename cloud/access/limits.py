@@ -82,4 +82,5 @@ class SharedLimit:
         row = connection.execute(query.with_for_update() if held else query).one_or_none()
         if row is None or row.at_ns > now_ns + SKEW_NS:
             return self._burst
-        return min(self._burst, float(row.tokens) + max(0, now_ns - row.at_ns) / S_NS * self._per_s)
+        passed_s = max(0, now_ns - int(row.at_ns)) / S_NS
+        return min(self._burst, float(row.tokens) + passed_s * self._per_s)

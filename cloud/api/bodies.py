@@ -8,6 +8,8 @@ from typing import TypeVar
 from fastapi import HTTPException, Request
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from cloud.api.described import first_of
+
 BODY_LIMIT_BYTES = 8192
 M = TypeVar("M", bound=BaseModel)
 
@@ -28,8 +30,7 @@ def body_of(kind: type[M], limit_bytes: int = BODY_LIMIT_BYTES) -> Callable[[Req
         try:
             return kind.model_validate_json(data)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"])) or "body"
-            raise HTTPException(422, f"{where}: {first['msg']}") from error
+            raise HTTPException(422, first_of(error)) from error
 
+    read.body_kind = kind  # type: ignore[attr-defined]  # for `cloud.api.described`
     return read

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from fastapi import APIRouter, FastAPI
 
 from cloud.api.asked import refuse_what_no_store_takes
+from cloud.api.described import uniform_errors
 from cloud.ddi import routes as ddi
 from cloud.ddi.service import make_ddi
 from cloud.devices import enrolment
@@ -35,6 +36,7 @@ def make_devices_app(
     app.state.tries = enrolment.Tries(desk.engine, desk.now_ns)
     refuse_what_no_store_takes(app)
     app.add_middleware(Gate)
+    uniform_errors(app)
     for router in routers:
         app.include_router(router)
     return app

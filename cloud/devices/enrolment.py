@@ -21,6 +21,7 @@ from sqlalchemy import Engine
 from cloud.access.admission import address_of
 from cloud.access.limits import SharedLimit
 from cloud.access.roles import NOBODY
+from cloud.api.described import first_of
 from cloud.audit.log import REFUSED, record_alone
 from cloud.ca.authority import serial_text
 from cloud.devices.peer import PEER, certified
@@ -86,9 +87,7 @@ async def read_body(request: Request, kind: type[M]) -> M:
     try:
         return kind.model_validate_json(await request.body())
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "body"
-        raise HTTPException(422, f"{where}: {first['msg']}") from error
+        raise HTTPException(422, first_of(error)) from error
 
 
 def body(kind: type[M]) -> Any:

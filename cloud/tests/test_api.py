@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -14,6 +15,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 from fastapi import FastAPI
+from fastapi.testclient import TestClient
 from sqlalchemy import Engine, select
 
 from cloud.access.routes import ROLES
@@ -301,6 +303,51 @@ def test_another_host_name_is_refused(engine: Engine) -> None:
         "127.0.0.1",
         "",
     ]
+
+
+def test_openapi_tells_the_role_the_body_and_the_errors_of_every_route(engine: Engine) -> None:
+    document = get(engine, "/api/v1/openapi.json").json()
+    told = {(m.upper(), path): said for path, methods in document["paths"].items() for m, said in methods.items()}
+    for key, said in told.items():
+        role = ROLES[key]
+        assert said["x-role"] == (role.word if role else "public")
+        assert bool(said["security"]) is bool(role)
+        assert role is None or {"401", "403", "429"} <= set(said["responses"])
+    reads_nothing = ("logout", "approve", "resume", "start")
+    for (method, path), said in told.items():
+        assert ("requestBody" in said) is (method == "POST" and not path.endswith(reads_nothing)), path
+    body = told["POST", "/api/v1/rollouts"]["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+    assert "target" in document["components"]["schemas"][body.rpartition("/")[2]]["properties"]
+    wanted = set(re.findall(r"#/components/schemas/([\w-]+)", json.dumps(document)))
+    assert wanted <= set(document["components"]["schemas"]), "no reference leads nowhere"
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "says"),
+    [
+        ("/api/v1/events?limit=x", 422, "limit: Input should be a valid integer"),
+        ("/api/v1/nothing", 404, "Not Found"),
+        ("/api/v1/rollouts/none", 404, "no rollout none"),
+    ],
+)
+def test_an_error_is_one_line(engine: Engine, path: str, status: int, says: str) -> None:
+    answer = get(engine, path)
+    assert answer.status_code == status
+    assert set(answer.json()) == {"detail"}
+    assert answer.json()["detail"].startswith(says)
+
+
+def test_an_error_of_the_server_tells_nothing_of_it(
+    sqlite: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*given: object, **more: object) -> None:
+        raise RuntimeError("the password is swordfish")
+
+    monkeypatch.setattr("cloud.api.audit.listing", fails)
+    client = TestClient(make_app(sqlite, CloudSettings()), "http://127.0.0.1", raise_server_exceptions=False)
+    answer = client.get("/api/v1/audit")
+    assert (answer.status_code, answer.json()) == (500, {"detail": "an error of the server; its log says more"})
+    assert "a request failed" in caplog.text
 
 
 def test_openapi_names_every_route(engine: Engine) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import FastAPI, Request, routing
+from fastapi import FastAPI, Request
 from sqlalchemy import Engine
 
 from cloud.access import operators, sessions
@@ -17,6 +17,7 @@ from cloud.access.needs import Needs, Stays
 from cloud.access.roles import Actor, Role
 from cloud.access.routes import ROLES
 from cloud.access.tests.made import SHELL, WRITE, Web
+from cloud.api.described import all_routes
 from cloud.app import make_app
 from cloud.audit.log import rows
 from cloud.settings import CloudSettings
@@ -26,9 +27,7 @@ DAY_S = 86_400
 
 def routes_of(app: FastAPI) -> Iterator[tuple[str, str, Role | None]]:
     """Method, path and the role asked for, of all that the application serves."""
-    contexts = getattr(routing, "iter_route_contexts", list)(app.routes)
-    for context in contexts:
-        route: Any = context
+    for route in all_routes(app):
         asked = [d.call.role for d in _all(getattr(route, "dependant", None)) if isinstance(d.call, Needs)]
         for method in sorted(route.methods - {"HEAD"}):
             yield method, route.path, max(asked, default=None)

@@ -41,9 +41,14 @@ class Clock:
 
     def __init__(self) -> None:
         self.ahead_ns = 0
+        self.stands_ns: int | None = None
 
     def __call__(self) -> int:
-        return time.time_ns() + self.ahead_ns
+        return (time.time_ns() if self.stands_ns is None else self.stands_ns) + self.ahead_ns
+
+    def stand(self) -> None:
+        """From now on it moves only when it is told to."""
+        self.stands_ns = time.time_ns()
 
     def advance(self, by: timedelta) -> None:
         self.ahead_ns += round(by.total_seconds() * 1e9)

@@ -66,6 +66,7 @@ def test_enrolment_over_the_wire_and_a_second_device_with_the_same_token(cloud: 
 
 
 def test_who_guesses_is_slowed_down(cloud: Listening) -> None:
+    cloud.clock.stand()
     asked = {"v": 1, "token": "0" * 16 + ".x", "hardware": "hw", "csr": make_csr("a", make_key())}
     found = [cloud.ask("POST", "/device/v1/enrol", asked).status for _ in range(12)]
     assert found == [403] * 10 + [429] * 2
@@ -75,6 +76,7 @@ def test_who_guesses_is_slowed_down(cloud: Listening) -> None:
 
 
 def test_strangers_who_guess_keep_no_device_from_renewing(cloud: Listening) -> None:
+    cloud.clock.stand()
     key = make_key()
     certificate = cloud.device("a", key)
     of_all = SharedLimit(cloud.desk.engine, "enrolment", *OF_ALL, cloud.clock)
@@ -89,6 +91,7 @@ def test_strangers_who_guess_keep_no_device_from_renewing(cloud: Listening) -> N
 
 
 def test_a_header_says_nothing_of_where_a_request_comes_from(cloud: Listening) -> None:
+    cloud.clock.stand()
     asked = json.dumps({"v": 1, "token": "0" * 16 + ".x", "hardware": "hw", "csr": make_csr("a", make_key())})
     found = []
     for n in range(12):
