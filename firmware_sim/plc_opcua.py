@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from firmware_sim.errors import MissingError, ResourceError
@@ -38,7 +39,11 @@ class OpcUaPlc:
 
     async def start(self, host: str, port: int) -> int:
         """Listen; the port that was taken."""
-        port = claim(host, port)
+        with claim(host, port) as taken:
+            await self._listen(host, taken)
+        return taken
+
+    async def _listen(self, host: str, port: int) -> None:
         server = self._asyncua.Server()
         await server.init()
         server.set_endpoint(f"opc.tcp://{host}:{port}/")
@@ -54,7 +59,6 @@ class OpcUaPlc:
             raise ResourceError(f"opcua: cannot listen on {host}:{port}: {error.strerror or error}") from error
         self._server = server
         self._watching = asyncio.create_task(self._notify())
-        return port
 
     async def close(self) -> None:
         if self._watching is not None:
@@ -113,8 +117,9 @@ class OpcUaPlc:
                         await call(handle, self._value(tag))
 
 
-def claim(host: str, port: int) -> int:
-    """A port that is free now; asyncua must know its number before it listens."""
+@contextmanager
+def claim(host: str, port: int) -> Iterator[int]:
+    """A free port, kept from everybody else until asyncua listens, which must know its number long before."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -123,4 +128,4 @@ def claim(host: str, port: int) -> int:
             raise ResourceError(
                 f"opcua: cannot listen on {host}:{port}: {error.strerror or error}; choose another opcua.port"
             ) from error
-        return int(probe.getsockname()[1])
+        yield int(probe.getsockname()[1])

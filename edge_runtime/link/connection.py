@@ -106,8 +106,10 @@ class Connection:
         now_ns = self._clock.monotonic_ns()
         limit_s = CONNECT_TIMEOUT_S if self._protocol_proven or self._backoff.tries else PROBE_TIMEOUT_S
         if not self.connected and now_ns - self._connecting_ns > limit_s * 1e9:
-            self._lost("no CONNACK")
-        elif self.connected:
+            self._exchange(0.0)  # a CONNACK that came while this process stood still
+            if not self.connected and self._client is not None:
+                self._lost("no CONNACK")
+        if self.connected:
             self._due(now_ns)
         if self._client is None:
             return None

@@ -5,27 +5,23 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import socket
-import time
 
-START_TIMEOUT_S = 30.0
+from edge_runtime.tests.waiting import free_port, until
 
 
 class BrokerProcess:
     """On a free port of the loopback, which stays its own over `stop` and `start`."""
 
     def __init__(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         self._process: multiprocessing.process.BaseProcess | None = None
 
     def start(self) -> None:
-        self._process = multiprocessing.get_context("spawn").Process(target=_serve, args=(self.port,), daemon=True)
-        self._process.start()
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while not _answers(self.port):
-            assert self._process.is_alive(), "the broker ended"
-            assert time.monotonic() < deadline, "the broker does not answer"
-            self._process.join(0.02)
+        process = multiprocessing.get_context("spawn").Process(target=_serve, args=(self.port,), daemon=True)
+        self._process = process
+        process.start()
+        until(lambda: _answers(self.port) or not process.is_alive())
+        assert process.is_alive(), "the broker ended"
 
     def stop(self) -> None:
         if self._process is not None:
@@ -35,7 +31,7 @@ class BrokerProcess:
 
 def _answers(port: int) -> bool:
     try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
+        socket.create_connection(("127.0.0.1", port), 10).close()
     except OSError:
         return False
     return True

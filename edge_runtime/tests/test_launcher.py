@@ -26,6 +26,7 @@ import pytest
 from edge_runtime import launched, launcher
 from edge_runtime.launched import Seen, children
 from edge_runtime.launcher import BASE, FAILURES, Launcher
+from edge_runtime.tests.waiting import PATIENCE_S, until
 from edge_runtime.update import given_up, records, states
 from edge_runtime.update.environment import write_digests
 from edge_runtime.update.records import Job, Release, SlotRecord
@@ -402,15 +403,7 @@ def launching(place: Place, *args: str) -> Iterator[subprocess.Popen[bytes]]:
             yield process
         finally:
             process.terminate()
-            process.wait(60)
-
-
-def wait_for(what: Callable[[], Any]) -> Any:
-    deadline_s = time.monotonic() + 40
-    while not (found := what()):
-        assert time.monotonic() < deadline_s
-        time.sleep(0.02)
-    return found
+            process.wait(PATIENCE_S)
 
 
 def runs(place: Place, sha256: str) -> bool:
@@ -430,7 +423,7 @@ def test_a_bad_release_gives_way_to_the_old_one(script: str, limits: tuple[str, 
     place.environment(A, LIVE), place.environment(B, script)
     place.write(on_trial(B, 1, A))
     with launching(place, *limits) as process:
-        wait_for(lambda: runs(place, A))
+        until(lambda: runs(place, A))
         assert process.poll() is None
     assert process.returncode == 0
     assert told in place.told["given_up"][B]
@@ -444,8 +437,8 @@ def test_what_a_runtime_leaves_behind_is_ended_before_the_next_one(place: Place)
     place.environment(A, LIVE)
     place.write(on_trial(B, 1, A))
     with launching(place, "--stop-s", "1"):
-        pid = int(wait_for(lambda: left.exists() and left.read_text()))
-        wait_for(lambda: runs(place, A))
+        pid = int(until(lambda: left.exists() and left.read_text()))
+        until(lambda: runs(place, A))
         assert not Path(f"/proc/{pid}").exists()
 
 
@@ -465,12 +458,12 @@ signal.signal(signal.SIGTERM, end)
     )
     program(place.base, slow)
     with launching(place) as first:
-        wait_for(lambda: runs(place, BASE))
+        until(lambda: runs(place, BASE))
         first.kill()
         first.wait()
         (place.state_dir / "run/launcher.json").unlink()
         with launching(place):
-            wait_for(lambda: runs(place, BASE))
+            until(lambda: runs(place, BASE))
     assert log.read_text() == "begin\nend\n" * 2
 
 
@@ -480,7 +473,7 @@ def test_it_tells_systemd(place: Place) -> None:
     address = place.folder / "systemd.sock"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
         ear.bind(str(address))
-        ear.settimeout(40)
+        ear.settimeout(PATIENCE_S)
         program(place.base, LIVE)
         os.environ["NOTIFY_SOCKET"] = str(address)
         try:
@@ -510,10 +503,10 @@ def test_it_imports_nothing_of_the_product_but_its_other_half() -> None:
 
 
 def test_children_are_seen_until_they_are_reaped() -> None:
-    child = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"])
+    child = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(1000)"])
     assert child.pid in children()
     child.send_signal(signal.SIGKILL)
-    wait_for(lambda: child.pid not in children())
+    until(lambda: child.pid not in children())
     child.wait()
     assert launched.reap(None) is None
 

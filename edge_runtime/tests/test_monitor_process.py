@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,8 @@ from edge_runtime.outbox.opening import open_outbox
 from edge_runtime.supervisor import install_assets
 from edge_runtime.tasks import wanted
 from edge_runtime.tests.series_bundles import make_series_bundle
+from edge_runtime.tests.waiting import PATIENCE_S, until
 
-WAIT_S = 30.0
 TEMPERATURE, VIBRATION = Tag("t", "uint16", address=0), Tag("v", "uint16", address=1)
 RULE = {"name": "hot", "kind": "above", "tag": "temperature", "limit": 90.0, "severity": "critical"}
 
@@ -81,7 +80,7 @@ def test_from_a_sensor_to_an_alarm_that_is_acknowledged(tmp_path: Path, capsys: 
             assert 7000 < listed(path, capsys)["pump/hot"]["shelf_left_s"] <= 7200
         finally:
             process.send_signal(signal.SIGTERM)
-            assert process.wait(10) == 0
+            assert process.wait(PATIENCE_S) == 0
     finally:
         hand.close()
         plc.stop()
@@ -92,13 +91,6 @@ def test_from_a_sensor_to_an_alarm_that_is_acknowledged(tmp_path: Path, capsys: 
     assert of_hot == ["raised", "acknowledged", "shelved"]
     assert {e["kind"] for e in lines if e["stream"] == "health"} == {"asset_model_loaded"}
     assert {"tag.temperature", "tag.vibration", "asset.pump"} <= {e["kind"] for e in lines}
-
-
-def until(holds: Any) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not holds():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.05)
 
 
 def test_a_bundle_that_is_refused_stops_nothing_and_says_why(tmp_path: Path) -> None:

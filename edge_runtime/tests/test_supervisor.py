@@ -13,8 +13,9 @@ import pytest
 from edge_runtime import supervisor as module
 from edge_runtime.supervisor import Supervisor, restart_pause_s
 from edge_runtime.tasks import TASKS, Task, wanted
+from edge_runtime.tests.waiting import PATIENCE_S, until
 
-FOREVER = "import time; time.sleep(60)"
+FOREVER = "import time; time.sleep(1000)"
 
 
 class Stage:
@@ -50,11 +51,10 @@ def test_a_process_that_dies_is_started_again_and_counted(tmp_path: Path) -> Non
     thread = threading.Thread(target=supervisor.run)
     thread.start()
     file = tmp_path / "run/processes.json"
-    while stage.started.count("control") < 2 or json.loads(file.read_text())["control"]["restarts"] < 1:
-        pass
+    until(lambda: stage.started.count("control") == 2 and json.loads(file.read_text())["control"]["restarts"] == 1)
     state = json.loads(file.read_text())
     supervisor.stopping = True
-    thread.join(10)
+    thread.join(PATIENCE_S)
     assert (state["control"]["restarts"], state["link"]["restarts"]) == (1, 0)
     assert state["control"]["pid"] == stage.processes[-1].pid
     assert all(p.poll() is not None for p in stage.processes)
@@ -92,9 +92,8 @@ def test_a_disk_that_link_cannot_use_stops_nothing(tmp_path: Path) -> None:
     codes: list[int] = []
     thread = threading.Thread(target=lambda: codes.append(supervisor.run()))
     thread.start()
-    while stage.started.count("link") < 3:
-        pass
+    until(lambda: stage.started.count("link") == 3)
     supervisor.stopping = True
-    thread.join(10)
+    thread.join(PATIENCE_S)
     assert codes == [0]
     assert stage.started.count("control") == 1

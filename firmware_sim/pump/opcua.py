@@ -36,8 +36,12 @@ class PumpOpcUa:
 
     async def start(self, host: str, port: int) -> int:
         """Listen; the port that was taken."""
-        ua, port = self._ua, claim(host, port)
-        server = self._asyncua.Server()
+        with claim(host, port) as taken:
+            await self._listen(host, taken)
+        return taken
+
+    async def _listen(self, host: str, port: int) -> None:
+        ua, server = self._ua, self._asyncua.Server()
         await server.init()
         server.set_endpoint(f"opc.tcp://{host}:{port}/")
         server.set_server_name("Gudgeon simulated pump")
@@ -60,7 +64,6 @@ class PumpOpcUa:
                 self._nodes[tag.name], period=timedelta(days=1), count=HISTORY_COUNT
             )
         self._server = server
-        return port
 
     async def refresh(self) -> None:
         for tag in TAGS:

@@ -38,6 +38,7 @@ START_S = 30.0
 CHECK_S = 0.05
 #: user → group that Mosquitto would change to as root, to whom the run's folder is not open
 MOSQUITTO_USER = "root"
+_held: list[socket.socket] = []
 
 
 def mosquitto() -> str | None:
@@ -241,6 +242,9 @@ class Pair:
 
 
 def free_port() -> int:
-    with socket.socket() as s:
-        s.bind((LOOPBACK, 0))
-        return int(s.getsockname()[1])
+    """Held until this process ends, so that nobody else is given it; a server that sets SO_REUSEADDR may listen there."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((LOOPBACK, 0))
+    _held.append(sock)
+    return int(sock.getsockname()[1])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from edge_runtime.infer.model import Looked, Model
 from edge_runtime.infer.post import Judgement
 from edge_runtime.machine import step
 from edge_runtime.tests.bundles import make_bundle
+from edge_runtime.tests.waiting import PATIENCE_S, until
 
 PASS, REJECT = 1, 2
 DEADLINE_MS = 20.0
@@ -58,7 +58,7 @@ class Bench:
         self.plant = Plant(folder, self.swap, jobs=(self.swap.seen,))
         self._seq = 0
         self.asked = datagrams.bound(folder / "asker.sock")
-        self.asked.settimeout(20)
+        self.asked.settimeout(PATIENCE_S)
 
     def make_swap(self, lost: str = "") -> Swap:
         return Swap(
@@ -86,10 +86,7 @@ class Bench:
         self.until(lambda: self.swap.models.default is self.new)
 
     def until(self, done: Callable[[], bool]) -> None:
-        end_s = time.monotonic() + 20
-        while not done():
-            assert time.monotonic() < end_s
-            self.plant.turns(20)
+        until(done, lambda: self.plant.turns(20))
 
     def part(self, defect: bool = False) -> int:
         self._seq += 1

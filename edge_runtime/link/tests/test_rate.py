@@ -126,7 +126,7 @@ def test_the_count_of_a_publish_is_what_a_broker_receives() -> None:
     client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
     client.connect("127.0.0.1", server.getsockname()[1])
     peer, _ = server.accept()
-    peer.settimeout(5)
+    peer.settimeout(60)
     peer.recv(4096)  # CONNECT
     peer.sendall(bytes([0x20, 3, 0, 0, 0]))  # CONNACK
     client.loop_read()

@@ -27,6 +27,7 @@ from edge_runtime.config import BrokerSection
 from edge_runtime.link.access import FloorAccess
 from edge_runtime.link.time_floor import RELEASED_NS, SAVE_EVERY_NS, TimeFloor
 from edge_runtime.mqtt_access import Access
+from edge_runtime.tests.waiting import PATIENCE_S
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 YEAR = timedelta(days=365)
@@ -84,7 +85,7 @@ class Server:
             except OSError:
                 return
             try:
-                peer.settimeout(5)
+                peer.settimeout(PATIENCE_S)
                 with self._context.wrap_socket(peer, server_side=True) as sock:
                     self.heard.append(sock.recv(4096))
             except OSError:
@@ -94,7 +95,7 @@ class Server:
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self._thread.join(5)
+        self._thread.join(PATIENCE_S)
 
 
 @dataclass
@@ -129,7 +130,7 @@ class World:
             host="localhost", port=server.port, tls=True, ca_file=self.folder / "ca.pem", username="u"
         )
         client = mqtt.Client(CallbackAPIVersion.VERSION2)
-        client.connect_timeout = 5.0
+        client.connect_timeout = PATIENCE_S
         (FloorAccess(section, held) if held else Access(section)).apply(client)
         try:
             client.connect("localhost", server.port)
@@ -137,7 +138,7 @@ class World:
             return str(error)
         client.loop_write()
         sock = client.socket()
-        assert server.ended.acquire(timeout=5)
+        assert server.ended.acquire(timeout=PATIENCE_S)
         assert sock is not None
         sock.close()
         return "" if server.heard and server.heard[-1][:1] == b"\x10" else "the server heard nothing"
@@ -181,7 +182,7 @@ def test_every_certificate_must_be_valid_at_the_floor(
     found = world.dial(server, SOON)
     assert "certificate verify failed" in found
     assert "set the clock" in found
-    assert server.ended.acquire(timeout=5)
+    assert server.ended.acquire(timeout=PATIENCE_S)
     assert not any(server.heard)  # above all no password
 
 

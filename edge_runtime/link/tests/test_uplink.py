@@ -29,6 +29,7 @@ from edge_runtime.link.uns import Newest, encoder
 from edge_runtime.link.uplink import Uplink
 from edge_runtime.outbox.store import Outbox
 from edge_runtime.tests.mqtt_broker import BrokerProcess
+from edge_runtime.tests.waiting import PATIENCE_S, free_port, until
 from edge_runtime.wire.batch import ZSTD_MAGIC, Ack, decode_batch, encode_ack
 from edge_runtime.wire.envelope import Event
 from edge_runtime.wire.topics import Place
@@ -80,12 +81,6 @@ def broker() -> Iterator[int]:
     server.stop()
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
 class Cloud:
     """The other side: keeps what comes, and acknowledges it when `acking`."""
 
@@ -100,7 +95,7 @@ class Cloud:
         self.client.on_message = self._on_message
         self.client.connect("127.0.0.1", port)
         self.client.loop_start()
-        assert self.ready.wait(5)
+        assert self.ready.wait(PATIENCE_S)
 
     def _on_message(self, client: mqtt.Client, _: Any, message: mqtt.MQTTMessage) -> None:
         if message.topic.endswith("/status"):
@@ -122,12 +117,8 @@ class Cloud:
         self.client.loop_stop()
 
 
-def turn_until(uplink: Uplink, done: Callable[[], bool], turns: int = 400) -> None:
-    for _ in range(turns):
-        if done():
-            return
-        uplink.turn()
-    raise AssertionError("it did not come to pass")
+def turn_until(uplink: Uplink, done: Callable[[], bool]) -> None:
+    until(done, uplink.turn)
 
 
 def test_events_go_out_are_acknowledged_and_leave_the_outbox(broker: int, tmp_path: Path) -> None:
@@ -138,21 +129,12 @@ def test_events_go_out_are_acknowledged_and_leave_the_outbox(broker: int, tmp_pa
     turn_until(uplink, lambda: outbox.depth() == 0)
     assert [e.seq for e in cloud.events] == list(range(1, 451))
     outbox.append("fault", "plc_lost", {})
-    assert uplink.drain(5.0)
+    assert uplink.drain(PATIENCE_S)
     assert cloud.events[-1].kind == "plc_lost"
     uplink.close()
-    turn_cloud(cloud, lambda: len(cloud.status) >= 2)
+    until(lambda: len(cloud.status) >= 2)
     assert [s["online"] for s in cloud.status] == [True, False]
     cloud.stop()
-
-
-def turn_cloud(cloud: Cloud, done: Callable[[], bool]) -> None:
-    pause = threading.Event()
-    for _ in range(200):
-        if done():
-            return
-        pause.wait(0.01)
-    raise AssertionError(f"the cloud saw only {len(cloud.events)} events, {cloud.status}")
 
 
 def test_what_the_cloud_does_not_confirm_is_kept_and_sent_again(broker: int, tmp_path: Path) -> None:
@@ -209,17 +191,27 @@ def test_a_broker_that_accepts_and_kicks_is_a_failure(tmp_path: Path, kicking: t
     """Its connections never stand long enough to forget the failures before."""
     port, accepted = kicking
     outbox = Outbox(tmp_path / "outbox.db", "dev1", "boot")
-    clock = ShiftedClock()
+    clock = FakeClock()
     uplink = Uplink(PLACE, "boot", "127.0.0.1", port, outbox, KEY, clock=clock)
     uplink._protocol, uplink._protocol_proven = 1, True
-    for _ in range(400):
-        uplink.turn()
-        if uplink._client is None:
-            clock.ahead_ns += 1_000_000_000
-        if len(accepted) >= 9:
-            break
-    assert uplink._backoff.tries >= 8
-    assert uplink._retry_ns - uplink._clock.monotonic_ns() > 15e9
+    turn_until(uplink, lambda: uplink._backoff.tries == 9)
+    assert len(accepted) == 9
+    assert uplink.retry_s >= 30.0
+
+
+def test_an_answer_that_came_while_the_process_stood_still_counts(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        clock, outbox = FakeClock(), Outbox(tmp_path / "outbox.db", "dev1", "boot")
+        uplink = Uplink(PLACE, "boot", "127.0.0.1", server.getsockname()[1], outbox, KEY, clock=clock)
+        fd = uplink.advance()
+        assert fd is not None
+        with server.accept()[0] as peer:
+            peer.sendall(b"\x20\x03\x00\x00\x00")  # CONNACK, MQTT 5
+            assert select.select([fd], [], [], PATIENCE_S)[0]
+            clock.advance(connection_module.CONNECT_TIMEOUT_S)
+            assert uplink.advance() == fd
+    assert uplink.connected
+    assert uplink._protocol == 0
 
 
 def test_who_is_kicked_dials_once_in_a_window(tmp_path: Path, kicking: tuple[int, list[int]]) -> None:
@@ -282,35 +274,34 @@ def test_the_newest_event_of_each_kind_is_told_plainly_beside_the_batches(broker
 
 def test_a_lost_fleet_dials_one_after_the_other(broker: int, tmp_path: Path) -> None:
     """Driven from outside, as `gudgeon fleet` does: after the loss each waits for its own place in the window."""
-    clock = ShiftedClock()
+    clock = FakeClock()
     waits = {}
     for name in ("fleet-1", "fleet-2", "fleet-3"):
         place = Place("acme", "site1", "area1", "line1", "cell1", name)
         outbox = Outbox(tmp_path / f"{name}.db", name, "boot")
         uplink = Uplink(place, "boot", "127.0.0.1", broker, outbox, KEY, clock=clock, reconnect_spread_s=100.0)
+        uplink._protocol, uplink._protocol_proven = 1, True
         drive_until(uplink, lambda uplink=uplink: uplink.connected)  # type: ignore[misc]
         assert uplink._client is not None
         uplink._client.socket().shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
         drive_until(uplink, lambda uplink=uplink: not uplink.connected)  # type: ignore[misc]
-        waits[name] = (uplink.retry_ns - clock.monotonic_ns()) / 1e9
-        clock.ahead_ns += round(waits[name] * 1e9)
+        waits[name] = uplink.retry_s
+        clock.advance(waits[name])
         drive_until(uplink, lambda uplink=uplink: uplink.connected)  # type: ignore[misc]
         uplink.close()
     for name, wait_s in waits.items():
         assert wait_s == pytest.approx(place_of(name) * MARGIN * 100.0, abs=1.0)
 
 
-def drive_until(uplink: Uplink, done: Callable[[], bool], turns: int = 400) -> None:
+def drive_until(uplink: Uplink, done: Callable[[], bool]) -> None:
     """`Uplink.turn` by hand."""
-    for _ in range(turns):
-        if done():
-            return
-        fd = uplink.advance()
-        if fd is None:
-            continue
-        readable, writable, _ = select.select([fd], [fd] if uplink.wants_write else [], [], 0.05)
-        uplink.exchange(bool(readable), bool(writable))
-    raise AssertionError("it did not come to pass")
+
+    def turn() -> None:
+        if (fd := uplink.advance()) is not None:
+            readable, writable, _ = select.select([fd], [fd] if uplink.wants_write else [], [], 0.05)
+            uplink.exchange(bool(readable), bool(writable))
+
+    until(done, turn)
 
 
 def test_a_refused_subscription_and_what_the_broker_said_at_the_end_are_told(

@@ -9,6 +9,7 @@ import pytest
 
 from edge_runtime.outbox import group as module
 from edge_runtime.outbox.group import GroupCommit, Request
+from edge_runtime.tests.waiting import PATIENCE_S, until
 
 
 class Disk:
@@ -33,8 +34,7 @@ def start(group: GroupCommit[Request], request: Request) -> threading.Thread:
     known = len(group._waiting)
     thread = threading.Thread(target=group.submit, args=(request,))
     thread.start()
-    while len(group._waiting) == known and not request.done and group._leader is not request:
-        pass
+    until(lambda: len(group._waiting) > known or request.done or group._leader is request, lambda: None)
     return thread
 
 
@@ -51,7 +51,7 @@ def waiting(
 def let_go(disk: Disk, threads: list[threading.Thread], commits: int = 10) -> None:
     disk.go.release(commits)
     for thread in threads:
-        thread.join(10)
+        thread.join(PATIENCE_S)
         assert not thread.is_alive()
 
 
@@ -103,7 +103,7 @@ class Interrupted:
 
     def acquire(self) -> bool:
         self.waits.set()
-        self.strike.wait(10)
+        self.strike.wait(PATIENCE_S)
         raise KeyboardInterrupt
 
     def release(self) -> None:
@@ -121,7 +121,7 @@ def interrupted(group: GroupCommit[Request]) -> tuple[Interrupted, threading.Thr
 
     thread = threading.Thread(target=work)
     thread.start()
-    turn.waits.wait(10)
+    turn.waits.wait(PATIENCE_S)
     return turn, thread
 
 
@@ -132,7 +132,7 @@ def test_one_that_is_interrupted_while_it_waits_is_not_stored_and_holds_up_nobod
     turn, thread = interrupted(group)
     more = start(group, Request(1))
     turn.strike.set()
-    thread.join(10)
+    thread.join(PATIENCE_S)
     let_go(disk, [*threads, more])
     assert disk.sizes == [1, 3]
 
@@ -146,7 +146,7 @@ def test_one_that_is_interrupted_within_a_commit_still_wakes_the_next() -> None:
     disk.go.release()
     disk.begun.acquire()  # the group of three is being committed
     turn.strike.set()
-    thread.join(10)
+    thread.join(PATIENCE_S)
     let_go(disk, [*threads, last])
     assert disk.sizes == [1, 3]
 
@@ -158,10 +158,10 @@ def test_one_that_is_interrupted_as_the_next_leader_hands_over() -> None:
     turn, thread = interrupted(group)
     last = start(group, Request(1))
     disk.go.release()
-    threads[0].join(10)
+    threads[0].join(PATIENCE_S)
     assert turn.woken  # to lead, but it will not
     turn.strike.set()
-    thread.join(10)
+    thread.join(PATIENCE_S)
     let_go(disk, [last])
     assert disk.sizes == [1, 1]
 
@@ -214,7 +214,7 @@ def test_many_threads_many_times() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(PATIENCE_S)
         assert not thread.is_alive()
     assert len(stored) == len(set(map(id, stored))) == 1200
     assert {id(r) for r in stored} == {id(r) for m in mine for r in m}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from edge_runtime.tests.waiting import free_port, until
 
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
 
@@ -16,10 +17,7 @@ MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sb
 @contextmanager
 def mosquitto(folder: Path, acl: str = "", port: int = 0) -> Iterator[int]:
     """`port` 0: a free one. `acl`: the lines of its access list; none: everybody may do everything."""
-    if not port:
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            port = int(s.getsockname()[1])
+    port = port or free_port()
     conf = f"user root\nlistener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 100000\n"
     if acl:
         (folder / "acl").write_text(acl)
@@ -27,20 +25,16 @@ def mosquitto(folder: Path, acl: str = "", port: int = 0) -> Iterator[int]:
     (folder / "m.conf").write_text(conf)
     process = subprocess.Popen([str(MOSQUITTO), "-c", str(folder / "m.conf")], stderr=subprocess.DEVNULL)
     try:
-        wait_for_port(port)
+        until(lambda: answers(port))
         yield port
     finally:
         process.kill()
         process.wait()
 
 
-def wait_for_port(port: int) -> None:
-    deadline = time.monotonic() + 5
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-        except OSError:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        else:
-            return
+def answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True

@@ -15,6 +15,7 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_runtime.link.sparkplug.tests.wire_reader import read_payload, value_of
+from edge_runtime.tests.waiting import PATIENCE_S
 
 Seen = tuple[str, str, dict[str, Any]]  # message, device or "", payload
 
@@ -65,17 +66,17 @@ class Host:
         self._client.connect("127.0.0.1", port)
         self._client.loop_start()
         self._client.subscribe("spBv1.0/#", 1)
-        assert subscribed.wait(5)
+        assert subscribed.wait(PATIENCE_S)
 
     # ── what a host does ────────────────────────────────────────────────────────────────────────────────────────────
 
     def say(self, online: bool, timestamp: int) -> None:
         info = self._client.publish(self.state_topic, self._state(online, timestamp), qos=1, retain=True)
-        info.wait_for_publish(5)
+        info.wait_for_publish(PATIENCE_S)
 
     def command(self, payload: bytes, message: str = "NCMD", device: str = "", retain: bool = False) -> None:
         topic = f"spBv1.0/{self._group}/{message}/{self._node}" + (f"/{device}" if device else "")
-        self._client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(5)
+        self._client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(PATIENCE_S)
 
     def stop(self) -> None:
         self._client.disconnect()
@@ -95,9 +96,9 @@ class Host:
         self._client.reconnect_delay_set(1000, 1000)
         sock.shutdown(socket.SHUT_RDWR)
 
-    def wait(self, done: Any, timeout_s: float = 10.0) -> None:
+    def wait(self, done: Any) -> None:
         with self._changed:
-            assert self._changed.wait_for(done, timeout_s), (self.kinds()[-20:], self.breaches[:5])
+            assert self._changed.wait_for(done, PATIENCE_S), (self.kinds()[-20:], self.breaches[:5])
 
     # ── what it saw ─────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import sqlite3
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +28,7 @@ from edge_runtime.link.sparkplug.tests.host import Host
 from edge_runtime.link.sparkplug.tests.wire_reader import command
 from edge_runtime.mqtt_access import Access
 from edge_runtime.outbox.store import Outbox
+from edge_runtime.tests.waiting import PATIENCE_S, until
 from edge_runtime.wire.topics import Place
 
 pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="needs mosquitto: apt-get install mosquitto")
@@ -44,12 +44,16 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 
 class ShiftedClock(SystemClock):
-    """Real time, moved forward by hand."""
+    """Real time, moved forward by hand, also by hand alone."""
 
     ahead_ns = 0
+    stopped_ns: int | None = None
+
+    def stop(self) -> None:
+        self.stopped_ns = super().monotonic_ns()
 
     def monotonic_ns(self) -> int:
-        return super().monotonic_ns() + self.ahead_ns
+        return self.ahead_ns + (super().monotonic_ns() if self.stopped_ns is None else self.stopped_ns)
 
 
 def desk(
@@ -94,11 +98,8 @@ class Pair:
             clock=self.clock, backoff=quick, writable=writable,
         )  # fmt: skip
 
-    def turn(self, done: Callable[[], Any], timeout_s: float = 10.0) -> None:
-        deadline = time.monotonic() + timeout_s
-        while not done():
-            assert time.monotonic() < deadline, (self.node.state, self.host.kinds()[-20:], self.host.breaches[:5])
-            self.node.turn()
+    def turn(self, done: Callable[[], Any]) -> None:
+        until(done, self.node.turn, lambda: (self.node.state, self.host.kinds()[-20:], self.host.breaches[:5]))
 
     def empty(self) -> None:
         """Until everything is acknowledged, and the host has read what the broker had for it."""
@@ -133,7 +134,7 @@ def make(broker: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     yield one
     for pair in pairs:
         clean = pair.host._client
-        clean.publish(pair.host.state_topic, b"", qos=1, retain=True).wait_for_publish(5)
+        clean.publish(pair.host.state_topic, b"", qos=1, retain=True).wait_for_publish(PATIENCE_S)
         pair.end()
 
 
@@ -232,8 +233,8 @@ def test_seq_wraps_after_255_and_counts_node_and_line_together(make: Callable[..
     for n in range(300):
         pair.outbox.append_many([("decision", "decision", {"part_seq": n})], durable=False)
         pair.outbox.append_many([("link", "probe", {"n": n})], durable=False)
-    pair.turn(lambda: len(pair.host.values("Decision/part_seq", historical=False)) == 300, timeout_s=20)
-    pair.turn(lambda: len(pair.host.values("Link/probe/n", historical=False)) == 300, timeout_s=20)
+    pair.turn(lambda: len(pair.host.values("Decision/part_seq", historical=False)) == 300)
+    pair.turn(lambda: len(pair.host.values("Link/probe/n", historical=False)) == 300)
     births = [i for i, kind in enumerate(pair.host.kinds()) if kind == "NBIRTH"]
     seqs = [p["seq"] for _, _, p in pair.host.seen[births[-1] :]]
     assert len(seqs) > 512
@@ -362,14 +363,19 @@ def test_the_backlog_is_historical_in_order_paced_and_overtaken_by_what_is_live(
     pair = make(backlog_records_per_s=200, batch_records=20)
     events = [pair.outbox.append("fault", "x", {"n": n}, durable=False) for n in range(500)]
     pair.host.say(True, 100)
-    began_s = time.monotonic()
-    pair.turn(lambda: pair.host.values("Fault/x/n"))
+    pair.clock.stop()
+
+    def turn() -> None:
+        pair.node.turn()
+        pair.clock.ahead_ns += 10_000_000
+
+    until(lambda: pair.host.values("Fault/x/n"), turn)
     pair.outbox.append("alarm", "now", {"n": 1})
     pair.turn(lambda: pair.host.values("Alarm/now/n"))
     overtaken = len(pair.host.values("Fault/x/n"))
     assert overtaken < 400
-    pair.turn(lambda: len(pair.host.values("Fault/x/n")) == 500)
-    assert time.monotonic() - began_s > 1.3, "500 records at 200 a second, after a burst of 200"
+    until(lambda: len(pair.host.values("Fault/x/n")) == 500, turn)
+    assert pair.clock.ahead_ns > 1.3e9, "500 records at 200 a second, after a burst of 200"
     found = pair.host.select("Fault/x/n")
     assert [p.value for p in found] == list(range(500))
     assert all(p.historical for p in found)
@@ -516,10 +522,7 @@ def test_the_access_list_of_the_how_to_is_enough_and_keeps_others_out(
             SparkplugSection(primary_host="scada", confirm_after_s=0.0), replace(PLACE, device="press-3"), BOOT,
             "127.0.0.1", port, outbox, desk(outbox, tmp_path, points.Commands(), SystemClock()), tmp_path, access=access,
         )  # fmt: skip
-        deadline = time.monotonic() + 10
-        while outbox.depth() and time.monotonic() < deadline:
-            node.turn()
-        assert outbox.depth() == 0
+        until(lambda: outbox.depth() == 0, node.turn)
         stranger = Host(port, node="press-3", username="stranger")
         stranger.command(command("Node Control/Rebirth"))
         stranger.say(False, 200)
@@ -528,9 +531,7 @@ def test_the_access_list_of_the_how_to_is_enough_and_keeps_others_out(
         assert (node.state, len(host.bd_seqs)) == (State.BORN, 1)
         assert stranger.seen == []
         host.command(command("Node Control/Rebirth"))
-        deadline = time.monotonic() + 10
-        while len(host.bd_seqs) < 2 and time.monotonic() < deadline:
-            node.turn()
+        until(lambda: len(host.bd_seqs) == 2, node.turn)
         node.close()
         host.wait(lambda: len(host.deaths) == 1)
         assert host.values("Decision/part_seq") == [1]
