@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,7 +13,9 @@ from typing import Any
 
 import httpx
 
-START_S = 20.0
+from edge_runtime.tests.waiting import free_port
+
+START_S = 60.0
 ARGUMENTS = ("--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--window-size=1280,1000")
 
 
@@ -35,7 +36,7 @@ class Browser:
         """The value that the JavaScript returns."""
         return self._post("/execute/sync", {"script": script, "args": []})
 
-    def wait(self, condition: str, timeout_s: float = 40.0) -> None:
+    def wait(self, condition: str, timeout_s: float = 90.0) -> None:
         """Until the JavaScript expression holds; AssertionError with the page's text if it never does."""
         deadline = time.monotonic() + timeout_s
         while not self.run(f"return Boolean({condition})"):
@@ -63,9 +64,7 @@ class Browser:
 
 @contextmanager
 def browser() -> Iterator[Browser]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     arguments = [*ARGUMENTS, "--no-sandbox"] if os.geteuid() == 0 else list(ARGUMENTS)
     wanted = {"goog:chromeOptions": {"args": arguments}, "goog:loggingPrefs": {"browser": "ALL"}}
     driver = subprocess.Popen(["chromedriver", f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -6,7 +6,6 @@ import asyncio
 import queue
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -39,11 +38,9 @@ def test_mqtt_5_with_a_last_will_is_refused_at_once_and_says_why(port: int) -> N
     five = client("five", MQTTProtocolVersion.MQTTv5)
     five.will_set(PLACE.topic("status"), b"{}", qos=1, retain=True)
     five.on_connect = lambda c, u, f, reason, p: told.put(reason)
-    started = time.monotonic()
     five.connect("127.0.0.1", port)
     five.loop_start()
     assert told.get(timeout=WAIT_S) == "Unsupported protocol version"
-    assert time.monotonic() - started < 10.0
     five.loop_stop()
 
 
@@ -136,11 +133,9 @@ def test_the_same_client_back_at_once_takes_over(port: int) -> None:
         up = threading.Event()
         again = client("same")
         again.on_connect = lambda *_, up=up: up.set()
-        started = time.monotonic()
         again.connect("127.0.0.1", port)
         again.loop_start()
         assert up.wait(WAIT_S)
-        assert time.monotonic() - started < 10.0
         kept.append(again)
     for one in kept:
         one.disconnect()

@@ -8,7 +8,6 @@ import shutil
 import socket
 import subprocess
 import threading
-import time
 from pathlib import Path
 
 import httpx
@@ -19,10 +18,10 @@ from sqlalchemy import Engine
 from cloud import worker
 from cloud.ingest import PROTOCOLS, Ingest
 from cloud.settings import METRICS_PORTS, BrokerSection, CloudSettings, IngestSection, StoreSection
-from cloud.sockets import listen, port_of
 from cloud.store import queries
 from cloud.tests.databases import writer_of
-from cloud.tests.made import WAIT_S, FakeDevice, decision
+from cloud.tests.made import WAIT_S, FakeDevice, decision, until
+from edge_runtime.tests.waiting import free_port
 
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
 EVENTS = re.compile(r"gudgeon_ingest_events_total ")
@@ -32,20 +31,20 @@ pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="needs mosquitto: apt-
 def start(folder: Path, port: int) -> subprocess.Popen[bytes]:
     (folder / "m.conf").write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
     process = subprocess.Popen([str(MOSQUITTO), "-c", str(folder / "m.conf")], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + WAIT_S
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-        except OSError:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        else:
-            return process
+    assert until(lambda: answers(port))
+    return process
+
+
+def answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
 
 
 def test_mqtt_5_and_a_broker_that_is_killed_and_comes_back(engine: Engine, tmp_path: Path) -> None:
-    with listen("127.0.0.1", 0, "") as probe:
-        port = port_of(probe)
+    port = free_port()
     broker = start(tmp_path, port)
     ingest = Ingest(writer_of(engine), "127.0.0.1", port)
     ingest.start()
@@ -57,9 +56,7 @@ def test_mqtt_5_and_a_broker_that_is_killed_and_comes_back(engine: Engine, tmp_p
         device.close()
         broker.kill()
         broker.wait()
-        deadline = time.monotonic() + WAIT_S
-        while ingest.connected.is_set() and time.monotonic() < deadline:
-            time.sleep(0.01)
+        assert until(lambda: not ingest.connected.is_set())
         broker = start(tmp_path, port)
         assert ingest.connected.wait(WAIT_S)
         device = FakeDevice(port)
@@ -73,8 +70,7 @@ def test_mqtt_5_and_a_broker_that_is_killed_and_comes_back(engine: Engine, tmp_p
 
 
 def test_two_workers_each_serve_their_own_metrics(tmp_path: Path) -> None:
-    with listen("127.0.0.1", 0, "") as probe, listen("127.0.0.1", 0, "") as other:
-        port, metrics_port = port_of(probe), port_of(other)
+    port, metrics_port = free_port(), free_port()
     broker = start(tmp_path, port)
     settings = CloudSettings(
         broker=BrokerSection(embedded=False, port=port),

@@ -18,7 +18,7 @@ import pytest
 from cloud.main import run
 from cloud.settings import AccessSection, BrokerSection, CloudSettings, HttpSection, SimulatorSection, StoreSection
 from cloud.tests.browser import browser, missing
-from cloud.tests.made import FakeDevice, decision, event
+from cloud.tests.made import WAIT_S, FakeDevice, decision, event
 from edge_runtime.wire.envelope import Event
 
 pytestmark = [pytest.mark.skipif(bool(missing()), reason=missing()), pytest.mark.timeout(120)]
@@ -67,11 +67,11 @@ def cloud(folder: Path, http_port: int = 0, access: AccessSection = OPEN) -> Ite
     thread = threading.Thread(target=run, args=(settings, on_ready, stop))
     thread.start()
     try:
-        assert ready.wait(20)
+        assert ready.wait(WAIT_S)
         yield ports[0]
     finally:
         stop.set()
-        thread.join(10)
+        thread.join(WAIT_S)
         simulator.shutdown()
         simulator.server_close()
 

@@ -29,7 +29,7 @@ from cloud.settings import CloudSettings, StoreSection
 from cloud.sockets import listen, port_of
 from cloud.store import twin
 from cloud.tests.databases import commit
-from cloud.tests.made import PLACE, WAIT_S, batch, event
+from cloud.tests.made import PLACE, WAIT_S, batch, event, until
 from cloud.tests.test_api import with_app
 from edge_runtime.errors import EndpointError, GudgeonError, ResourceError, UsageError
 from edge_runtime.identity import load_or_make as load_key
@@ -351,10 +351,7 @@ def test_a_device_is_told_and_tells(running: Running, capsys: pytest.CaptureFixt
     device.next()
     device.send("reported", Reported(version, {}, Refusal(version + 1, "not today")).to_json())
     capsys.readouterr()
-    deadline = time.monotonic() + WAIT_S
-    while (twin.twin(running.engine, "dev1")["reported"] or {}).get("refused") is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    assert until(lambda: (twin.twin(running.engine, "dev1")["reported"] or {}).get("refused") is not None)
     assert device_cli.main(["dev1", "desired", "show", *running.where[:-1]]) == 0
     assert f"refused   version {version + 1}: not today" in capsys.readouterr().out
     device.close()
@@ -365,9 +362,7 @@ def test_what_is_asked_for_meanwhile_comes_when_the_device_appears(
 ) -> None:
     assert device_cli.main(["dev1", "command", "speed", "value=5", *running.where]) == 0
     number = json.loads(capsys.readouterr().out)["id"]
-    deadline = time.monotonic() + WAIT_S
-    while running.dispatch._work.unfinished_tasks and time.monotonic() < deadline:
-        time.sleep(0.01)
+    assert until(lambda: not running.dispatch._work.unfinished_tasks)
     device = Device(running.port)
     leaf, payload = device.next()
     assert leaf == "command"

@@ -70,13 +70,13 @@ def client(tmp_path: Path) -> Iterator[httpx.Client]:
 
     thread = threading.Thread(target=run, args=(settings, on_ready, stop))
     thread.start()
-    assert ready.wait(30)
+    assert ready.wait(60)
     context = ssl.create_default_context(cafile=str(cert_file))
     base = f"https://127.0.0.1:{ports['http_port']}"
-    with httpx.Client(base_url=base, verify=context, trust_env=False, timeout=30) as made:
+    with httpx.Client(base_url=base, verify=context, trust_env=False, timeout=60) as made:
         yield made
     stop.set()
-    thread.join(20)
+    thread.join(60)
 
 
 def test_the_web_server_speaks_tls_under_its_names(client: httpx.Client) -> None:

@@ -24,7 +24,7 @@ from cloud.settings import CloudSettings, DevicesSection, RegistrySection, Store
 from cloud.sockets import listen, port_of
 
 HOST = "127.0.0.1"
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 class Answer(NamedTuple):

@@ -156,7 +156,7 @@ def test_who_may_do_what(running: Running) -> None:
 def test_the_stream_tells_each_change_and_ends_with_the_rollout(running: Running) -> None:
     running.world.start(groups=[{"name": "all"}])
     seen = []
-    with httpx.stream("GET", f"{running.url}/api/v1/rollouts/r1/stream", timeout=30) as answer:
+    with httpx.stream("GET", f"{running.url}/api/v1/rollouts/r1/stream", timeout=60) as answer:
         for line in answer.iter_lines():
             if line.startswith("data:"):
                 seen.append(json.loads(line[5:])["state"])

@@ -30,14 +30,14 @@ def test_devices_that_ask_at_the_same_time_never_get_more_than_may_be_in_flight(
     gate, failed = threading.Barrier(4), list[BaseException]()
 
     def ask(names: list[str]) -> None:
-        gate.wait(20)
+        gate.wait(60)
         for name in names:
             device = world.devices[name]
             status = device.status(world.now_ns)
             device.take(polling.answer(engine, [status], world.registry, world.now_ns)[name].assignment)
 
     def clock(count: int) -> None:
-        gate.wait(20)
+        gate.wait(60)
         for _ in range(count):
             world.show()
             for act in (store.pause, store.abort)[:1]:
