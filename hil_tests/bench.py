@@ -14,10 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+#: of all waits: a machine that stands still for some seconds is no failure
+PATIENCE_S = 60.0
 GUDGEON = (sys.executable, "-m", "edge_runtime.cli")
 
 
-def gudgeon(*args: str | Path, cwd: Path, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+def gudgeon(*args: str | Path, cwd: Path, timeout_s: float = 150.0) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     command = [*GUDGEON, *map(str, args)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout_s, check=False)
@@ -25,7 +27,7 @@ def gudgeon(*args: str | Path, cwd: Path, timeout_s: float = 60.0) -> subprocess
 
 @contextmanager
 def running(*args: str | Path, cwd: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A command that runs until it is stopped; it must end with exit code 0 within ten seconds after SIGTERM."""
+    """A command that runs until it is stopped; it must end with exit code 0 after SIGTERM."""
     with program(*GUDGEON, *args, cwd=cwd, log=log) as process:
         yield process
 
@@ -41,7 +43,7 @@ def program(*command: str | Path, cwd: Path, log: Path) -> Iterator[subprocess.P
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
             try:
-                code = process.wait(10)
+                code = process.wait(PATIENCE_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -49,7 +51,7 @@ def program(*command: str | Path, cwd: Path, log: Path) -> Iterator[subprocess.P
     assert code == 0, f"{command[-1]} ended with {code}: {log.read_text()[-2000:]}"
 
 
-def wait_for(what: str, done: Callable[[], Any], timeout_s: float = 20.0, pause_s: float = 0.02) -> Any:
+def wait_for(what: str, done: Callable[[], Any], timeout_s: float = PATIENCE_S, pause_s: float = 0.02) -> Any:
     """The first true value of `done`."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
@@ -71,12 +73,6 @@ def ready(file: Path, process: subprocess.Popen[bytes], log: Path) -> dict[str, 
     return content
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
 def one_line(text: str) -> str:
     """The one line of an error, beside the JSON lines of the log; a traceback or a second line is a failure."""
     lines = [line for line in text.strip().splitlines() if line.strip() and not line.startswith('{"ts"')]
@@ -89,7 +85,7 @@ class Registers:
     """Holding registers of a Modbus TCP server, read and written by hand: independent of every library in use."""
 
     def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), 5)
+        self._socket = socket.create_connection(("127.0.0.1", port), PATIENCE_S)
 
     def read(self, address: int, count: int = 1) -> list[int]:
         reply = self._ask(struct.pack(">BHH", 3, address, count))

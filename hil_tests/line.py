@@ -11,7 +11,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from hil_tests.bench import free_port, ready, running
+from hil_tests.bench import PATIENCE_S, ready, running
+from tools.chaos.pair import free_port
 from tools.demo import files
 from tools.demo.files import Plan, Workplace
 from tools.demo.main import DEFAULT_BUNDLE
@@ -24,7 +25,7 @@ class Line:
         self.folder, self.ports = folder, ports
 
     def stats(self) -> dict[str, Any]:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.ports['stats_port']}/stats", timeout=5) as reply:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.ports['stats_port']}/stats", timeout=PATIENCE_S) as reply:
             content: dict[str, Any] = json.load(reply)
         return content
 

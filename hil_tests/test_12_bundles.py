@@ -11,7 +11,8 @@ from PIL import Image
 
 from edge_runtime.field.tests.modbus_server import Plc
 from edge_runtime.tests.bundles import make_bundle, make_frame
-from hil_tests.bench import Registers, free_port, gudgeon, running, wait_for
+from hil_tests.bench import Registers, gudgeon, running, wait_for
+from tools.chaos.pair import free_port
 
 DEVICE = """
 [device]

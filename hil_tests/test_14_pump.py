@@ -55,7 +55,7 @@ def ports(tmp_path: Path) -> Iterator[dict[str, int]]:
     args = ["sim", "pump", "--config", str(tmp_path / "pump.toml"), "--ready-file", str(ready)]
     process = subprocess.Popen([sys.executable, "-m", "edge_runtime.cli", *args], stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not ready.exists():
             assert process.poll() is None
             assert time.monotonic() < deadline
@@ -63,7 +63,7 @@ def ports(tmp_path: Path) -> Iterator[dict[str, int]]:
         yield json.loads(ready.read_text())
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 @pytest.mark.slow
@@ -77,7 +77,7 @@ def test_the_how_to_reads_the_pump_with_its_dirt(tmp_path: Path, ports: dict[str
         source.start()
 
     def until(wanted: Callable[[Report], bool]) -> Report:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not (found := [r for r in told if wanted(r)]):
             assert time.monotonic() < deadline, (told[-20:], [s.health() for s in sources])
             told.extend(queue.take(0.1))

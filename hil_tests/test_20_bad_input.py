@@ -17,7 +17,8 @@ from edge_runtime.decide.decision import Health, Result
 from edge_runtime.field.tests.modbus_server import Plc
 from edge_runtime.tests.bundles import SPEC, make_bundle, make_frame
 from edge_runtime.wire.manifest import InputSpec
-from hil_tests.bench import Registers, free_port, gudgeon, one_line, running, wait_for
+from hil_tests.bench import Registers, gudgeon, one_line, running, wait_for
+from tools.chaos.pair import free_port
 
 DEVICE = """
 [device]

@@ -64,7 +64,7 @@ def answered(line: Line) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_a_command_moves_the_line_and_the_guard_keeps_it(tmp_path: Path) -> None:
     with cloud(tmp_path) as it:
         key = it.device("key")[1]["public_key"]
@@ -97,7 +97,7 @@ def test_a_command_moves_the_line_and_the_guard_keeps_it(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_without_the_clouds_key_nothing_is_taken(tmp_path: Path) -> None:
     with (
         cloud(tmp_path) as it,

@@ -48,7 +48,7 @@ severity = "high"
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_an_alarm_from_the_sensor_to_the_cloud_and_back(tmp_path: Path) -> None:
     with cloud(tmp_path) as it:
         key = it.device("key")[1]["public_key"]

@@ -50,7 +50,7 @@ part = 120
 @pytest.mark.slow
 def test_every_fault_of_the_scenario(tmp_path: Path) -> None:
     with line_with_device(tmp_path, parts=150, parts_per_s=20, scenario=SCENARIO) as line:
-        wait_for("the end of the run", lambda: line.stats()["done"], timeout_s=50)
+        wait_for("the end of the run", lambda: line.stats()["done"], timeout_s=120)
         stats = line.stats()
     parts = {p["part_index"]: p for p in line.parts()}
     faults = line.events("fault")

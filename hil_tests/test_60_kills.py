@@ -10,7 +10,7 @@ from hil_tests.test_30_line import demo
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_kills_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
     report = demo(tmp_path, "--parts", "300", "--parts-per-s", "20", "--kills", "6", "--seed", "3")
     assert report["kills"] == report["restarts"] == 6

@@ -15,7 +15,7 @@ import pytest
 from hil_tests.bench import gudgeon
 from tools.chaos.scenarios import SCENARIOS, missing
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 def chaos(scenario: str, folder: Path, seconds: float | None = None) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def chaos(scenario: str, folder: Path, seconds: float | None = None) -> dict[str
     if lacking := missing(scenario):
         pytest.skip(f"{scenario}: {'; '.join(lacking)}")
     length = [] if seconds is None else ["--seconds", str(seconds)]
-    done = gudgeon("chaos", scenario, "--json", *length, "--keep", folder / "kept", cwd=folder, timeout_s=230)
+    done = gudgeon("chaos", scenario, "--json", *length, "--keep", folder / "kept", cwd=folder, timeout_s=380)
     assert done.stdout, done.stderr
     result: dict[str, Any] = json.loads(done.stdout)
     assert {n: result[n] for n in ("lost", "double", "disordered", "findings")} == dict.fromkeys(

@@ -19,7 +19,7 @@ PARTS = 120
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 @pytest.mark.skipif(MOSQUITTO is None, reason="needs mosquitto: apt-get install mosquitto")
 def test_every_answered_part_reaches_the_host(tmp_path: Path) -> None:
     with mosquitto(tmp_path) as port:
@@ -39,11 +39,11 @@ def test_every_answered_part_reaches_the_host(tmp_path: Path) -> None:
             host.wait(lambda: len(host.values("Decision/part_seq")) > 50, 30)
             host.say(False, 2)
             host.wait(lambda: len(host.deaths) == 2)
-            wait_for("the end of the run", lambda: line.stats()["done"], timeout_s=60)
+            wait_for("the end of the run", lambda: line.stats()["done"], timeout_s=120)
             host.say(True, 3)
             answered = {p["part_seq"] for p in line.parts() if p["answered"]}
             host.wait(lambda: answered <= set(host.values("Decision/part_seq")), 30)
-            wait_for("an empty outbox", lambda: not line.events("decision"), timeout_s=20)
+            wait_for("an empty outbox", lambda: not line.events("decision"))
         host.wait(lambda: len(host.deaths) == 3)
         host.stop()
     assert len(answered) > PARTS / 2, "on a busy machine some answers come after the gate"

@@ -60,7 +60,7 @@ def test_memory_over_two_full_updates(tmp_path: Path) -> None:
             peak_mib = high_water_mib(process.pid)
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(60)
             cloud.stop()
     print(f"peak memory of the updater: {peak_mib:.1f} MiB")
     assert peak_mib <= RSS_LIMIT_MIB

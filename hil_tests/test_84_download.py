@@ -19,7 +19,7 @@ from edge_runtime.update.fetch.pace import Limits
 from edge_runtime.update.fetch.partial import CHUNK_BYTES, Wanted
 from edge_runtime.update.fetch.tests.server import Answer, Asked, Server, proper
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 PATH = "targets/runtime/gudgeon/2.tar"
 DATA = random.Random(11).randbytes(16 * CHUNK_BYTES + 12_345)
 WANTED = Wanted(PATH, len(DATA), hashlib.sha256(DATA).hexdigest())

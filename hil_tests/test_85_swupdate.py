@@ -44,7 +44,7 @@ SLOW_BYTES_PER_S = 1 << 20
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(300),
     pytest.mark.skipif(
         not shutil.which("swupdate") or not shutil.which("openssl"), reason="no swupdate: make setup-swupdate"
     ),

@@ -49,7 +49,7 @@ def test_a_release_reaches_a_device_and_a_later_one_mends_it(tmp_path: Path) -> 
     thread = threading.Thread(target=run, args=(settings, told.put, stop))
     thread.start()
     try:
-        url = f"https://localhost:{told.get(timeout=30)['devices_port']}/repo"
+        url = f"https://localhost:{told.get(timeout=60)['devices_port']}/repo"
         context = ssl.create_default_context(cadata=LocalAuthority(settings.ca_folder).roots().decode())
         clock = SystemClock()
         trusted = TrustedRepository.of(tmp_path / "state", HttpSource(f"{url}/metadata", context), clock)
@@ -66,7 +66,7 @@ def test_a_release_reaches_a_device_and_a_later_one_mends_it(tmp_path: Path) -> 
             taken = trusted.refresh().take(sealed, NAME, own_hardware())
             assert not taken.refused
             target = taken.targets["default"]
-            with urllib.request.urlopen(f"{url}/targets/{target.file}", context=context, timeout=20) as answer:
+            with urllib.request.urlopen(f"{url}/targets/{target.file}", context=context, timeout=60) as answer:
                 assert hashlib.sha256(answer.read()).hexdigest() == target.sha256
             trusted.confirmed(target)
 
@@ -77,4 +77,4 @@ def test_a_release_reaches_a_device_and_a_later_one_mends_it(tmp_path: Path) -> 
             targets.admitted(PATH, own_hardware())
     finally:
         stop.set()
-        thread.join(20)
+        thread.join(60)

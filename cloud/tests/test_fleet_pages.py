@@ -17,7 +17,7 @@ from cloud.store.opening import open_store
 from cloud.tests.browser import Browser, browser, missing
 from cloud.tests.test_page import cloud
 
-pytestmark = [pytest.mark.skipif(bool(missing()), reason=missing()), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.skipif(bool(missing()), reason=missing()), pytest.mark.timeout(180)]
 
 PASSWORD = "correct horse battery"
 HERE = Actor("setup", Role.ADMIN, "command", "")

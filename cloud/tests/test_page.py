@@ -21,7 +21,7 @@ from cloud.tests.browser import browser, missing
 from cloud.tests.made import WAIT_S, FakeDevice, decision, event
 from edge_runtime.wire.envelope import Event
 
-pytestmark = [pytest.mark.skipif(bool(missing()), reason=missing()), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.skipif(bool(missing()), reason=missing()), pytest.mark.timeout(180)]
 
 STATS = {
     "recall": 0.975,

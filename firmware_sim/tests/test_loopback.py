@@ -44,7 +44,7 @@ def play(tmp_path: Path, line: LineSection, scene: Scene, opcua: bool = False, s
         ports = await plant.start()
         running = asyncio.create_task(plant.run())
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(120):
                 await scene(plant, ports)
         finally:
             plant.stop.set()
@@ -64,7 +64,7 @@ async def connect(port: int) -> AsyncModbusTcpClient:
 
 async def stats(port: int) -> dict[str, Any]:
     def get() -> Any:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/stats", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/stats", timeout=60) as answer:
             return json.load(answer)
 
     return dict(await asyncio.to_thread(get))

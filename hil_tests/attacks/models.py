@@ -5,7 +5,6 @@ crash or a hang of the engine) is done by `tools.bench.faulty`."""
 from __future__ import annotations
 
 import hashlib
-import threading
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from edge_runtime.infer.pre import preprocess
 from edge_runtime.infer.tests import tiny_onnx
 from edge_runtime.infer.tests.tiny_onnx import node
 from edge_runtime.tests.bundles import SIDE, SPEC, golden_frames, make_bundle, weights
+from edge_runtime.tests.waiting import until
 from edge_runtime.update.gate import Candidate, Verdict
 from edge_runtime.update.trial import line_gate
 from edge_runtime.update.trial.judge import MODULE
@@ -65,11 +65,7 @@ def tried(folder: Path, make: Make, module: str, limits: Mapping[str, float]) ->
         gate = LineGate(folder / "state", "onnxruntime", DEADLINE_MS, section, lambda _: folder / "running", module)
         verdict = gate.check(found)
         parts = control.parts
-        for _ in range(2000):
-            if control.parts > parts:
-                break
-            threading.Event().wait(0.01)
-        assert control.parts > parts, "the line goes on"
+        until(lambda: control.parts > parts, told=lambda: "the line does not go on")
         return verdict, control
 
 

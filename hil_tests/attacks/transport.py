@@ -289,7 +289,7 @@ def really_full(place: Path) -> None:
     if os.geteuid() or shutil.which("unshare") is None:
         pytest.skip("mounting a small file system needs root and unshare")
     script = ["unshare", "--mount", "--propagation", "private", sys.executable, "-c", FULL, str(place)]
-    done = subprocess.run(script, capture_output=True, text=True, timeout=55, check=False)
+    done = subprocess.run(script, capture_output=True, text=True, timeout=150, check=False)
     if "permission denied" in done.stderr.lower() or "not permitted" in done.stderr.lower():
         pytest.skip("mounting is not permitted here")
     assert done.returncode == 0, done.stderr

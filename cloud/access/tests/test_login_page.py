@@ -14,7 +14,7 @@ from cloud.store.opening import open_store
 from cloud.tests.browser import browser, missing
 from cloud.tests.test_page import cloud
 
-pytestmark = [pytest.mark.skipif(bool(missing()), reason=missing()), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.skipif(bool(missing()), reason=missing()), pytest.mark.timeout(180)]
 
 ENTER = """document.getElementById('name').value = 'ada'; document.getElementById('password').value = '%s';
 document.getElementById('login').requestSubmit()"""

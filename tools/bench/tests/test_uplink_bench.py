@@ -81,7 +81,7 @@ def test_the_receiver_acknowledges_what_came(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_uplink_bench(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if mosquitto() is None:
         pytest.skip("Mosquitto is not installed")

@@ -30,7 +30,7 @@ def through(work: Callable[[Proxy, Callable[[], Awaitable[Ends]]], Awaitable[Non
         front.close()
         server.close()
 
-    asyncio.run(asyncio.wait_for(run(), 20))
+    asyncio.run(asyncio.wait_for(run(), 60))
 
 
 def test_bytes_pass_unchanged() -> None:

@@ -65,7 +65,7 @@ def test_the_devices_file_is_one_that_a_device_reads(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.proof
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(300)
 def test_the_whole_demo(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     command = [
@@ -81,7 +81,7 @@ def test_the_whole_demo(tmp_path: Path) -> None:
         "--report",
         str(report),
     ]
-    subprocess.run(command, check=True, timeout=180)
+    subprocess.run(command, check=True, timeout=280)
     found = json.loads(report.read_text())
     assert found["lead_time_h"] > 12
     assert found["false_alarms"] == 0

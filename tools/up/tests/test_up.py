@@ -43,10 +43,10 @@ def test_it_starts_everything_tells_where_and_stops_clean(tmp_path: Path) -> Non
             context = ssl.create_default_context(cafile=str(settings.devices.broker_folder / "roots.pem"))  # type: ignore[operator]
             assert httpx.get(f"{told['devices']}/device/v1/roots", verify=context).status_code == 200
             host, port = told["mqtts"].split(":")
-            with socket.create_connection((host, int(port)), 20) as raw:
+            with socket.create_connection((host, int(port)), 60) as raw:
                 assert context.wrap_socket(raw, server_hostname=host).version() == "TLSv1.3"
             process.terminate()
-            assert process.wait(20) == 0
+            assert process.wait(60) == 0
         finally:
             process.kill()
 
