@@ -1,8 +1,12 @@
-"""Headless Chromium, driven through chromedriver's W3C HTTP interface; nothing beyond httpx is needed."""
+"""Headless Chromium, driven through chromedriver's W3C HTTP interface; nothing beyond httpx is needed.
+
+One for all tests of a process: it starts long, and a test leaves nothing in it."""
 
 from __future__ import annotations
 
+import atexit
 import base64
+import functools
 import os
 import shutil
 import subprocess
@@ -44,6 +48,11 @@ class Browser:
                 raise AssertionError(f"never true: {condition}\n{self.run('return document.body.innerText')}")
             time.sleep(0.05)
 
+    def leave(self) -> None:
+        """Signed out of everything, on an empty page."""
+        self.open("about:blank")
+        self._post("/goog/cdp/execute", {"cmd": "Network.clearBrowserCookies", "params": {}})
+
     def text(self, element_id: str) -> str:
         return str(self.run(f"return document.getElementById('{element_id}').textContent"))
 
@@ -64,23 +73,29 @@ class Browser:
 
 @contextmanager
 def browser() -> Iterator[Browser]:
+    page = started()
+    page.console()
+    try:
+        yield page
+    finally:
+        page.leave()
+
+
+@functools.cache
+def started() -> Browser:
     port = free_port()
     arguments = [*ARGUMENTS, "--no-sandbox"] if os.geteuid() == 0 else list(ARGUMENTS)
     wanted = {"goog:chromeOptions": {"args": arguments}, "goog:loggingPrefs": {"browser": "ALL"}}
     driver = subprocess.Popen(["chromedriver", f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60.0, trust_env=False) as client:
-            _wait_ready(client)
-            made = client.post("/session", json={"capabilities": {"alwaysMatch": wanted}}).json()["value"]
-            if "sessionId" not in made:
-                raise AssertionError(f"Chromium did not start: {made}")
-            try:
-                yield Browser(client, made["sessionId"])
-            finally:
-                client.delete(f"/session/{made['sessionId']}")
-    finally:
-        driver.terminate()
-        driver.wait()
+    atexit.register(driver.wait)
+    atexit.register(driver.terminate)
+    client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120.0, trust_env=False)
+    _wait_ready(client)
+    made = client.post("/session", json={"capabilities": {"alwaysMatch": wanted}}).json()["value"]
+    if "sessionId" not in made:
+        raise AssertionError(f"Chromium did not start: {made}")
+    atexit.register(client.delete, f"/session/{made['sessionId']}")
+    return Browser(client, made["sessionId"])
 
 
 def _wait_ready(client: httpx.Client) -> None:
