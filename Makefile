@@ -76,12 +76,7 @@ demo: setup ## the whole line on this machine with a live page (ARGS="--parts 50
 	@$(GUDGEON) demo $(ARGS)
 
 test: setup setup-browser setup-cloud ## the default tests, some minutes on two cores (ARGS="-k name …")
-ifeq ($(ARGS),)
-	@$(BIN)/python -m pytest -n 2 --dist worksteal edge_runtime cloud models firmware_sim tools
-	@$(BIN)/python -m pytest hil_tests
-else
-	@$(BIN)/python -m pytest $(ARGS)
-endif
+	@$(BIN)/python -m pytest $(or $(ARGS),-n 3 --dist worksteal)
 
 check: setup ## format, lint, types, import contracts
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports

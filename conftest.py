@@ -7,7 +7,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-MEMORY, ROOM_BYTES = Path("/dev/shm"), 4 << 30
+MEMORY, ROOM_BYTES = Path("/dev/shm"), 4 << 30  # noqa: S108
 
 with suppress(ModuleNotFoundError):  # the training environment has no hypothesis
     from hypothesis import settings

@@ -4,7 +4,6 @@ One for all tests of a process: it starts long, and a test leaves nothing in it.
 
 from __future__ import annotations
 
-import atexit
 import base64
 import functools
 import os
@@ -30,8 +29,8 @@ def missing() -> str:
 
 
 class Browser:
-    def __init__(self, client: httpx.Client, session: str) -> None:
-        self._client, self._session = client, f"/session/{session}"
+    def __init__(self, client: httpx.Client, session: str, driver: subprocess.Popen[bytes]) -> None:
+        self._client, self._session, self._driver = client, f"/session/{session}", driver
 
     def open(self, url: str) -> None:
         self._post("/url", {"url": url})
@@ -52,6 +51,12 @@ class Browser:
         """Signed out of everything, on an empty page."""
         self.open("about:blank")
         self._post("/goog/cdp/execute", {"cmd": "Network.clearBrowserCookies", "params": {}})
+
+    def end(self) -> None:
+        self._client.delete(self._session)
+        self._client.close()
+        self._driver.terminate()
+        self._driver.wait()
 
     def text(self, element_id: str) -> str:
         return str(self.run(f"return document.getElementById('{element_id}').textContent"))
@@ -87,15 +92,17 @@ def started() -> Browser:
     arguments = [*ARGUMENTS, "--no-sandbox"] if os.geteuid() == 0 else list(ARGUMENTS)
     wanted = {"goog:chromeOptions": {"args": arguments}, "goog:loggingPrefs": {"browser": "ALL"}}
     driver = subprocess.Popen(["chromedriver", f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    atexit.register(driver.wait)
-    atexit.register(driver.terminate)
     client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120.0, trust_env=False)
     _wait_ready(client)
     made = client.post("/session", json={"capabilities": {"alwaysMatch": wanted}}).json()["value"]
     if "sessionId" not in made:
         raise AssertionError(f"Chromium did not start: {made}")
-    atexit.register(client.delete, f"/session/{made['sessionId']}")
-    return Browser(client, made["sessionId"])
+    return Browser(client, made["sessionId"], driver)
+
+
+def end() -> None:
+    if started.cache_info().currsize:
+        started().end()
 
 
 def _wait_ready(client: httpx.Client) -> None:

@@ -51,6 +51,8 @@ def heads(database: Path, device: str) -> Mapping[tuple[str, str], int]:
         return {(chain, stream): head for chain, stream, head in found.fetchall()}
 
 
-def count(database: Path, device: str) -> int:
+def count(database: Path, device: str, since_ns: int = 0) -> int:
+    """Rows that the device made after `since_ns` of its wall clock."""
+    query = "SELECT count(*) FROM event WHERE device = ? AND wall_ns > ?"
     with reading(database) as connection:
-        return int(connection.execute("SELECT count(*) FROM event WHERE device = ?", (device,)).fetchone()[0])
+        return int(connection.execute(query, (device, since_ns)).fetchone()[0])

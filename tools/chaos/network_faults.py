@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 
 from edge_runtime.errors import GudgeonError
 from tools.chaos.evidence import Evidence
@@ -36,10 +37,9 @@ def link_loss(pair: Pair, seconds: float) -> Evidence:
     else:
         pair.proxy.set(refuse=True, half_open=True)
         by = "the proxy: the open connection leads nowhere, new ones are reset"
-    pair.wait(SETTLE_S)
-    before, produced = pair.arrived(), len(pair.produced()[0])
-    pair.wait(seconds)
-    facts = {"rows_during": pair.arrived() - before, "produced_during": len(pair.produced()[0]) - produced}
+    began_ns, produced = time.time_ns(), len(pair.produced()[0])
+    pair.last(seconds, lambda: len(pair.produced()[0]) > produced)
+    facts = {"rows_during": pair.arrived(began_ns), "produced_during": len(pair.produced()[0]) - produced}
     if pair.namespaces and not pair.uses_proxy:
         pair.namespaces.cut(False)
     else:
@@ -69,7 +69,7 @@ def one_way_partition(pair: Pair, seconds: float) -> Evidence:
     if pair.namespaces is None or pair.uses_proxy:
         for way in ("up", "down"):
             pair.proxy.set(hold=way)
-            pair.wait(seconds / 2)
+            pair.last(seconds / 2, lambda way=way: pair.proxy.counts().get(f"held_{way}", 0) > 0)  # type: ignore[misc]
         counts = pair.proxy.counts()
         pair.proxy.set()
         facts = {name: counts.get(name, 0) for name in ("held_up", "held_down")}
@@ -97,7 +97,7 @@ def latency(pair: Pair, seconds: float) -> Evidence:
     before = pair.arrived()
     by = f"the proxy: {LATENCY_S:g} s in each direction"
     pair.proxy.set(latency_s=LATENCY_S)
-    pair.wait(seconds)
+    pair.last(seconds, lambda: pair.arrived() > before)
     facts = {"delayed": pair.proxy.counts().get("delayed", 0), "rows_during": pair.arrived() - before}
     round_trip_s = round(_round_trip_s(pair), 3)
     pair.proxy.set()
@@ -115,13 +115,13 @@ def slow_link(pair: Pair, seconds: float) -> Evidence:
     before = pair.arrived()
     if pair.namespaces is None or pair.uses_proxy:
         pair.proxy.set(bytes_per_s=SLOW_BITS_PER_S // 8)
-        pair.wait(seconds)
+        pair.last(seconds, lambda: pair.arrived() > before)
         facts = {"paced": pair.proxy.counts().get("paced", 0), "rows_during": pair.arrived() - before}
         pair.proxy.set()
         return Evidence(facts["paced"] > 0, f"the proxy: {SLOW_BITS_PER_S} bit/s", facts)
     for side in SIDES:
         pair.namespaces.slow(side, SLOW_BITS_PER_S)
-    pair.wait(seconds)
+    pair.last(seconds, lambda: pair.arrived() > before)
     facts = {f"{side}_{k}": n for side in SIDES for k, n in pair.namespaces.unshape(side).items()}
     facts["rows_during"] = pair.arrived() - before
     return Evidence(facts["device_overlimits"] > 0, f"tc tbf: {SLOW_BITS_PER_S} bit/s", facts)
@@ -145,7 +145,7 @@ def kick_loop(pair: Pair, seconds: float) -> Evidence:
     """A broker that accepts, and closes the connection at once after its CONNACK."""
     pair.proxy.set(kick_after_s=KICK_AFTER_S)
     pair.proxy.cut()
-    pair.wait(seconds)
+    pair.last(seconds, lambda: pair.proxy.counts().get("kicked", 0) > 1)
     counts = pair.proxy.counts()
     pair.proxy.set()
     facts = {"kicked": counts.get("kicked", 0), "connections": counts["connections"]}
@@ -159,19 +159,24 @@ def tls_expiry(pair: Pair, seconds: float) -> Evidence:
     _serve_again(pair)
     pair.wait(EXPIRES_S + SETTLE_S)
     _serve_again(pair)  # the connection that was made in time lives on: it has to be made anew
-    before, produced = pair.arrived(), len(pair.produced()[0])
-    pair.wait(seconds)
+    began_ns, produced = time.time_ns(), len(pair.produced()[0])
+
+    def refused() -> bool:
+        return pair.keeper["link"].says("certificate has expired") or broker.says("certificate expired")
+
+    pair.last(seconds, lambda: refused() and len(pair.produced()[0]) > produced)
     facts = {
-        "rows_while_expired": pair.arrived() - before,
+        "rows_while_expired": pair.arrived(began_ns),
         "produced_while_expired": len(pair.produced()[0]) - produced,
     }
-    refused = pair.keeper["link"].says("certificate has expired") or broker.says("certificate expired")
-    if not refused:
+    if not refused():
         raise GudgeonError("the device did not refuse an expired certificate; see log/link.log and log/broker.log")
     pair.issue(3600.0)
     _serve_again(pair)
     happened = facts["rows_while_expired"] == 0 and facts["produced_while_expired"] > 0
-    return Evidence(happened, "Mosquitto with a certificate that expired", {**facts, "refused_by_the_device": refused})
+    return Evidence(
+        happened, "Mosquitto with a certificate that expired", {**facts, "refused_by_the_device": refused()}
+    )
 
 
 def _serve_again(pair: Pair) -> None:

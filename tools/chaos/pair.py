@@ -209,6 +209,11 @@ class Pair:
             time.sleep(CHECK_S)
         return bool(until and until())
 
+    def last(self, seconds: float, until: Callable[[], bool]) -> None:
+        """At least so long, and on a machine that stands still longer: `until`, or all patience is gone."""
+        self.wait(seconds)
+        self.wait(START_S, until)
+
     def wait_for(self, what: str, until: Callable[[], bool], timeout_s: float = START_S) -> None:
         """GudgeonError with the last line of the log if it does not come true."""
         if not self.wait(timeout_s, until):
@@ -218,8 +223,10 @@ class Pair:
 
     # ── what is known ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def arrived(self) -> int:
-        return cloud_rows.count(self.database, DEVICE) if self.database.exists() and "producer" in self.keeper else 0
+    def arrived(self, since_ns: int = 0) -> int:
+        """Rows in the cloud that the device made after `since_ns`."""
+        there = self.database.exists() and "producer" in self.keeper
+        return cloud_rows.count(self.database, DEVICE, since_ns) if there else 0
 
     def produced(self) -> tuple[list[ledger.Produced], list[str]]:
         text = self.ledger_path.read_text(errors="replace") if self.ledger_path.exists() else ""
