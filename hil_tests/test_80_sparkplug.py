@@ -31,18 +31,18 @@ def test_every_answered_part_reaches_the_host(tmp_path: Path) -> None:
             "sparkplug": {"primary_host": "scada", "confirm_after_s": 0.5},
         }
         with line_with_device(tmp_path, PARTS, 10, change=change) as line:
-            host.wait(lambda: len(host.values("Decision/part_seq")) > 20, 60)
+            host.wait(lambda: len(host.values("Decision/part_seq")) > 20)
             assert host.lines_online == {"line1"}
             assert not host.select("Decision/part_seq")[-1].historical
             os.kill(line.pid("link"), signal.SIGKILL)
             host.wait(lambda: len(host.deaths) == 1)
-            host.wait(lambda: len(host.values("Decision/part_seq")) > 50, 30)
+            host.wait(lambda: len(host.values("Decision/part_seq")) > 50)
             host.say(False, 2)
             host.wait(lambda: len(host.deaths) == 2)
             wait_for("the end of the run", lambda: line.stats()["done"], timeout_s=120)
             host.say(True, 3)
             answered = {p["part_seq"] for p in line.parts() if p["answered"]}
-            host.wait(lambda: answered <= set(host.values("Decision/part_seq")), 30)
+            host.wait(lambda: answered <= set(host.values("Decision/part_seq")))
             wait_for("an empty outbox", lambda: not line.events("decision"))
         host.wait(lambda: len(host.deaths) == 3)
         host.stop()

@@ -8,7 +8,9 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -48,7 +50,10 @@ class Watch:
     set: list[Watch]
 
     def __init__(self, seconds: float, end: Callable[..., None], args: list[Any]) -> None:
-        self.strike = lambda: end(*args)
+        self._end, self._args = end, args
+
+    def strike(self) -> None:
+        self._end(*self._args)
 
     def start(self) -> None:
         self.set.append(self)
@@ -59,7 +64,7 @@ class Watch:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[MetricsServer]:
-    monkeypatch.setattr(metrics_server.threading, "Timer", Watch)
+    monkeypatch.setattr(threading, "Timer", Watch)
     monkeypatch.setattr(metrics_server._Handler, "timeout", PATIENCE_S)
     Watch.set = []
     made = MetricsServer("127.0.0.1", [free_port()], PAGE, FakeClock())
@@ -149,7 +154,7 @@ def test_two_devices_on_one_machine(tmp_path: Path) -> None:
             )
             command = [sys.executable, "-m", "edge_runtime.link.process", "--config", str(config)]
             started.append(subprocess.Popen(command, stderr=subprocess.DEVNULL, env=os.environ))
-            until(lambda path=folder / "state": told(path))
+            until(partial(told, folder / "state"))
         status, text = get(port)
         assert status == 200
         assert 'gudgeon_device_info{chain="' in text
