@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from sqlalchemy import Engine
 
+from cloud.ca.local import LocalAuthority
 from cloud.devices.broker_files import CONF, BrokerFiles
 from cloud.devices.cutting import Cutting, Sessions
 from cloud.devices.tests.listening import WAIT_S, Listening, exchange, listening
@@ -212,3 +213,19 @@ def test_a_link_that_takes_another_name_is_refused_and_the_refusal_is_an_event(b
     assert told is not None
     assert (told.kind, told.body["reason"]) == ("batch_refused", "Not authorized")
     assert queries.events(bench.engine, {}) == []
+
+
+def test_a_device_of_another_issuer_is_let_in_as_soon_as_the_cloud_has_seen_it(bench: Bench) -> None:
+    """Mosquitto asks for a CRL of each issuer: without one it lets none of its certificates in."""
+    cutting = Cutting(bench.engine, bench.files, Sessions(bench.settings.broker).cut, time.time_ns)
+    before = bench.device("a")
+    authority = bench.cloud.side.authority
+    assert isinstance(authority, LocalAuthority)
+    authority.new_issuer(datetime.now(UTC))
+    after = bench.device("b")
+    assert (let_in(bench, before), let_in(bench, after)) == (True, False)
+    cutting.look()
+    deadline_s = time.monotonic() + WAIT_S
+    while not let_in(bench, after):
+        assert time.monotonic() < deadline_s
+    assert let_in(bench, before)

@@ -69,6 +69,10 @@ class Authority(Protocol):
         """All roots that are trusted now, in PEM, the newest first."""
         ...
 
+    def rotation(self) -> str:
+        """Another text after roots or issuers have changed, told at once and without a network; "" where that cannot be."""
+        ...
+
 
 def fingerprint(certificate: x509.Certificate) -> str:
     return certificate.fingerprint(hashes.SHA256()).hex()

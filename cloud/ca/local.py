@@ -75,6 +75,9 @@ class LocalAuthority(Authority):
     def roots(self) -> bytes:
         return b"".join(_pem(self.root(number)) for number in reversed(self.root_numbers()))
 
+    def rotation(self) -> str:
+        return f"{self.root_numbers()} {self._numbers(self._issuers)}"
+
     # ── rotation ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def new_issuer(self, now: datetime) -> Issuer:

@@ -116,6 +116,9 @@ class StepAuthority(Authority):
             raise EndpointError(f"{self._url}: the answer has no root certificates")
         return "".join(one.strip() + "\n" for one in found).encode()
 
+    def rotation(self) -> str:
+        return ""
+
     def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         try:
             found = self._send(method, path, body).json()

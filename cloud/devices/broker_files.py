@@ -59,6 +59,7 @@ class BrokerFiles:
         self.folder, self._settings, self._desk = section.broker_folder, settings, desk
         self._user, self._password_file = broker.username, broker.password_file
         self._served = Served(self.folder, section.names, desk.authority, desk.now_ns)
+        self._rotation = ""
 
     def write(self) -> None:
         """All of them."""
@@ -70,8 +71,14 @@ class BrokerFiles:
         self._put(CONF, self._conf().encode())
         self.refresh()
 
+    @property
+    def due(self) -> bool:
+        """There is another issuer or root: without its CRL Mosquitto lets none of its certificates in."""
+        return self._rotation != self._desk.authority.rotation()
+
     def refresh(self) -> None:
         """What ages, or changes with a revocation; then Mosquitto reads it, where it runs."""
+        self._rotation = self._desk.authority.rotation()
         self._served.refresh()
         self._put(ROOTS, self._desk.authority.roots())
         self._put(CRL, self._desk.crl())

@@ -1,6 +1,7 @@
 """Cutting: a device that was revoked loses its session with the broker, also the one that stands, within seconds.
 
-The store is asked every few seconds, so that it does not matter who revoked. First the broker gets the new CRL, then the session
+The store is asked every few seconds, so that it does not matter who revoked, and so is the authority: the broker's files follow
+another issuer or root. First the broker gets the new CRL, then the session
 is taken: the cloud connects with the device's client id, for which MQTT makes the broker end the one that was there. If
 somebody takes it back (the broker had not read the CRL yet), it is taken again, unless it is the device that has the name now.
 What cannot be done now is done at the next look.
@@ -106,7 +107,7 @@ class Cutting:
     def look(self) -> list[str]:
         """Cut off whoever was revoked since the last look; who was."""
         revoked = self._newly_revoked()
-        if self._files and (revoked or time.monotonic() - self._refreshed_s > REFRESH_S):
+        if self._files and (revoked or self._files.due or time.monotonic() - self._refreshed_s > REFRESH_S):
             self._files.refresh()
             self._refreshed_s = time.monotonic()
             self._stopping.wait(READ_S)

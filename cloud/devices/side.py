@@ -26,7 +26,7 @@ from edge_runtime import log
 from edge_runtime.errors import GudgeonError
 from edge_runtime.identity import load_or_make
 
-REFRESH_S = 3600.0
+LOOK_S, REFRESH_S = 5.0, 3600.0
 
 
 def make_authority(settings: CloudSettings) -> Authority:
@@ -60,6 +60,7 @@ class DeviceSide:
         self._served = Served(settings.ca_folder, settings.devices.names, self.authority, time.time_ns)
         self._context = server_context(self.authority.roots())
         self._served.load(self._context)
+        self._rotation, self._refreshed_s = self.authority.rotation(), time.monotonic()
         self._cutting = self._make_cutting(engine, settings, now_ns)
         self._server = DeviceServer(make_devices_app(self.desk, settings, registry=registry), sock, self._context)
         self._stopping = threading.Event()
@@ -90,9 +91,18 @@ class DeviceSide:
         self._thread.join(1.0)
 
     def _refresh(self) -> None:
-        while not self._stopping.wait(REFRESH_S):
+        while not self._stopping.wait(LOOK_S):
             try:
-                self._served.refresh(self._context)
-                self._context.load_verify_locations(cadata=self.authority.roots().decode())
+                self.refresh()
             except GudgeonError as error:
                 log.say(logging.ERROR, "the certificate of the listener for devices was not renewed", reason=str(error))
+
+    def refresh(self) -> None:
+        """Show another certificate where that is due, and believe new roots, without a restart. A root that was retired is
+        believed in handshakes until then; what it signed opens nothing, because each request asks the store."""
+        rotation = self.authority.rotation()
+        if rotation == self._rotation and time.monotonic() - self._refreshed_s < REFRESH_S:
+            return
+        self._served.refresh(self._context)
+        self._context.load_verify_locations(cadata=self.authority.roots().decode())
+        self._rotation, self._refreshed_s = rotation, time.monotonic()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from sqlalchemy import Engine
 
+from cloud.ca.local import LocalAuthority
+from cloud.devices.broker_files import BrokerFiles
 from cloud.devices.cutting import Cutting
 from cloud.devices.tests.listening import make_csr, make_key
 from cloud.enrol.desk import Desk
 from cloud.enrol.tests.made import HOUR, Clock, make_desk
+from cloud.settings import BrokerSection, CloudSettings, DevicesSection, StoreSection
 from cloud.tests.conftest import sqlite
 from edge_runtime.errors import EndpointError
 
@@ -73,3 +76,32 @@ def test_what_was_revoked_while_the_cloud_was_down_is_cut_at_the_first_look(sqli
     assert Cutting(sqlite, None, broker, clock).look() == ["a"]
     clock.now += timedelta(days=60)
     assert Cutting(sqlite, None, broker, clock).look() == [], "its certificate has expired"
+
+
+def test_the_broker_hears_of_another_issuer_and_root(sqlite: Engine, tmp_path: Path) -> None:
+    """Else it had no CRL of the new issuer, and let in nobody who enrols from now on."""
+    clock = Clock()
+    desk = make_desk(sqlite, tmp_path, clock)
+    settings = CloudSettings(
+        broker=BrokerSection(embedded=False, username="cloud", password_file=tmp_path / "password"),
+        store=StoreSection(key_file=tmp_path / "cloud.key"),
+        devices=DevicesSection(broker_folder=tmp_path / "broker"),
+    )
+    files = BrokerFiles(settings, desk)
+    files.write()
+    cutting = Cutting(sqlite, files, Broker(), clock)
+    cutting.look()
+
+    def told() -> tuple[int, int]:
+        crl, roots = (settings.devices.broker_folder or tmp_path) / "crl.pem", tmp_path / "broker" / "roots.pem"
+        return crl.read_bytes().count(b"BEGIN X509 CRL"), roots.read_bytes().count(b"BEGIN CERTIFICATE")
+
+    assert told() == (1, 1)
+    local = LocalAuthority(tmp_path / "ca")
+    local.new_issuer(datetime.now(UTC))
+    cutting.look()
+    assert told() == (2, 1)
+    local.new_root("Gudgeon", datetime.now(UTC))
+    cutting.look()
+    assert told() == (3, 2)
+    assert not files.due

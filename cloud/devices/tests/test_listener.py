@@ -6,13 +6,14 @@ import json
 import socket
 import ssl
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from cloud.access.limits import SharedLimit
 from cloud.audit.log import rows
+from cloud.ca.local import LocalAuthority
 from cloud.devices import server
 from cloud.devices.enrolment import OF_ALL
 from cloud.devices.gate import BODY_LIMIT_BYTES
@@ -146,3 +147,16 @@ def test_a_certificate_of_another_authority_does_not_come_through_the_handshake(
 def test_tls_before_1_2_is_not_spoken(cloud: Listening) -> None:
     assert cloud.side._context.minimum_version is ssl.TLSVersion.TLSv1_2
     assert cloud.side._context.verify_mode is ssl.CERT_OPTIONAL
+
+
+def test_another_root_is_believed_without_a_restart(cloud: Listening, tmp_path: Path) -> None:
+    before = cloud.device("a")
+    LocalAuthority(tmp_path / "ca").new_root("Gudgeon", datetime.now(UTC))
+    cloud.side.refresh()
+    after = cloud.device("b")
+    alone = after.with_name("b-alone.pem")  # without the link to the root before
+    alone.write_bytes(after.read_bytes().rpartition(b"-----BEGIN CERTIFICATE")[0])
+    newest, end, _ = cloud.side.authority.roots().partition(b"-----END CERTIFICATE-----\n")
+    cloud.roots.write_bytes(newest + end)
+    assert cloud.ask("GET", B, certificate=alone).status == 200, "the client knows the new root alone, too"
+    assert cloud.ask("GET", A, certificate=before).status == 200
