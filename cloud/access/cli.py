@@ -4,6 +4,8 @@
     gudgeon operators add NAME --role viewer|operator|releaser|admin --config cloud.toml [--password-stdin | --no-password]
     gudgeon operators change NAME [--role R] [--password | --password-stdin] --config cloud.toml
     gudgeon operators disable|enable NAME --config cloud.toml
+    gudgeon operators sessions --config cloud.toml                 who is signed in
+    gudgeon operators sign-out NAME --config cloud.toml            also a name of a provider of identities (oidc:…)
     gudgeon operators token create NAME [--role R] [--days N] [--scope devices …] [--label TEXT] --config cloud.toml
     gudgeon operators token list [NAME] --config cloud.toml
     gudgeon operators token revoke ID --config cloud.toml
@@ -66,6 +68,8 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     _passwords(changed)
     _action(actions, "disable", "no sign-in, no token, no session any more", "name")
     _action(actions, "enable", "undo disable", "name")
+    _action(actions, "sessions", "who is signed in")
+    _action(actions, "sign-out", "end all sessions of a name", "name")
     tokens = actions.add_parser("token", help="API tokens: create, list, revoke").add_subparsers(
         dest="token_action", required=True, metavar="ACTION"
     )
@@ -127,6 +131,14 @@ def _disable(engine: Engine, args: argparse.Namespace) -> Any:
     return _one(engine, args.name)
 
 
+def _sessions(engine: Engine, _: argparse.Namespace) -> Any:
+    return operators.sessions(engine, time.time_ns())
+
+
+def _sign_out(engine: Engine, args: argparse.Namespace) -> Any:
+    return {"name": args.name, "sessions": operators.sign_out(engine, shell_actor(), args.name, time.time_ns())}
+
+
 def _create_token(engine: Engine, args: argparse.Namespace) -> Any:
     owner = operators.operator(engine, args.name)
     role = Role.of(args.role or (owner["role"] if owner else "viewer"))
@@ -169,6 +181,8 @@ ACTIONS = {
     "change": _change,
     "disable": _disable,
     "enable": _disable,
+    "sessions": _sessions,
+    "sign-out": _sign_out,
     "token create": _create_token,
     "token list": _list_tokens,
     "token revoke": _revoke_token,

@@ -83,6 +83,24 @@ def change(
         record(connection, by, "operator.change", name, told, now_ns=now_ns)
 
 
+def sign_out(engine: Engine, by: Actor, name: str, now_ns: int) -> int:
+    """All sessions of this name, also one that a provider of identities has told (`oidc:…`); how many. ValueError where none is."""
+    with writing(engine).begin() as connection:
+        ended = connection.execute(delete(t.session).where(t.session.c.name == name)).rowcount
+        if not ended:
+            raise ValueError(f"nobody is signed in as {name!r}; see gudgeon operators sessions")
+        record(connection, by, "session.end", name, {"sessions": ended}, now_ns=now_ns)
+    return ended
+
+
+def sessions(engine: Engine, now_ns: int) -> list[Row]:
+    """Who is signed in: without what the cookies are known by."""
+    c = t.session.c
+    query = select(c.name, c.role, c.via, c.address, c.made_ns, c.seen_ns, c.expires_ns).where(c.expires_ns > now_ns)
+    with engine.connect() as connection:
+        return [dict(row) for row in connection.execute(query.order_by(c.seen_ns)).mappings()]
+
+
 def listed(engine: Engine) -> list[Row]:
     with engine.connect() as connection:
         found = [dict(row) for row in connection.execute(select(t.operator).order_by(t.operator.c.name)).mappings()]

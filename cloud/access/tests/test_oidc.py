@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
+from cloud.access import operators
 from cloud.access.admission import COOKIE
 from cloud.access.oidc import PENDING, Begun, Pending
-from cloud.access.tests.made import Web
+from cloud.access.tests.made import SHELL, Web
 from cloud.access.tests.provider import CLIENT, running_provider
 from cloud.access.tests.site import CALLBACK, Site
 from cloud.api.session import OIDC_COOKIE
@@ -46,6 +47,19 @@ def test_who_signs_in_there_is_signed_in_here(site: Site) -> None:
     assert site.get("/api/v1/devices") == 200
     site.clock.advance(13 * 3600)
     assert site.get("/api/v1/devices") == 401
+
+
+def test_the_session_of_a_provider_can_be_ended_here(site: Site) -> None:
+    site.ask("GET", site.back_from_provider())
+    (one,) = operators.sessions(site.engine, site.clock.wall_ns())
+    assert (one["name"], one["via"], "hash" in one) == ("oidc:u-17", "oidc", False)
+    assert operators.sign_out(site.engine, SHELL, "oidc:u-17", site.clock.wall_ns()) == 1
+    assert site.get("/api/v1/devices") == 401
+    with site.engine.connect() as connection:
+        last = list(rows(connection))[-1][0]
+    assert (last.actor, last.action, last.subject) == (SHELL.name, "session.end", "oidc:u-17")
+    with pytest.raises(ValueError, match="nobody is signed in as"):
+        operators.sign_out(site.engine, SHELL, "oidc:u-17", site.clock.wall_ns())
 
 
 Lie = Callable[[dict[str, Any]], dict[str, Any]]
