@@ -84,7 +84,7 @@ def change(
 
 
 def sign_out(engine: Engine, by: Actor, name: str, now_ns: int) -> int:
-    """All sessions of this name, also one that a provider of identities has told (`oidc:…`); how many. ValueError where none is."""
+    """All sessions of this name, also one that a provider of identities has told (`oidc:…`); how many. ValueError for none."""
     with writing(engine).begin() as connection:
         ended = connection.execute(delete(t.session).where(t.session.c.name == name)).rowcount
         if not ended:

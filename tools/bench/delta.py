@@ -110,7 +110,9 @@ def _runtime(out: Path, commit: str) -> bytes:
             ["git", "archive", commit, "edge_runtime"], cwd=launch.REPOSITORY, capture_output=True, check=True
         )
         source.mkdir()
-        subprocess.run(["tar", "-x", "-C", str(source)], input=data.stdout, check=True)  # no filters before Python 3.11.4
+        subprocess.run(
+            ["tar", "-x", "-C", str(source)], input=data.stdout, check=True
+        )  # no filters before Python 3.11.4
         wheel = build_wheel(out, "1.0", source / "edge_runtime")
         digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
         told = {"schema": 1, "kind": "runtime", "name": "gudgeon", "version": commit, "files": {wheel.name: digest}}
