@@ -25,7 +25,7 @@ from edge_runtime.identity import load_or_make
 def main(argv: list[str]) -> int:
     args = _arguments(argv)
     if args.verify:
-        with disk_errors(args.verify), args.verify.open(encoding="utf-8") as file:
+        with disk_errors(args.verify), args.verify.open(encoding="utf-8", errors="replace") as file:
             verdict = verify(file, args.cloud_key, args.device_key)
     else:
         verdict = verify(_kept(_fetch(args), args.out), args.cloud_key, args.device_key)

@@ -22,6 +22,7 @@ from edge_runtime.errors import GudgeonError, ResourceError, UsageError
 from tools.chaos.run import Result, run
 from tools.chaos.scenarios import QUICK, SCENARIOS, missing, without_namespaces
 from tools.chaos.sweep import sweep
+from tools.keep import check_keep
 
 WIDE = 120  # columns of what is not a terminal
 GROUPS = {"quick": QUICK, "all": tuple(SCENARIOS)}
@@ -50,8 +51,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         raise UsageError(f"unknown scenario {args.scenario!r}: expected one of {', '.join([*SCENARIOS, *GROUPS])}")
     if args.seconds is not None and not 1 <= args.seconds <= 3600:
         raise UsageError(f"--seconds {args.seconds:g}: expected 1 to 3600")
-    if args.keep and args.keep.exists() and any(args.keep.iterdir()):
-        raise UsageError(f"--keep {args.keep}: the folder is not empty; choose a new one")
+    check_keep(args.keep)
     return args
 
 

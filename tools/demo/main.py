@@ -30,6 +30,7 @@ from tools.demo import files, processes, report
 from tools.demo.ending import carry_out
 from tools.demo.files import Plan, Workplace
 from tools.demo.killer import Killer
+from tools.keep import check_keep
 
 DEFAULT_BUNDLE = Path(__file__).resolve().parents[2] / "models" / "surface"
 POLL_S = 0.25
@@ -252,8 +253,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         raise BundleError(
             f"bundle {args.bundle}: no such bundle; make one with `gudgeon train surface` or `make model`"
         )
-    if args.keep and args.keep.exists() and any(args.keep.iterdir()):
-        raise UsageError(f"--keep {args.keep}: the folder is not empty; choose a new one")
+    check_keep(args.keep)
     return args
 
 

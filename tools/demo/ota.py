@@ -30,6 +30,7 @@ from tools.demo.ending import carry_out
 from tools.demo.files import Plan, Workplace
 from tools.demo.ota_fleet import DEVICES, LINE, Fleet, Ports, pictures, run_gudgeon
 from tools.demo.ota_report import build, show
+from tools.keep import check_keep
 
 DEFAULT_BUNDLE = Path(__file__).resolve().parents[2] / "models" / "surface"
 CANARIES = 4
@@ -235,8 +236,7 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     if not 0.5 <= args.parts_per_s <= 50:
         raise UsageError("--parts-per-s must be between 0.5 and 50")
-    if args.keep and args.keep.exists() and any(args.keep.iterdir()):
-        raise UsageError(f"--keep {args.keep}: the folder is not empty; choose a new one")
+    check_keep(args.keep)
     console = Console(stderr=args.json)
     plan = Plan(0, args.parts_per_s, args.bundle, seed=args.seed, http_port=args.http_port)
     return carry_out(

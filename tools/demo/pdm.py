@@ -33,6 +33,7 @@ from tools.chaos.proxy import ProxyControl
 from tools.demo import processes
 from tools.demo.ending import carry_out
 from tools.demo.files import Workplace
+from tools.keep import check_keep
 from tools.pdm.pump.data import GRID_S, MEAN_LIFE_DAYS, ROW_H, SPEED
 
 BUNDLES = Path(__file__).resolve().parents[2] / "models" / "pump"
@@ -388,7 +389,6 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     if not 0.5 <= args.minutes <= 60 or args.seed < 0:
         raise UsageError("--minutes must be between 0.5 and 60, --seed 0 or more")
-    if args.keep and args.keep.exists() and any(args.keep.iterdir()):
-        raise UsageError(f"--keep {args.keep}: the folder is not empty; choose a new one")
+    check_keep(args.keep)
     plan, console = plan_of(args.seed, args.minutes, args.http_port), Console(stderr=args.json)
     return carry_out(args, console, lambda work: run(plan, work, console), lambda result: show(result, console))

@@ -20,6 +20,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from edge_runtime.errors import UsageError
 from tools.fleet.run import Wanted, run
+from tools.keep import check_keep
 
 #: option → (least, most)
 BOUNDS = {
@@ -49,8 +50,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
             raise UsageError(f"--{name.replace('_', '-')} {value:g}: expected {least:g} to {most:g}")
     if args.workers > args.devices:
         args.workers = args.devices
-    if args.keep and args.keep.exists() and any(args.keep.iterdir()):
-        raise UsageError(f"--keep {args.keep}: the folder is not empty; choose a new one")
+    check_keep(args.keep)
     return args
 
 

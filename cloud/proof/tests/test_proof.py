@@ -221,6 +221,9 @@ def test_the_command(store: Engine, tmp_path: Path, capsys: pytest.CaptureFixtur
     out.write_text(out.read_text().replace('"x":3}', '"x":4}'))
     assert main(["--verify", str(out)]) == 1
     assert "PROBLEM: record" in capsys.readouterr().out
+    (tmp_path / "noise").write_bytes(b"\xff\n" * 9)
+    with pytest.raises(DataError, match="not a delivery proof"):
+        main(["--verify", str(tmp_path / "noise")])
     kept = out.read_text()
     with pytest.raises(UsageError, match="no signed records of device 'dev9'"):
         main(["dev9", "--config", str(tmp_path / "cloud.toml"), "--out", str(out)])
