@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import httpx
@@ -19,7 +20,10 @@ from cloud.ca.local import LocalAuthority
 from cloud.main import main, run
 from cloud.settings import CloudSettings, load_cloud
 from cloud.sockets import listen
-from cloud.tests.made import WAIT_S, FakeDevice, decision, until
+from cloud.store import queries
+from cloud.store.opening import open_store
+from cloud.tests.databases import commit
+from cloud.tests.made import WAIT_S, FakeDevice, batch, decision, until
 from edge_runtime.errors import ConfigError
 
 FREE = '[http]\nport = 0\n[broker]\nport = 0\n[store]\nurl = "sqlite:///c.db"\n'
@@ -55,6 +59,9 @@ BAD = [
     ("[broker]\nembedded = false\nport = 0", "port is 0"),
     ('[store]\nurl = "postgresql://db"', "expected sqlite:///FILE or postgresql://USER@HOST:PORT/NAME"),
     ('[store]\nurl = "mysql://db/x"', "expected sqlite:///FILE"),
+    ("[store]\nkeep_days = -1", "keep_days is -1, expected 0 (for ever) to 36500 days"),
+    ("[store]\nkeep_days_of = { metrics = 1 }", "keep_days_of.metrics is no stream; expected one of alarm"),
+    ('[store]\nkeep_days_of = { metric = "1" }', "store.keep_days_of.metric must be int"),
     ("[ingest]\nhere = false", "set broker.embedded = false"),
     ("[broker]\ntls = true", "the embedded broker knows neither TLS nor users"),
     ('[simulator]\nstats_url = "ftp://x"', "stats_url is 'ftp://x'"),
@@ -139,3 +146,21 @@ def test_the_listener_for_devices_serves_where_it_is_asked_for(tmp_path: Path) -
         stop.set()
         thread.join(WAIT_S)
     assert settings.ca_folder == tmp_path / "ca"
+
+
+def test_it_lets_go_of_what_is_older_than_it_is_to_keep(tmp_path: Path) -> None:
+    told: queue.Queue[dict[str, int]] = queue.Queue()
+    stop, settings = threading.Event(), load_cloud(write(tmp_path, FREE + "keep_days = 30\n"))
+    engine = open_store(settings.store.address)
+    commit(engine, [batch([decision(n) for n in range(1, 6)])], time.time_ns() - 31 * 86_400_000_000_000)
+    thread = threading.Thread(target=run, args=(settings, told.put, stop))
+    thread.start()
+    try:
+        url = f"http://127.0.0.1:{told.get(timeout=WAIT_S)['http_port']}"
+        assert until(lambda: len(queries.events(engine, {})) == 1)
+        told_by = httpx.get(f"{url}/metrics").text
+        assert 'gudgeon_store_pruned_events_total{stream="decision"} 4' in told_by
+    finally:
+        stop.set()
+        thread.join(WAIT_S)
+        engine.dispose()
