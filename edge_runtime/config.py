@@ -206,14 +206,16 @@ class MetricsSection:
 
 @dataclass(frozen=True)
 class UpdateSection:
-    """Where releases come from; `url` "": this device asks nobody. `url` is the cloud's device listener
-    (``https://cloud.example:8443``); `ca`: the certificate that it is checked against. `key` and `certificate`: what the
-    device says who it is with (default: what enrolment has left in `<state_dir>/identity`). `poll_s`: how often it asks, give or
-    take a fifth. `store_bytes`: what all releases on the device may take. `rate_bytes_per_s`: of a download, 0: no limit.
-    `proxy`: ``http://[user:password@]host:port``, "direct" for none, "" for what the environment says (`https_proxy`, …).
-    `hardware`: which artifacts fit, "": what the processor is. `allow_local`: `gudgeon install` works on a managed device."""
+    """Where releases come from; neither `url` nor `medium`: this device asks nobody. `url` is the cloud's device listener
+    (``https://cloud.example:8443``), `medium` the folder of a medium in its place; `ca`: the certificate that the cloud is
+    checked against. `key` and `certificate`: what the device says who it is with (default: what enrolment has left in
+    `<state_dir>/identity`). `poll_s`: how often it asks, give or take a fifth. `store_bytes`: what all releases on the device may
+    take. `rate_bytes_per_s`: of a download, 0: no limit. `proxy`: ``http://[user:password@]host:port``, "direct" for none, "" for
+    what the environment says (`https_proxy`, …). `hardware`: which artifacts fit, "": what the processor is. `allow_local`:
+    `gudgeon install` works on a managed device."""
 
     url: str = ""
+    medium: Path | None = None
     ca: Path | None = None
     key: Path | None = None
     certificate: Path | None = None
@@ -232,6 +234,13 @@ class UpdateSection:
             raise ValueError(
                 f"url is {self.url!r}, expected https://HOST:PORT: a device proves who it is by its certificate"
             )
+        if self.url and self.medium:
+            raise ValueError("expected url or medium: a device takes its releases from one place")
+
+    @property
+    def takes(self) -> bool:
+        """Does this device ask for updates?"""
+        return bool(self.url or self.medium)
 
 
 @dataclass(frozen=True)

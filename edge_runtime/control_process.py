@@ -99,7 +99,7 @@ def load_models(device: DeviceConfig, tell: Callable[[str, str, str], None]) -> 
         except slots.SafeModeError as error:
             tell("safe_mode", slot_set, str(error))
             return None
-        if device.update.url:
+        if device.update.takes:
             return None  # it waits for its first assignment
         raise BundleError(
             f"no bundle is installed in {state_dir} ({slot_set}); run: gudgeon install BUNDLE_DIR --config device.toml"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,15 +15,19 @@ from cloud.registry.making import make_registry, release
 from cloud.registry.publishing import utc_now
 from edge_runtime.cli import main
 from edge_runtime.clock import SystemClock
+from edge_runtime.config import load_device
 from edge_runtime.delta.tests.artifacts import files, folder
 from edge_runtime.errors import BundleError, UsageError
+from edge_runtime.update import slots
 from edge_runtime.update.cloud_port import FolderCloud
 from edge_runtime.update.fetch.folder import FolderFetcher
 from edge_runtime.update.getting import Getting
 from edge_runtime.update.tuf.repository import TrustedRepository
 from edge_runtime.update.tuf.source import FolderSource
 from edge_runtime.wire import archive
-from edge_runtime.wire.update_status import UpdateStatus
+from edge_runtime.wire.update_status import ENDED, UpdateState, UpdateStatus
+from hil_tests.bench import wait_for
+from hil_tests.line import line_with_device
 
 PATH = "models/surface/1.tar"
 
@@ -115,3 +120,30 @@ def test_as_it_is_typed(registry: Registry, tmp_path: Path, capsys: pytest.Captu
     assert main(line.split()) == 0
     assert json.loads(capsys.readouterr().out)["targets"] == [PATH]
     assert main(line.replace("default=", "default:").split()) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_device_on_a_line_takes_a_configuration_from_a_medium(registry: Registry, tmp_path: Path) -> None:
+    """It starts the whole device, so the device takes it by itself, from the place that its configuration names."""
+    stick, path = tmp_path / "stick", "config/line/1.tar"
+    (tmp_path / "part.toml").write_text("[control]\nheartbeat_ms = 321\n")
+    assert (
+        main(["pack", "config", str(tmp_path / "part.toml"), "--version", "1", "--out", str(tmp_path / "c.tar")]) == 0
+    )
+    artifacts.add(registry, tmp_path / "c.tar", path, utc_now())
+    release(registry, tmp_path / "keys", utc_now())
+    with line_with_device(tmp_path, 100_000, 5.0, more=f'[update]\nmedium = "{stick}"\npoll_s = 1\n') as line:
+        wait_for("parts to be answered", lambda: line.stats()["answered"] > 5, 60)
+        device = load_device(tmp_path / "device.toml")
+        media.export(registry, stick, [device.device.id], {"config": path}, utc_now())
+        state_dir = tmp_path / "state"
+        (state_dir / "trust").mkdir(exist_ok=True)
+        (state_dir / "trust" / "root.json").write_bytes(registry.root(1).data)
+        wait_for("the trial", lambda: slots.read(state_dir, "config").state is UpdateState.TRIAL, 120)
+        shutil.rmtree(stick)  # pulled out: what has begun goes on
+        wait_for("its end", lambda: slots.read(state_dir, "config").state in ENDED, 240)
+        record = slots.read(state_dir, "config")
+        assert record.state is UpdateState.CONFIRMED, record.job
+        answered = line.stats()["answered"]
+        wait_for("parts after it", lambda: line.stats()["answered"] > answered + 5, 60)

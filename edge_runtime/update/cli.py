@@ -8,7 +8,7 @@
 DIR holds `metadata/`, `targets/` and `assignments/<device>`, as `gudgeon repo export` writes them.
 
 Exit codes: 0 everything is as it should be, or was done; 1 an update was refused or rolled back (--from); 4 a slot set is in safe
-mode; 5 there is no updater to wake, or nothing on the medium for this device."""
+mode; 5 there is no updater to wake, nothing on the medium for this device, or something is missing for now (--from)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
-from functools import partial
+from dataclasses import asdict, replace
 from pathlib import Path
 from threading import Event
 from typing import Any, TextIO
@@ -27,10 +26,9 @@ from edge_runtime.clock import SystemClock
 from edge_runtime.config import DeviceConfig
 from edge_runtime.errors import BundleError, EndpointError, UsageError
 from edge_runtime.update import lock, records, slots
-from edge_runtime.update.cloud_port import FolderCloud
+from edge_runtime.update.gate import Candidate, Gate, Verdict
 from edge_runtime.update.gates import Gates
-from edge_runtime.update.process import STATUS_FILE, own_device
-from edge_runtime.update.seams import Seams
+from edge_runtime.update.process import STATUS_FILE, make_updater
 from edge_runtime.update.updater import Updater
 from edge_runtime.update.wake import SOCKET_PATH, wake
 from edge_runtime.wire.update_status import ENDED, UpdateState
@@ -126,26 +124,41 @@ def from_folder(device: DeviceConfig, config_path: Path, folder: Path, as_json: 
     return code
 
 
-def make_local(device: DeviceConfig, config_path: Path, folder: Path) -> Updater:
-    from edge_runtime.update.fetch.folder import FolderFetcher
-    from edge_runtime.update.getting import Getting
-    from edge_runtime.update.tuf.repository import TrustedRepository
-    from edge_runtime.update.tuf.source import FolderSource
+class _StartedWithTheDevice:
+    """The gate of a runtime or a configuration here: they are tried by starting the device with them, so by itself."""
 
-    state_dir, clock = device.device.state_dir, SystemClock()
-    seams = Seams(
-        FolderCloud(folder, device.device.id),
-        TrustedRepository.of(state_dir, FolderSource(folder / "metadata"), clock),
-        Getting(partial(FolderFetcher, folder), state_dir, clock),
-        Gates(device, config_path),
-        clock,
-        stopping=Event().is_set,
-    )
-    return Updater(state_dir, own_device(device), seams, poll_s=5.0, store_bytes=device.update.store_bytes)
+    def runs(self, candidate: Candidate) -> bool:
+        return False
+
+    def check(self, candidate: Candidate) -> Verdict:
+        raise EndpointError(
+            f"slot set {candidate.slot_set} starts the whole device, so that the device must take it by itself: name the medium "
+            "as [update] medium in device.toml"
+        )
+
+    def begin(self, candidate: Candidate) -> None:
+        self.check(candidate)
+
+    def trial(self, candidate: Candidate) -> Verdict | None:
+        return None
+
+    def revert(self, to: Candidate | None) -> None:
+        """Done by who starts the device."""
+
+
+def make_local(device: DeviceConfig, config_path: Path, folder: Path) -> Updater:
+    of_medium = replace(device.update, url="", medium=folder, poll_s=5.0)
+    gates, whole = Gates(device, config_path), _StartedWithTheDevice()
+
+    def gate(slot_set: str) -> Gate | None:
+        return whole if slot_set in ("runtime", "config") else gates(slot_set)
+
+    return make_updater(replace(device, update=of_medium), config_path, Event(), lambda item: None, gate)
 
 
 def carry_out(updater: Updater, sleep: Callable[[float], None], limit: int = 100_000, out: TextIO | None = None) -> int:
-    """Turns until each assigned slot set has come to an end, or waits for something that no turn changes."""
+    """Turns until each assigned slot set has come to an end. EndpointError where something is missing that no turn changes: the
+    same command goes on."""
     told = ""
     for _ in range(limit):
         pause_s = updater.turn()
@@ -159,6 +172,8 @@ def carry_out(updater: Updater, sleep: Callable[[float], None], limit: int = 100
         assigned = [row for name, row in rows.items() if name in updater.assigned]
         if all(row.state in ENDED for row in assigned) or updater.resting:
             return 0 if all(row.state is UpdateState.CONFIRMED for row in assigned) else 1
+        if updater.stuck:
+            raise EndpointError(f"not at an end: {text}; see to it, then run the command again")
         sleep(min(pause_s, 1.0))
     raise EndpointError("not at an end yet; run the command again")
 

@@ -1,6 +1,6 @@
-"""The process `update`: asks the cloud for this device's assignment, and takes it there. It has no actuator, no camera and no
-engine, runs below everything else, and is started where `[update] url` is set. Where only `[identity] url` is, it keeps the
-device's certificate alive and does nothing else.
+"""The process `update`: asks the cloud, or a medium, for this device's assignment, and takes it there. It has no actuator, no
+camera and no engine, runs below everything else, and is started where `[update] url` or `medium` is set. Where only
+`[identity] url` is, it keeps the device's certificate alive and does nothing else.
 
 Started by the supervisor as ``python -m edge_runtime.update.process --config device.toml``. A device that is not enrolled yet, a
 cloud that is away and a full disk end nothing: it says so once, and tries again.
@@ -22,7 +22,7 @@ from pathlib import Path
 from edge_runtime import log
 from edge_runtime.boot import boot_id
 from edge_runtime.child import child_main, stop_event
-from edge_runtime.clock import SystemClock
+from edge_runtime.clock import Clock, SystemClock
 from edge_runtime.config import DeviceConfig
 from edge_runtime.datagrams import LINK_PATH, Sender
 from edge_runtime.durable import disk_errors
@@ -36,7 +36,9 @@ from edge_runtime.link.time_floor import TimeFloor
 from edge_runtime.outbox.opening import open_outbox
 from edge_runtime.outbox.recorder import Recorder
 from edge_runtime.update import lock
-from edge_runtime.update.cloud_port import HttpCloud
+from edge_runtime.update.cloud_port import CloudPort, FolderCloud, HttpCloud
+from edge_runtime.update.fetch.fetcher import Fetcher
+from edge_runtime.update.fetch.folder import FolderFetcher
 from edge_runtime.update.fetch.http import HttpFetcher
 from edge_runtime.update.fetch.metadata import FetchedMetadata
 from edge_runtime.update.fetch.pace import Limits
@@ -45,13 +47,16 @@ from edge_runtime.update.gates import Gates
 from edge_runtime.update.getting import Getting, StoppableClock
 from edge_runtime.update.seams import Device, Item, Seams
 from edge_runtime.update.transport import tls_context
-from edge_runtime.update.tuf.repository import TrustedRepository, own_hardware
+from edge_runtime.update.tuf.repository import METADATA, TrustedRepository, own_hardware
+from edge_runtime.update.tuf.source import FolderSource, Source
 from edge_runtime.update.updater import Updater
 from edge_runtime.update.wake import SOCKET_PATH, Wake
 
 NICE = 10
 RETRY_S = 30.0
 STATUS_FILE = Path("run") / "update.json"
+#: assignments, metadata, artifacts
+Ports = tuple[CloudPort, Source, Callable[[], Fetcher]]
 
 
 def own_device(device: DeviceConfig) -> Device:
@@ -71,14 +76,10 @@ def make_updater(
     """`gates`: others than the device's own. ConfigError or EndpointError where this device was given no root of trust, or no
     certificate, yet."""
     section, state_dir, clock = device.update, device.device.state_dir, StoppableClock(stopping)
-    context = partial(tls_context, section, state_dir)
-
-    def fetcher() -> HttpFetcher:
-        return HttpFetcher(f"{section.url.rstrip('/')}/repo", context(), section.proxy)
-
+    cloud, source, fetcher = _medium(device, section.medium) if section.medium else _network(device, clock)
     seams = Seams(
-        HttpCloud(section.url, context, section.proxy),
-        TrustedRepository.of(state_dir, FetchedMetadata(fetcher, clock), clock),
+        cloud,
+        TrustedRepository.of(state_dir, source, clock),
         Getting(fetcher, state_dir, clock, Limits(most_bytes_s=section.rate_bytes_per_s)),
         gates or Gates(device, config_path),
         clock,
@@ -86,6 +87,20 @@ def make_updater(
         stopping.is_set,
     )
     return Updater(state_dir, own_device(device), seams, section.poll_s, section.store_bytes)
+
+
+def _network(device: DeviceConfig, clock: Clock) -> Ports:
+    section = device.update
+    context = partial(tls_context, section, device.device.state_dir)
+
+    def fetcher() -> HttpFetcher:
+        return HttpFetcher(f"{section.url.rstrip('/')}/repo", context(), section.proxy)
+
+    return HttpCloud(section.url, context, section.proxy), FetchedMetadata(fetcher, clock), fetcher
+
+
+def _medium(device: DeviceConfig, folder: Path) -> Ports:
+    return FolderCloud(folder, device.device.id), FolderSource(folder / METADATA), partial(FolderFetcher, folder)
 
 
 def make_renewer(device: DeviceConfig, tell: Tell) -> Renewer:
@@ -103,14 +118,15 @@ class Runner:
         self._state_dir = device.device.state_dir
         self._outbox = open_outbox(device)
         self._recorder = Recorder(self._outbox, Sender(self._state_dir / LINK_PATH))
-        self._renew, self._renew_ns = make_renewer(device, self._tell_renewal), 0
+        has_cloud = bool(device.identity.url or device.update.url)
+        self._renew, self._renew_ns = make_renewer(device, self._tell_renewal) if has_cloud else None, 0
         self._updater: Updater | None = None
         self._said = ""
 
     def run(self) -> None:
         while not self._stopping.is_set():
             self._renew_when_due()
-            if not self._device.update.url:
+            if not self._device.update.takes:
                 self._pause(RETRY_S)  # it only keeps its certificate alive
                 continue
             try:
@@ -138,7 +154,7 @@ class Runner:
 
     def _renew_when_due(self) -> None:
         """The certificate of this device, long before it ends."""
-        if self._renew.store.enrolled and time.monotonic_ns() >= self._renew_ns:
+        if self._renew and self._renew.store.enrolled and time.monotonic_ns() >= self._renew_ns:
             self._renew_ns = time.monotonic_ns() + round(self._renew.step(time.time_ns()) * 1e9)
 
     def _tell_renewal(self, kind: str, body: Mapping[str, object]) -> None:
@@ -178,7 +194,7 @@ def run(device: DeviceConfig, config_path: Path) -> None:
     stopping = stop_event()
     wake = Wake(state_dir / SOCKET_PATH)
     runner = Runner(device, config_path, stopping, wake)
-    log.say(logging.INFO, "update runs", url=device.update.url)
+    log.say(logging.INFO, "update runs", url=device.update.url or str(device.update.medium or ""))
     try:
         runner.run()
     finally:

@@ -65,6 +65,11 @@ class Updater:
         """Nothing moved in the last turn, and nothing of it is tried again soon."""
         return not (self._moved or self.on_trial or self._steps.back or self._retry_ns)
 
+    @property
+    def stuck(self) -> bool:
+        """Nothing moved in the last turn and no trial runs: what is missing is outside, and is tried again later."""
+        return not (self._moved or self._steps.begun)
+
     def ask_soon(self) -> None:
         self._asking.next_ns = 0
         self._retry_ns.clear()

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from threading import Event
 
 import pytest
 
 from edge_runtime.clock import SystemClock
 from edge_runtime.config import DeviceConfig, load_device
-from edge_runtime.errors import EndpointError, UsageError
+from edge_runtime.errors import ConfigError, EndpointError, UsageError
 from edge_runtime.update import cli, records, slots
 from edge_runtime.update.cloud_port import MEDIA, FolderCloud
 from edge_runtime.update.fetch.folder import FolderFetcher
 from edge_runtime.update.gate import FakeGate, Verdict
 from edge_runtime.update.getting import Getting
+from edge_runtime.update.process import make_updater
 from edge_runtime.update.seams import Seams
 from edge_runtime.update.simulated import SimulatedCloud, device
 from edge_runtime.update.tuf.repository import TrustedRepository
 from edge_runtime.update.tuf.source import FolderSource
 from edge_runtime.update.updater import Updater
 from edge_runtime.update.wake import SOCKET_PATH, Wake
+from edge_runtime.wire.update_status import UpdateState
 
 
 @pytest.fixture
@@ -119,4 +122,50 @@ def test_the_updater_is_configured_with_https_only(place: Path) -> None:
     assert DeviceConfig.__dataclass_fields__["update"]
     (place / "device.toml").write_text('[device]\nid = "d1"\nstate_dir = "state"\n[update]\nurl = "http://x"\n')
     with pytest.raises(Exception, match="expected https://HOST:PORT"):
+        load_device(place / "device.toml")
+
+
+def test_what_cannot_go_on_ends_with_what_is_missing(place: Path) -> None:
+    """No line runs, for the model; and a configuration starts the whole device. Nothing of it is refused."""
+    cloud = SimulatedCloud(SystemClock(), "d1")
+    cloud.assign(
+        default=cloud.release("models/line/2.tar", "new", index=2), config=cloud.release("config/l/1.tar", "c", index=3)
+    )
+    folder = medium(place, cloud)
+    cloud.trust(place / "state")
+    (place / "device.toml").write_text(
+        '[device]\nid = "d1"\nstate_dir = "state"\n[plc]\nprotocol = "modbus"\nhost = "127.0.0.1"\n'
+    )
+    for _ in range(2):
+        with pytest.raises(EndpointError, match=r"(?s)by itself.*medium.*is `gudgeon run` up") as caught:
+            cli.main(["--from", str(folder), "--config", str(place / "device.toml")])
+        assert "run the command again" in str(caught.value)
+        for slot_set in ("default", "config"):
+            assert slots.read(place / "state", slot_set).state is UpdateState.STAGED
+            assert slots.read(place / "state", slot_set).refused == {}
+
+
+def test_the_process_takes_from_a_medium_that_the_configuration_names(place: Path) -> None:
+    cloud = SimulatedCloud(SystemClock(), "d1")
+    item = cloud.release("models/line/2.tar", "new", index=2)
+    cloud.assign(default=item)
+    folder = medium(place, cloud)
+    cloud.trust(place / "state")
+    (place / "device.toml").write_text('[device]\nid = "d1"\nstate_dir = "state"\n[update]\nmedium = "usb"\n')
+    loaded = load_device(place / "device.toml")
+    assert loaded.update.takes
+    assert loaded.update.medium == folder
+    updater = make_updater(loaded, place / "device.toml", Event(), lambda told: None, lambda name: FakeGate())
+    while not updater.resting or not updater.assigned:
+        updater.turn()
+        assert not updater.error
+    assert slots.active(place / "state") == place / "state" / "store" / item.sha256
+    folder.rename(place / "gone")
+    updater.ask_soon()
+    updater.turn()
+    assert "is the medium for this device" in updater.error
+    (place / "device.toml").write_text(
+        '[device]\nid = "d1"\nstate_dir = "state"\n[update]\nmedium = "usb"\nurl = "https://c:1"\n'
+    )
+    with pytest.raises(ConfigError, match="from one place"):
         load_device(place / "device.toml")
