@@ -18,6 +18,7 @@ from edge_runtime.update.records import SlotRecord
 
 VARIABLE = "GUDGEON_GIVEN_UP"
 SLOT_SET = "runtime"
+WAIT_S = 2.0  # the line waits for this start
 
 
 def write_down(state_dir: Path, told: str, now_ns: int) -> None:
@@ -32,7 +33,7 @@ def write_down(state_dir: Path, told: str, now_ns: int) -> None:
     try:
         record = records.read(state_dir, SLOT_SET).record
         if after(record) != record:
-            with writing(state_dir):
+            with writing(state_dir, WAIT_S):
                 records.write_end(state_dir, SLOT_SET, after(records.read(state_dir, SLOT_SET).record))
     except (BundleError, ResourceError) as error:
         log.say(logging.WARNING, "what the launcher gave up is not written down yet", reason=str(error))
