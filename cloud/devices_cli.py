@@ -28,7 +28,7 @@ from typing import Any
 from cryptography import x509
 
 from cloud.access.shell import shell_actor
-from cloud.audit.log import record
+from cloud.audit.log import record, record_alone
 from cloud.ca.authority import fingerprint
 from cloud.ca.local import LocalAuthority
 from cloud.ddi import store as ddi
@@ -213,10 +213,22 @@ def _ca(args: argparse.Namespace) -> int:
         _check_unneeded(settings, authority, args.number)
     CA[args.step](authority, settings, args, now)
     found = _described(authority)
+    if args.step != "show":
+        _tell_audit(settings, f"ca.{args.step}", found, args)
     roots = [(f"root {r['number']}", r["fingerprint"][:16], r["until"]) for r in found["roots"]]
     issuers = [(f"issuer {i['number']}", f"of root {i['root']}", i["until"]) for i in found["issuers"]]
     print(json.dumps(found) if args.json else _table(("authority", "", "until"), roots + issuers))
     return 0
+
+
+def _tell_audit(settings: CloudSettings, action: str, found: dict[str, Any], args: argparse.Namespace) -> None:
+    engine = open_store(settings.store.address)
+    try:
+        names = [f"root {root['number']} {root['fingerprint'][:16]}" for root in found["roots"]]
+        detail = {"trusted": names, "issuers": len(found["issuers"])} | ({"forced": True} if args.force else {})
+        record_alone(engine, shell_actor(), action, str(args.number or found["roots"][-1]["number"]), detail=detail)
+    finally:
+        engine.dispose()
 
 
 def _described(authority: LocalAuthority) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import tomli_w
 from sqlalchemy import Engine
 
 from cloud.app import make_app
+from cloud.audit.log import rows
 from cloud.devices.side import make_authority, make_desk
 from cloud.devices.tests.listening import make_csr, make_key
 from cloud.enrol.desk import Desk
@@ -114,6 +115,9 @@ def test_the_authority_is_rotated_and_an_old_root_stays_while_it_is_needed(
     assert (new.roots.count("BEGIN"), old.roots.count("BEGIN")) == (2, 1)
     assert ca("retire-root", "1") == 0
     assert [r["number"] for r in json.loads(capsys.readouterr().out)["roots"]] == [2]
+    with cloud.desk.engine.connect() as connection:
+        told = [(row.action, row.subject) for row, _ in rows(connection) if row.action.startswith("ca.")]
+    assert told == [("ca.new-issuer", "1"), ("ca.new-root", "2"), ("ca.retire-root", "1")]
 
 
 def test_the_files_of_the_broker_are_written(cloud: Running, capsys: pytest.CaptureFixture[str]) -> None:

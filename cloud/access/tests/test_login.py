@@ -154,3 +154,23 @@ def test_passwords_are_kept_as_argon2id(sqlite: Engine, monkeypatch: pytest.Monk
 def test_the_csrf_token_tells_nothing_of_the_cookie() -> None:
     assert sessions.csrf_of("a") != sessions.csrf_of("b")
     assert len(sessions.csrf_of("a")) == 64
+
+
+def test_no_secret_is_in_the_log_nor_in_the_audit_log(web: Web, caplog: pytest.LogCaptureFixture) -> None:
+    """Right or wrong, in whatever place it came."""
+    caplog.set_level(1)
+    token = web.token("robot", Role.ADMIN)
+    wrong, query = "gud_0123456789ab_" + "w" * 43, "in-a-question-by-mistake"
+    assert web.get("/api/v1/devices", token) == 200
+    assert web.get("/api/v1/devices", wrong) == 401
+    assert web.post("/api/v1/rollouts", token, json={"token": query}) == 422
+    assert web.get(f"/api/v1/devices?token={query}", wrong) == 401
+    answer = login(web)
+    assert answer.status_code == 200
+    assert login(web, "wrong password of ada").status_code == 401
+    with web.engine.connect() as connection:
+        audited = str([row for row, _ in rows(connection)])
+    secrets = (token, wrong, query, PASSWORD, "wrong password of ada", answer.cookies[COOKIE], web.file_token)
+    logged = [str(vars(record)) for record in caplog.records if not record.name.startswith("http")]  # the client's own
+    for place in ("\n".join(logged), audited):
+        assert [secret for secret in secrets if secret in place] == []
