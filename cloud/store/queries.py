@@ -62,14 +62,19 @@ def _equal(connection: Connection, table: Table, equal: Mapping[str, Any], page:
 
 
 def _is_common(connection: Connection, table: Table, given: Mapping[str, Any]) -> bool:
-    s = t.span.c
-    stored = select(func.coalesce(func.sum(s.last - s.first + 1), 0))
-    stored = stored.where(s.stream == STREAM) if table is t.decision else stored
-    of_device = stored.where(s.device == given["device"])
-    if "stream" in given:
-        of_device = of_device.where(s.stream == given["stream"])
-    share = connection.execute(of_device).scalar_one() / max(1, connection.execute(stored).scalar_one())
-    return float(share) > COMMON
+    streams = {"stream": STREAM} if table is t.decision else {}
+    of_device = {name: given[name] for name in ("device", "stream") if name in given}
+    return _kept(connection, streams | of_device) > COMMON * max(1, _kept(connection, streams))
+
+
+def _kept(connection: Connection, equal: Mapping[str, Any]) -> int:
+    """About how many Events are stored: what was delivered, less what was pruned since."""
+    total = 0
+    for table, sign in ((t.span, 1), (t.pruned, -1)):
+        length = func.coalesce(func.sum(table.c.last - table.c.first + 1), 0)
+        where = [table.c[name] == value for name, value in equal.items()]
+        total += sign * int(connection.execute(select(length).where(*where)).scalar_one())
+    return total
 
 
 def events(engine: Engine, equal: Mapping[str, Any], page: Page = Page()) -> list[Row]:  # noqa: B008

@@ -31,7 +31,7 @@ from cloud.store import tables as t
 from cloud.store.database import Added
 from cloud.summary import summarise
 from cloud.tests.databases import commit
-from cloud.tests.made import PLACE, batch, decision, event
+from cloud.tests.made import CHAIN, PLACE, batch, decision, event
 
 HOUR_NS = 3_600_000_000_000
 STATS = {"recall": 0.97, "overkill": 0.02, "trigger_to_answer_ms": {"p50": 2.1}}
@@ -172,6 +172,9 @@ def test_sqlite_walks_along_the_ids_where_a_device_is_common(sqlite: Engine, mon
             plan = " ".join(str(row) for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}"))
             assert ("USING INTEGER PRIMARY KEY" in plan) == (common == 0.01), plan
             assert ("TEMP B-TREE" in plan) == (common == 1.0), plan
+        gone = {"device": "dev1", "chain": CHAIN, "stream": "decision", "month": 1, "first": 1, "last": 18}
+        connection.execute(t.pruned.insert().values(**gone, last_hash="", since_ns=1, until_ns=1))
+        assert [queries._kept(connection, {"device": d}) for d in ("dev1", "dev2")] == [1, 0]
 
 
 def test_what_commits_late_is_never_behind_a_reader(engine: Engine) -> None:
