@@ -102,8 +102,9 @@ def _batch(place: Place, payload: bytes) -> Batch:
         key.verify(batch.signature, signed_bytes(batch.header))
     except InvalidSignature as error:
         raise ValueError("batch: the signature does not fit the header") from error
-    for e in batch.events:
-        _check_depth(e.body)
+    for e, line in zip(batch.events, batch.lines, strict=True):
+        if line.count(b"{") + line.count(b"[") > BODY_LEVELS:
+            _check_depth(e.body)
     signature = base64.b64encode(batch.signature).decode()
     return Batch(place, batch.checkpoint, batch.header.decode(), signature, batch.events, batch.lines)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -21,10 +21,10 @@ from cloud.messages import json_text
 from cloud.period import Period
 from cloud.store import tables as t
 from cloud.store.database import settled
-from cloud.store.projection import FIELDS, STREAM, decision_row
+from cloud.store.projection import FIELDS, STREAM
 from cloud.store.queries import Row, has_device, within
 from edge_runtime.errors import UsageError
-from edge_runtime.wire.envelope import STREAMS, read_record
+from edge_runtime.wire.envelope import STREAMS
 
 PAGE_ROWS = 500
 IDS_SQLITE = 4_000_000  # 8 bytes each
@@ -105,11 +105,9 @@ def pages(engine: Engine, wanted: Wanted) -> Iterator[Sequence[Row]]:
 
 
 def with_body(row: Row, flat: bool) -> Row:
-    body = json_text(json.loads(row["record"])["body"])
-    projected: Mapping[str, Any] = {}
-    if flat:
-        projected = decision_row(read_record(row["record"].encode()), row["received_ns"])
-    return {**projected, **row, "body": body}
+    body = json.loads(row["record"])["body"]
+    projected = {name: read(body.get(name)) for name, read in FIELDS.items()} if flat else {}
+    return {**projected, **row, "body": json_text(body)}
 
 
 class _Sink(io.RawIOBase):

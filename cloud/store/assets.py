@@ -23,6 +23,8 @@ from cloud.store.queries import LIMIT, Row
 from edge_runtime.wire.envelope import Event
 
 ASSET_KIND, DRIFT_KIND, ALARM_STREAM = "asset.", "drift", "alarm"
+#: what `keep` looks at
+STREAMS = {"telemetry", "health", ALARM_STREAM}
 NAME_CHARS = 128
 SEVERITIES: Mapping[str, int] = {"": 0, "low": 1, "medium": 2, "high": 3, "critical": 4}
 NAMES = {number: name for name, number in SEVERITIES.items()}

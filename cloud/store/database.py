@@ -2,7 +2,7 @@
 
 SQLite       one writer; ids follow the highest
 PostgreSQL   many writers: advisory locks order the transactions of one device; ids come from a sequence; Events are copied
-             into a staging table and from there into the month that they belong to
+             into the month that they belong to
 
 A reader pages by `id`. Writers that are under way hold lower ids than some that are committed already, so a page ends
 before the first of them (`settled`): nothing that is committed later is ever behind a reader.
@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Sequence
+from functools import cache
+from itertools import chain
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Table, TextClause, func, select, text
@@ -25,7 +27,13 @@ EventRow = tuple[Any, ...]
 DEVICES = 0x67_75_64_01  # the locks of devices, and of everything
 SINGLES, REJECTIONS = 0x67_75_64_02, 1  # locks of single things
 WRITES = "gudgeon_writes"  # execution option of an engine whose transactions write from the start (SQLite)
+INTEGRITY = "23"  # SQLSTATE begins so: what a table holds, or has no partition for
+INSERT_ROWS = 200
 PAGES_TAG = 0x6775 << 48  # the locks that tell from where on ids are being given out
+
+
+#: a statement made of text, once: to make it anew for each commit costs time and leaves cycles to collect
+statement = cache(text)
 
 
 def is_postgresql(connection: Connection) -> bool:
@@ -52,8 +60,7 @@ def wanted(connection: Connection, *texts: str, **numbers: type[int]) -> Wanted:
 
 
 def merge(table: Table, keys: Collection[str], where: str = "", **changed: str) -> TextClause:
-    """INSERT of whole rows; where the keys are there already, `changed` (column → SQL) is set. A text that is made once: to
-    make it anew for each commit costs time and leaves cycles to collect."""
+    """INSERT of whole rows; where the keys are there already, `changed` (column → SQL) is set."""
     names = [column.name for column in table.columns]
     marks = ", ".join(f":{name}" for name in names)
     sets = ", ".join(f"{name} = {value}" for name, value in changed.items())
@@ -111,43 +118,60 @@ class Added:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._last: int | None = None
         self.events: list[EventRow] = []
         self.decisions: list[Sequence[Any]] = []
-        self.decision_ids: dict[tuple[str, str], Sequence[int]] = {}
 
     def ids(self, count: int) -> Sequence[int]:
-        """`count` rising ids, higher than all that a reader may have seen."""
+        """`count` rising ids, higher than all that a reader may have seen; to be asked for once."""
         if is_postgresql(self._connection):
             return self._from_sequence(count)
-        if self._last is None:
-            self._last = int(self._connection.execute(select(func.max(t.event.c.id))).scalar() or 0)
-        self._last += count
-        return range(self._last - count + 1, self._last + 1)
+        last = int(self._connection.execute(select(func.max(t.event.c.id))).scalar() or 0)
+        return range(last + 1, last + count + 1)
 
     def _from_sequence(self, count: int) -> Sequence[int]:
         tell = text("SELECT pg_advisory_xact_lock_shared(:tag + last_value) FROM event_id")
         self._connection.execute(tell, {"tag": PAGES_TAG})
-        query = text("SELECT nextval('event_id') FROM generate_series(1, :count)")
-        return [int(i) for i in self._connection.execute(query, {"count": count}).scalars()]
+        query = text("SELECT array_agg(nextval('event_id')) FROM generate_series(1, :count)")
+        return list(self._connection.execute(query, {"count": count}).scalar_one() or ())
 
     def flush(self) -> None:
-        write = self._copy if is_postgresql(self._connection) else self._insert
-        for table, rows in ((t.event, self.events), (t.decision, self.decisions)):
-            if rows:
-                write(table, rows)
+        if not is_postgresql(self._connection):
+            self._insert(t.event, self.events)
+            self._insert(t.decision, self.decisions)
+            return
+        try:
+            with self._connection.begin_nested():
+                self._copy("event", t.event, self.events)
+        except Exception as error:  # asyncpg's
+            if not str(getattr(error, "sqlstate", "")).startswith(INTEGRITY):
+                raise
+            there = self._copy_missing()
+            self.decisions = [row for row in self.decisions if row[0] in there]
+        self._copy("decision", t.decision, self.decisions)
 
     def _insert(self, table: Table, rows: Sequence[Sequence[Any]]) -> None:
-        marks = ", ".join("?" * len(table.columns))
-        self._connection.exec_driver_sql(f"INSERT INTO {table.name} VALUES ({marks})", rows)
+        """Many rows a statement: SQLite works without the interpreter lock then, while other threads read messages."""
+        one = f"({', '.join('?' * len(table.columns))})"
+        whole = len(rows) - len(rows) % INSERT_ROWS
+        for first in range(0, whole, INSERT_ROWS):
+            values = tuple(chain.from_iterable(rows[first : first + INSERT_ROWS]))
+            self._connection.exec_driver_sql(
+                f"INSERT INTO {table.name} VALUES {', '.join([one] * INSERT_ROWS)}", values
+            )
+        if rows[whole:]:
+            self._connection.exec_driver_sql(f"INSERT INTO {table.name} VALUES {one}", rows[whole:])
 
-    def _copy(self, table: Table, rows: Sequence[Sequence[Any]]) -> None:
-        """Into a staging table, and from there what is not there yet."""
-        staging, names = f"{table.name}_in", ", ".join(column.name for column in table.columns)
-        make = f"CREATE TEMPORARY TABLE IF NOT EXISTS {staging} (LIKE {table.name}) ON COMMIT DELETE ROWS"
+    def _copy_missing(self) -> set[int]:
+        """Where COPY does not take all Events: into a staging table, and from there what is not there yet; the ids of that."""
+        make = "CREATE TEMPORARY TABLE IF NOT EXISTS event_in (LIKE event) ON COMMIT DELETE ROWS"
         self._connection.execute(text(make))
+        self._copy("event_in", t.event, self.events)
+        names = ", ".join(column.name for column in t.event.columns)
+        move = f"INSERT INTO event ({names}) SELECT {names} FROM event_in ON CONFLICT DO NOTHING RETURNING id"
+        return set(self._connection.execute(text(move)).scalars())
+
+    def _copy(self, name: str, table: Table, rows: Sequence[Sequence[Any]]) -> None:
         raw = self._connection.connection.driver_connection
         assert raw is not None
-        await_only(raw.copy_records_to_table(staging, records=rows, columns=[c.name for c in table.columns]))
-        move = f"INSERT INTO {table.name} ({names}) SELECT {names} FROM {staging} ON CONFLICT DO NOTHING"
-        self._connection.execute(text(move))
+        if rows:
+            await_only(raw.copy_records_to_table(name, records=rows, columns=[c.name for c in table.columns]))

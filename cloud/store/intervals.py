@@ -27,8 +27,10 @@ class Given(NamedTuple):
         return min(self.last, (seq // self.every + 1) * self.every - 1) if self.every else self.last
 
 
-def runs(seqs: Iterable[int]) -> list[Span]:
-    """Sorted numbers as the fewest intervals."""
+def runs(seqs: Sequence[int]) -> list[Span]:
+    """Rising numbers as the fewest intervals."""
+    if seqs and seqs[-1] - seqs[0] + 1 == len(seqs):
+        return [Span(seqs[0], seqs[-1])]
     return merged(Span(seq, seq) for seq in seqs)
 
 

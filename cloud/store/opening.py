@@ -20,7 +20,11 @@ from edge_runtime.errors import ConfigError, ResourceError
 
 SQLITE = "sqlite:///"
 POSTGRESQL = "postgresql"
-PRAGMAS = ("journal_mode = WAL", "synchronous = FULL", "busy_timeout = 30000", "foreign_keys = ON")
+PRAGMAS = (
+    "journal_mode = WAL", "synchronous = FULL", "busy_timeout = 30000", "foreign_keys = ON",
+    "cache_size = -16000",  # KiB: what a commit changes is written once
+    "wal_autocheckpoint = 4000",  # pages: and moved into the file once for several commits
+)  # fmt: skip
 
 
 def store_url(url: str, password: str | None = None) -> URL:

@@ -10,10 +10,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from sqlalchemy import Connection, bindparam, delete, select, text
+from sqlalchemy import Connection, bindparam, delete, select
 
 from cloud.store import tables as t
-from cloud.store.database import here, merge, newest, wanted
+from cloud.store.database import here, merge, newest, statement, wanted
 from cloud.store.intervals import Given, Span, merged, reach, runs
 from edge_runtime.wire.batch import ISLANDS_LIMIT
 
@@ -43,8 +43,11 @@ class Progress:
     given: list[Given] = field(default_factory=list)
     whole: bool = True
 
-    def delivered(self, seq: int) -> bool:
-        return any(s.first <= seq <= s.last for s in self.spans)
+    def fresh(self, seqs: Iterable[int]) -> list[int]:
+        """Those that were not delivered yet, rising."""
+        rising = sorted(seqs)
+        near = [s for s in self.spans if rising and s.first <= rising[-1] and s.last >= rising[0]]
+        return [n for n in rising if not any(s.first <= n <= s.last for s in near)] if near else rising
 
     @property
     def islands(self) -> list[Span]:
@@ -58,7 +61,7 @@ def load(connection: Connection, seqs: Mapping[Key, Collection[int]]) -> dict[Ke
     w = wanted(connection, "device", "chain", "stream")
     query = f"""SELECT h.device, h.chain, h.stream, h.head, h.top, h.duplicates FROM {w.table} w JOIN stream_head h
         ON h.device = w.device AND h.chain = w.chain AND h.stream = w.stream"""
-    for device, chain, stream, *numbers in connection.execute(text(query), w.values(seqs)):
+    for device, chain, stream, *numbers in connection.execute(statement(query), w.values(seqs)):
         p = found[Key(device, chain, stream)]
         p.head, p.top, p.duplicates = numbers
     _load_given(connection, found)
@@ -71,7 +74,7 @@ def _load_given(connection: Connection, found: Mapping[Key, Progress]) -> None:
     query = f"""SELECT s.device, s.chain, s.stream, s.first, s.last, s.every FROM {w.table} w JOIN shed s
         ON s.device = w.device AND s.chain = w.chain AND s.stream = w.stream AND s.last > w.head"""
     for device, chain, stream, *numbers in connection.execute(
-        text(query), w.values((*key, p.head) for key, p in found.items())
+        statement(query), w.values((*key, p.head) for key, p in found.items())
     ):
         found[Key(device, chain, stream)].given.append(Given(*numbers))
 
@@ -87,7 +90,7 @@ def _load_spans(connection: Connection, found: Mapping[Key, Progress], seqs: Map
             coalesce((SELECT max(p.first) FROM span p WHERE p.{same.format("p")} AND p.first <= w.low), w.low)
         ) AS near WHERE n <= {CHUNK} ORDER BY first"""
     lows = ((*key, min([p.head, *(n - 1 for n in seqs[key])])) for key, p in found.items())
-    for device, chain, stream, *numbers in connection.execute(text(query), w.values(lows)):
+    for device, chain, stream, *numbers in connection.execute(statement(query), w.values(lows)):
         found[Key(device, chain, stream)].spans.append(Span(*numbers))
     for key, p in found.items():
         if len(p.spans) == CHUNK:

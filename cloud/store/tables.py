@@ -110,7 +110,6 @@ decision = Table(
     Column("variant", Text),
     Column("wall_ns", BigInteger, nullable=False),
     Column("received_ns", BigInteger, nullable=False),
-    UniqueConstraint("device", "chain", "seq"),
 )
 
 stream_head = Table(

@@ -15,11 +15,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from sqlalchemy import Connection, text, update
+from sqlalchemy import Connection, update
 
 from cloud.messages import Batch, plain_text
 from cloud.store import tables as t
-from cloud.store.database import merge, newest, wanted
+from cloud.store.database import merge, newest, statement, wanted
 
 SECOND_NS = 1_000_000_000
 #: a device's clock that claims to be better than this is believed
@@ -44,9 +44,8 @@ class Stamped(Protocol):
     def wall_uncertainty_ns(self) -> int | None: ...
 
 
-class Time(NamedTuple):
-    time_ns: int
-    source: str
+#: `time_ns`, and its source
+Time = tuple[int, str]
 
 
 class BootClock(NamedTuple):
@@ -68,13 +67,14 @@ class Clocks:
 
     def time(self, e: Stamped) -> Time:
         if trusted(e):
-            return Time(e.wall_ns, "device")
+            return e.wall_ns, "device"
         clock = self.boots.get(plain_text(e.boot_id))
-        return Time(e.mono_ns + clock.offset_ns, clock.source) if clock else Time(e.wall_ns, "unknown")
+        return (e.mono_ns + clock.offset_ns, clock.source) if clock else (e.wall_ns, "unknown")
 
 
 def trusted(e: Stamped) -> bool:
-    return e.wall_uncertainty_ns is not None and 0 <= e.wall_uncertainty_ns <= TRUSTED_NS
+    uncertainty_ns = e.wall_uncertainty_ns
+    return uncertainty_ns is not None and 0 <= uncertainty_ns <= TRUSTED_NS
 
 
 def better(new: BootClock, old: BootClock | None) -> bool:
@@ -102,11 +102,13 @@ def told(batches: Sequence[Batch], now_ns: int) -> Iterator[tuple[tuple[str, str
 def learn(connection: Connection, batches: Sequence[Batch], now_ns: int) -> dict[str, Clocks]:
     """Keep what the batches tell, and stamp again what it changes; what is then known, by device."""
     found = list(told(batches, now_ns))
-    names = {(e.device, plain_text(e.boot_id)) for b in batches for e in b.events} | {name for name, _ in found}
+    boots_of = ((b.checkpoint.device, {e.boot_id for e in b.events}) for b in batches)
+    names = {(device, plain_text(boot)) for device, found_ids in boots_of for boot in found_ids}
+    names |= {name for name, _ in found}
     w = wanted(connection, "device", "boot_id")
     query = f"""SELECT b.device, b.boot_id, b.offset_ns, b.uncertainty_ns, b.source FROM {w.table} w JOIN boot_clock b
         ON b.device = w.device AND b.boot_id = w.boot_id"""
-    rows = connection.execute(text(query), w.values(sorted(names)))
+    rows = connection.execute(statement(query), w.values(sorted(names)))
     before = {(device, boot): BootClock(*clock) for device, boot, *clock in rows}
     boots = dict(before)
     for name, clock in found:

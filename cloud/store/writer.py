@@ -16,6 +16,8 @@ from cloud.store.partitions import Month, make_partitions, months_of
 from cloud.store.writing import Acks, commit, store
 
 CONNECT_S, COMMAND_S = 10.0, 60.0
+#: ingest looks up few rows of large tables; statistics that lag behind a growing table must not make it read all of them
+BY_INDEX = dict.fromkeys(("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit"), "off")
 
 
 class Writer(Protocol):
@@ -49,7 +51,7 @@ class PostgresWriter:
             pool_size=1,
             max_overflow=0,
             pool_pre_ping=True,
-            connect_args={"timeout": CONNECT_S, "command_timeout": COMMAND_S},
+            connect_args={"timeout": CONNECT_S, "command_timeout": COMMAND_S, "server_settings": BY_INDEX},
         )
         self._months: set[Month] = set()
 

@@ -12,17 +12,19 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import repeat
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Engine, delete, insert, select, text, update
+from sqlalchemy import Connection, Engine, delete, insert, select, update
 
 from cloud.messages import Batch, Connected, Item, Rejection, Status, json_text, plain_text
 from cloud.store import assets, chains, spans, times, twin
 from cloud.store import tables as t
-from cloud.store.database import REJECTIONS, Added, EventRow, lock, merge, newest, one_by_one, wanted
-from cloud.store.projection import LATEST, STREAM, count, decision_row, part_key
+from cloud.store.chains import Pair
+from cloud.store.database import REJECTIONS, Added, EventRow, lock, merge, newest, one_by_one, statement, wanted
+from cloud.store.projection import LATEST, LATEST_STREAMS, STREAM, count, fields
 from cloud.store.spans import Key, Progress
 from edge_runtime.wire.batch import Ack, Checkpoint, Shed
 from edge_runtime.wire.envelope import Event
@@ -61,16 +63,16 @@ class Sent:
     """What one chain has sent: its batches, and their records by stream and number. `came` counts repeats too."""
 
     batches: list[Batch]
-    records: dict[str, dict[int, tuple[Event, bytes]]] = field(default_factory=lambda: defaultdict(dict))
+    records: dict[str, dict[int, Pair]] = field(default_factory=lambda: defaultdict(dict))
     came: Counter[str] = field(default_factory=Counter)
     shed: dict[int, Shed] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for batch in self.batches:
             self.shed |= {s.id: s for s in batch.checkpoint.shed}
-            for e, line in zip(batch.events, batch.lines, strict=True):
-                self.came[e.stream] += 1
-                self.records[e.stream].setdefault(e.seq, (e, line))
+            self.came.update([e.stream for e in batch.events])
+            for pair in zip(batch.events, batch.lines, strict=True):
+                self.records[pair[0].stream].setdefault(pair[0].seq, pair)
 
     @property
     def place(self) -> Place:
@@ -114,21 +116,18 @@ def _store(connection: Connection, sent: Sequence[Sent], tally: Tallies, now_ns:
     _keep_shed(connection, sent)
     of = {key: s for s in sent for key in s.streams()}
     before = spans.load(connection, {key: s.records.get(key.stream, ()) for key, s in of.items()})
-    added = Added(connection)
-    fresh: dict[Key, list[Event]] = {}
+    fresh = {key: _fresh(s, key.stream, before[key]) for key, s in of.items()}
     for key, s in of.items():
-        fresh[key] = _add(key, s, before[key], added, clocks, now_ns)
         before[key].head = max(before[key].head, s.checkpoint.floor.get(key.stream, 1) - 1)
-    lines = {
-        k: {e.seq: chains.Stored(of[k].records[k.stream][e.seq][1], e.prev) for e in es} for k, es in fresh.items()
-    }
-    chains.verify(connection, lines, now_ns)
-    _keep_latest(connection, [e for events in fresh.values() for e in events])
-    _project(connection, {k: events for k, events in fresh.items() if k.stream == STREAM}, added, tally, now_ns)
-    twin.settle(connection, [e for key, events in fresh.items() if key.stream == twin.STREAM for e in events])
-    assets.keep(connection, [e for events in fresh.values() for e in events])
+    chains.verify(connection, fresh, now_ns)
+    added = Added(connection)
+    new = _add(added, fresh, clocks, now_ns)
+    _keep_latest(connection, [e for key, n in new.items() if key.stream in LATEST_STREAMS for e in n.events])
+    _project(connection, {key: n for key, n in new.items() if key.stream == STREAM}, added, tally, now_ns)
+    twin.settle(connection, [e for key, n in new.items() if key.stream == twin.STREAM for e in n.events])
+    assets.keep(connection, [e for key, n in new.items() if key.stream in assets.STREAMS for e in n.events])
     added.flush()
-    spans.save(connection, {key: (before[key], [e.seq for e in fresh[key]]) for key in of})
+    spans.save(connection, {key: (before[key], list(fresh[key])) for key in of})
     return [(s.place, _ack(s, before, now_ns)) for s in sent]
 
 
@@ -219,54 +218,76 @@ def _keep_shed(connection: Connection, sent: Sequence[Sent]) -> None:
 # ── records ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _add(
-    key: Key, s: Sent, before: Progress, added: Added, clocks: Mapping[str, times.Clocks], now_ns: int
-) -> list[Event]:
+class New(NamedTuple):
+    """What is new of one stream, in order, and the `id` of each."""
+
+    ids: Sequence[int]
+    events: Sequence[Event]
+
+
+def _fresh(s: Sent, stream: str, before: Progress) -> dict[int, Pair]:
     """What is not there yet of one stream, in order; repeats are counted."""
-    by_seq = s.records.get(key.stream, {})
-    fresh = [by_seq[seq] for seq in sorted(by_seq) if not before.delivered(seq)]
-    before.duplicates += s.came[key.stream] - len(fresh)
-    clock = clocks[key.device]
-    ids = added.ids(len(fresh))
-    added.events += [_event_row(i, e, line, clock.time(e), now_ns) for i, (e, line) in zip(ids, fresh, strict=True)]
-    if key.stream == STREAM:
-        added.decision_ids[key.device, key.chain] = ids
-    return [e for e, _ in fresh]
+    by_seq = s.records.get(stream, {})
+    fresh = {seq: by_seq[seq] for seq in before.fresh(by_seq)}
+    before.duplicates += s.came[stream] - len(fresh)
+    return fresh
 
 
-def _event_row(number: int, e: Event, line: bytes, time: times.Time, now_ns: int) -> EventRow:
-    boot_id, kind = plain_text(e.boot_id), plain_text(e.kind)
-    wall = (e.mono_ns, e.wall_ns, e.wall_uncertainty_ns)
-    return (number, e.device, e.chain, e.stream, e.seq, boot_id, kind, *wall, now_ns, line.decode(), *time)
+def _add(
+    added: Added, fresh: Mapping[Key, Mapping[int, Pair]], clocks: Mapping[str, times.Clocks], now_ns: int
+) -> dict[Key, New]:
+    """Rows of `event`."""
+    ids, new = added.ids(sum(map(len, fresh.values()))), dict[Key, New]()
+    for key, pairs in fresh.items():
+        if pairs:
+            events, lines = zip(*pairs.values(), strict=True)
+            new[key] = New(ids[: len(events)], events)
+            ids = ids[len(events) :]
+            added.events += _event_rows(key, new[key], lines, clocks[key.device], now_ns)
+    return new
 
 
-def _project(
-    connection: Connection, found: Mapping[Key, Sequence[Event]], added: Added, tally: Tallies, now_ns: int
-) -> None:
-    rows = {key: [decision_row(e, now_ns) for e in events] for key, events in found.items() if events}
-    seen = _seen(connection, rows)
-    for key, of_key in rows.items():
+def _event_rows(key: Key, new: New, lines: Iterable[bytes], clocks: times.Clocks, now_ns: int) -> Iterator[EventRow]:
+    """Made column by column, as there are many."""
+    _, _, _, seqs, boots, kinds, monos, walls, uncertainties, _, _ = zip(*new.events, strict=True)
+    plain = {found: plain_text(found) for found in {*boots, *kinds}}
+    of_stream, came = map(repeat, key), repeat(now_ns)
+    names = [map(plain.__getitem__, found) for found in (boots, kinds)]
+    stamps = zip(*map(clocks.time, new.events), strict=True)
+    records = map(bytes.decode, lines)
+    return zip(new.ids, *of_stream, seqs, *names, monos, walls, uncertainties, came, records, *stamps, strict=False)
+
+
+def _project(connection: Connection, found: Mapping[Key, New], added: Added, tally: Tallies, now_ns: int) -> None:
+    """Rows of `decision`, and the counters of devices."""
+    columns = {key: fields([e.body for e in new.events]) for key, new in found.items()}
+    parts = {key: Counter(_parts(c)) for key, c in columns.items()}
+    seen = _seen(connection, parts)
+    for key, new in found.items():
+        kinds = [plain_text(e.kind) for e in new.events]
         counted = tally[key.device]
-        for number, row in zip(added.decision_ids[key.device, key.chain], of_key, strict=True):
-            count(row, counted)
-            part = part_key(row)
-            if part is not None:
-                seen[(key.device, key.chain, *part)] += 1
-                times_seen = seen[(key.device, key.chain, *part)]
-                counted["parts"] += times_seen == 1
-                counted["duplicates"] += times_seen == 2
-            added.decisions.append((number, *row.values()))
+        count(kinds, columns[key], counted)
+        for part, times_more in parts[key].items():
+            times_before = seen[(key.device, key.chain, *part)]
+            counted["parts"] += times_before == 0
+            counted["duplicates"] += times_before < 2 <= times_before + times_more
+        seqs, walls = [e.seq for e in new.events], [e.wall_ns for e in new.events]
+        name = (repeat(key.device), repeat(key.chain))
+        added.decisions += zip(new.ids, *name, seqs, kinds, *columns[key].values(), walls, repeat(now_ns))
 
 
-def _seen(connection: Connection, rows: Mapping[Key, Rows]) -> Counter[tuple[str, str, int, int]]:
-    """How many Events each part near those of `rows` already has."""
+def _parts(columns: Mapping[str, Sequence[Any]]) -> Iterator[tuple[int, int]]:
+    """(part_epoch, part_seq) of every Event that says which part it is about."""
+    return (part for part in zip(columns["part_epoch"], columns["part_seq"], strict=True) if None not in part)
+
+
+def _seen(connection: Connection, parts: Mapping[Key, Iterable[tuple[int, int]]]) -> Counter[tuple[str, str, int, int]]:
+    """How many Events each part near these already has."""
     ranges: dict[tuple[str, str, int], list[int]] = {}
-    for key, of_key in rows.items():
-        for row in of_key:
-            part = part_key(row)
-            if part is not None:
-                span = ranges.setdefault((key.device, key.chain, part[0]), [part[1], part[1]])
-                span[:] = min(span[0], part[1]), max(span[1], part[1])
+    for key, of_key in parts.items():
+        for epoch, seq in of_key:
+            span = ranges.setdefault((key.device, key.chain, epoch), [seq, seq])
+            span[:] = min(span[0], seq), max(span[1], seq)
     if not ranges:
         return Counter()
     w = wanted(connection, "device", "chain", epoch=int, low=int, high=int)
@@ -274,7 +295,7 @@ def _seen(connection: Connection, rows: Mapping[Key, Rows]) -> Counter[tuple[str
         ON d.device = w.device AND d.chain = w.chain AND d.part_epoch = w.epoch AND d.part_seq BETWEEN w.low AND w.high
         GROUP BY d.device, d.chain, d.part_epoch, d.part_seq"""
     values = w.values((*place, *span) for place, span in ranges.items())
-    return Counter({(row[0], row[1], row[2], row[3]): row[4] for row in connection.execute(text(query), values)})
+    return Counter({(row[0], row[1], row[2], row[3]): row[4] for row in connection.execute(statement(query), values)})
 
 
 def _keep_latest(connection: Connection, events: Sequence[Event]) -> None:

@@ -36,7 +36,7 @@ def chained(events: Iterable[Event]) -> list[Event]:
     newest: dict[str, str] = {}
     out = []
     for e in sorted(events, key=lambda e: e.seq):
-        e = replace(e, prev=newest.get(e.stream) or genesis(e.device, e.chain, e.stream))
+        e = e._replace(prev=newest.get(e.stream) or genesis(e.device, e.chain, e.stream))
         newest[e.stream] = record_hash(record_line(e))
         out.append(e)
     return out

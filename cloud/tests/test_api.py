@@ -124,8 +124,8 @@ def test_a_decision_has_every_field(filled: Engine) -> None:
 
 
 def test_a_period_of_the_time_that_the_cloud_stamped(engine: Engine) -> None:
-    known = [replace(decision(n), wall_ns=n * HOUR_NS, wall_uncertainty_ns=1000) for n in range(1, 6)]
-    unset = [replace(event(n, "alarm", "hot"), mono_ns=n) for n in range(1, 3)]  # its clock says 2023
+    known = [decision(n)._replace(wall_ns=n * HOUR_NS, wall_uncertainty_ns=1000) for n in range(1, 6)]
+    unset = [event(n, "alarm", "hot")._replace(mono_ns=n) for n in range(1, 3)]  # its clock says 2023
     commit(engine, [batch([*known, *unset])], 100 * HOUR_NS)
     period = {"from": "1970-01-01T02:00:00Z", "to": "1970-01-01T04:00:00"}
     found = get(engine, "/api/v1/events", **period).json()["items"]
@@ -150,7 +150,7 @@ def test_a_page_is_the_same_whichever_way_it_was_found(
     monkeypatch.setattr(queries, "COMMON", common)
     other = replace(PLACE, device="dev2")
     mine = [decision(n) for n in range(1, 40)]
-    commit(engine, [batch(mine), batch([replace(e, device="dev2") for e in mine], place=other)], 1)
+    commit(engine, [batch(mine), batch([e._replace(device="dev2") for e in mine], place=other)], 1)
     for path in ("events", "decisions"):
         seqs, after = [], 0
         while after is not None:

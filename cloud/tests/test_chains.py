@@ -75,7 +75,7 @@ def test_honest_records_in_any_order_leave_no_finding(order: list[int], size: in
 @pytest.mark.parametrize("late", [False, True])
 def test_a_changed_record_breaks_the_link_after_it(engine: Engine, late: bool) -> None:
     events = chained(event(n) for n in range(1, 5))
-    events[1] = replace(events[1], body={"forged": True})
+    events[1] = events[1]._replace(body={"forged": True})
     parts = [events[2:], events[:2]] if late else [events]
     for part in parts:
         put(engine, part)
@@ -95,7 +95,7 @@ def test_islands_and_what_was_given_up(engine: Engine) -> None:
 
 def test_the_latest_state_is_that_of_the_newest_chain(engine: Engine) -> None:
     put(engine, [event(9, "metric", "control", n=9)])
-    put(engine, [replace(event(1, "metric", "control", n=1), chain="f" * 16)])
+    put(engine, [event(1, "metric", "control", n=1)._replace(chain="f" * 16)])
     (device,) = queries.devices(engine)
     assert device["latest"]["metric/control"]["body"] == {"n": 1}
 
@@ -114,7 +114,7 @@ def test_a_chain_keeps_its_key_and_a_new_one_may_have_another(engine: Engine) ->
     assert commit(engine, [batch([event(2)], key=other)], 1) == []
     assert findings(engine)[-1][0] == "foreign_key"
     second = "f" * 16
-    anew = [replace(event(1), chain=second, prev=H)]
+    anew = [event(1)._replace(chain=second, prev=H)]
     assert commit(engine, [batch(anew, key=other)], 1)[0][1].committed == {"decision": 1}
     assert "key_changed" in {kind for kind, _ in findings(engine)}
     with engine.connect() as connection:

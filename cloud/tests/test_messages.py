@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -90,7 +89,7 @@ def test_no_bytes_raise(content: bytes) -> None:
 
 
 def test_a_number_that_no_float_holds_is_taken() -> None:
-    line = record_line(replace(decision(1, score=7), prev="0" * 64)).replace(b'"score":7', b'"score":1e999')
+    line = record_line(decision(1, score=7)._replace(prev="0" * 64)).replace(b'"score":7', b'"score":1e999')
     checkpoint = Checkpoint("dev1", CHAIN, "boot", 1, 1, 2, None, public_text(KEY))
     found = read_message(TOPIC, encode_batch(checkpoint, [line], KEY.sign))
     assert isinstance(found, Batch)

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +140,7 @@ def test_the_page_of_assets_shows_score_life_alarms_and_drift(tmp_path: Path) ->
             "rate": 0.01,
         }
         drifted["columns"] = [{"column": "mean(vib_rms)", "psi": 0.41, "ks": 0.2, "p": 1e-9}]
-        drift = replace(event(1, "health", "drift", **drifted), wall_ns=now_ns, wall_uncertainty_ns=1)
+        drift = event(1, "health", "drift", **drifted)._replace(wall_ns=now_ns, wall_uncertainty_ns=1)
         alarms = [
             alarm_event(1, now_ns, "anomaly", "high", HOSTILE),
             alarm_event(2, now_ns, "remaining", "medium", "31 h left"),
@@ -174,7 +173,7 @@ def asset_event(seq: int, wall_ns: int, n: int) -> Event:
         },
         "remaining": {"remaining": left, "smoothed": left, "lower": left - 10, "upper": left + 15, "unit": "h"},
     }  # fmt: skip
-    return replace(event(seq, "telemetry", "asset.pump-1", **body), wall_ns=wall_ns, wall_uncertainty_ns=1)
+    return event(seq, "telemetry", "asset.pump-1", **body)._replace(wall_ns=wall_ns, wall_uncertainty_ns=1)
 
 
 def alarm_event(seq: int, wall_ns: int, source: str, severity: str, reason: str) -> Event:
@@ -182,4 +181,4 @@ def alarm_event(seq: int, wall_ns: int, source: str, severity: str, reason: str)
         "change": seq, "alarm": f"pump-1/{source}", "asset": "pump-1", "source": source, "state": "unacknowledged",
         "active": True, "severity": severity, "reason": reason, "raised_wall_ns": wall_ns, "shares": [["vib_rms", 0.7]],
     }  # fmt: skip
-    return replace(event(seq, "alarm", "raised", **body), wall_ns=wall_ns, wall_uncertainty_ns=1)
+    return event(seq, "alarm", "raised", **body)._replace(wall_ns=wall_ns, wall_uncertainty_ns=1)

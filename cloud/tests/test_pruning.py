@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,7 +26,7 @@ from edge_runtime.wire.envelope import Event, record_hash, record_line
 DAY = 86_400_000_000_000
 NOW = 1_700_000_000_000_000_000
 KEY = Ed25519PrivateKey.from_private_bytes(b"c" * 32)
-MADE = chained(replace(decision(n), wall_ns=NOW + n * DAY, wall_uncertainty_ns=0) for n in range(1, 41))
+MADE = chained(decision(n)._replace(wall_ns=NOW + n * DAY, wall_uncertainty_ns=0) for n in range(1, 41))
 HEADS = {"decision": Head(40, record_hash(record_line(MADE[-1])))}
 
 
@@ -97,7 +96,7 @@ def test_the_next_record_is_checked_against_the_hash_that_is_left(engine: Engine
     commit(engine, [batch([event(1, "metric")])], NOW + 99 * DAY)
     prune(engine, 100)
     assert stored(engine) == []
-    following = MADE[10] if honest else replace(MADE[10], prev="e" * 64)
+    following = MADE[10] if honest else MADE[10]._replace(prev="e" * 64)
     commit(engine, [batch([following], heads=HEADS)], NOW + 100 * DAY)
     assert findings(engine) == ([] if honest else [11])
 
@@ -122,7 +121,7 @@ def test_streams_may_be_kept_for_different_times(engine: Engine) -> None:
 
 
 def test_age_is_by_the_clock_of_the_cloud(engine: Engine) -> None:
-    commit(engine, [batch([replace(e, wall_ns=1, wall_uncertainty_ns=0) for e in MADE[:5]])], NOW + 90 * DAY)
+    commit(engine, [batch([e._replace(wall_ns=1, wall_uncertainty_ns=0) for e in MADE[:5]])], NOW + 90 * DAY)
     assert prune(engine, 100) == 0
     assert prune(engine, 200) == 4, "the newest is kept"
 
@@ -140,7 +139,7 @@ def test_what_an_experiment_counts_is_kept_for_it(engine: Engine) -> None:
 def test_whatever_the_order_of_arrival_the_counts_are_those_of_counting(engine: Engine, seed: int) -> None:
     """Live records before a backlog, a gap that is filled late, a clock that jumps: what is stated as gone is gone."""
     at = random.Random(seed)
-    events = [replace(e, wall_ns=at.choice((1, e.wall_ns, e.wall_ns + 60 * DAY))) for e in MADE]
+    events = [e._replace(wall_ns=at.choice((1, e.wall_ns, e.wall_ns + 60 * DAY))) for e in MADE]
     events = chained(events)
     at.shuffle(events)
     heads = {"decision": Head(40, record_hash(record_line(next(e for e in events if e.seq == 40))))}
@@ -167,7 +166,7 @@ def test_on_postgresql_an_old_empty_month_is_dropped_and_made_again(engine: Engi
         return
     assert len(before) == 2
     assert months() == {max(before)}
-    late = replace(event(1, "metric"), wall_ns=MADE[0].wall_ns)
+    late = event(1, "metric")._replace(wall_ns=MADE[0].wall_ns)
     commit(engine, [batch([late])], NOW + 200 * DAY)
     assert stored(engine, "metric") == [1]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -29,7 +28,7 @@ ISO = "2023-11-14T22:13:20Z"  # the same
 def at(seq: int, seconds: float, stream: str = "metric", kind: str = "control", **body: Any) -> Event:
     """An Event of a device whose clock is right."""
     wall_ns = BASE_NS + round(seconds * SECOND_NS)
-    return replace(event(seq, stream, kind, **body), wall_ns=wall_ns, wall_uncertainty_ns=1000)
+    return event(seq, stream, kind, **body)._replace(wall_ns=wall_ns, wall_uncertainty_ns=1000)
 
 
 def ask(engine: Engine, seconds: float, step_s: float, **more: Any) -> list[dict[str, Any]]:
@@ -90,7 +89,7 @@ ODD: tuple[tuple[str, str], ...] = (
 def test_whatever_a_record_holds_the_others_are_told(engine: Engine) -> None:
     lines = []
     for seq, (kind, body) in enumerate(ODD, 1):
-        line = record_line(replace(at(seq, 0, kind=kind), prev="0" * 64))
+        line = record_line(at(seq, 0, kind=kind)._replace(prev="0" * 64))
         lines.append(line.replace(b'"body":{}', b'"body":' + body.encode()))
         assert json.loads(lines[-1])["kind"] == kind
     header = Checkpoint("dev1", event(1).chain, "boot", 10**6, 1, 2, None, public_text(KEY), {})
@@ -103,7 +102,7 @@ def test_whatever_a_record_holds_the_others_are_told(engine: Engine) -> None:
 
 
 def test_one_kind_one_device_one_stream_and_a_path(engine: Engine) -> None:
-    events = [at(1, 0, x=1), at(2, 0.1, kind="other", x=2), replace(at(3, 0.2), body={"steps-us": {"infer_2": 900}})]
+    events = [at(1, 0, x=1), at(2, 0.1, kind="other", x=2), at(3, 0.2)._replace(body={"steps-us": {"infer_2": 900}})]
     commit(engine, [batch([*events, at(1, 0, "telemetry", "t", x=50)])], 1)
     assert ask(engine, 1, 1)[0]["count"] == 2
     assert ask(engine, 1, 1, kind="other")[0]["mean"] == 2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -28,7 +27,7 @@ EXACT = 1_000_000
 
 def record(seq: int, mono_s: int, wall_ns: int, uncertainty: int | None, boot: str = "boot") -> Event:
     made = event(seq, "telemetry", "t", n=seq)
-    return replace(made, boot_id=boot, mono_ns=mono_s * SECOND, wall_ns=wall_ns, wall_uncertainty_ns=uncertainty)
+    return made._replace(boot_id=boot, mono_ns=mono_s * SECOND, wall_ns=wall_ns, wall_uncertainty_ns=uncertainty)
 
 
 def put(engine: Engine, events: Sequence[Event], now_ns: int = NOW, **clock: Any) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, func, select, text
+from sqlalchemy import Engine, delete, func, select, text
 
 from cloud.ingest import Ingest
 from cloud.messages import Rejection
@@ -37,7 +36,7 @@ def test_workers_that_write_at_once_store_each_record_once(engine: Engine) -> No
     batches = [
         batch(events[i : i + 5], place=place)
         for place in places
-        for events in [chained(replace(decision(n), device=place.device) for n in range(1, 41))]
+        for events in [chained(decision(n)._replace(device=place.device) for n in range(1, 41))]
         for i in range(0, 40, 5)
     ]
     failed: list[BaseException] = []
@@ -149,7 +148,7 @@ def test_spans_are_those_of_a_plain_set_however_few_are_looked_at(sent: list[set
             for numbers in sent:
                 with engine.begin() as connection:
                     found = spans.load(connection, {KEY: numbers})
-                    fresh = [n for n in sorted(numbers) if not found[KEY].delivered(n)]
+                    fresh = found[KEY].fresh(numbers)
                     assert fresh == sorted(numbers - stored)
                     spans.save(connection, {KEY: (found[KEY], fresh)})
                 stored |= numbers
@@ -170,3 +169,14 @@ def test_a_thinned_stream_moves_its_head(engine: Engine) -> None:
     for i in range(0, len(kept), 100):
         ack = commit(engine, [batch(kept[i : i + 100], shed=[gone])], 1)[0][1]
     assert ack.committed == {"telemetry": 3000}
+
+
+def test_an_event_that_is_there_against_what_the_intervals_tell_is_stored_once(tmp_path: Path) -> None:
+    events = chained(decision(n) for n in range(1, 6))
+    with empty_store("postgresql", tmp_path) as engine:
+        commit(engine, [batch(events[:3])], 1)
+        with engine.begin() as connection:
+            connection.execute(delete(t.span))
+        commit(engine, [batch(events)], 2)
+        assert [row["seq"] for row in queries.events(engine, {})] == [1, 2, 3, 4, 5]
+        assert [row["seq"] for row in queries.decisions(engine, {})] == [1, 2, 3, 4, 5]

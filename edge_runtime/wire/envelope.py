@@ -15,7 +15,8 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from operator import itemgetter
+from types import MappingProxyType, NoneType
 from typing import Any, NamedTuple
 
 BATCH_LIMIT_BYTES = 256 * 1024
@@ -38,8 +39,7 @@ STREAMS: dict[str, tuple[int, bool]] = {
 }
 
 
-@dataclass(frozen=True)
-class Event:
+class Event(NamedTuple):
     """One thing worth telling.
 
     `kind` names what happened within the stream (decision stream: ``decision`` or ``unrecorded``; fault stream:
@@ -58,10 +58,10 @@ class Event:
     wall_ns: int
     wall_uncertainty_ns: int | None
     prev: str = ""
-    body: Mapping[str, Any] = field(default_factory=dict)
+    body: Mapping[str, Any] = MappingProxyType({})
 
     def to_dict(self) -> dict[str, Any]:
-        return {**vars(self), "body": dict(self.body)}
+        return {**self._asdict(), "body": dict(self.body)}
 
 
 class Record(NamedTuple):
@@ -93,39 +93,50 @@ def read_record(line: bytes) -> Event:
     return event_from_dict(strict_json(line, "record"))
 
 
-#: field → type that its value must have
+#: field → type that its value must have; `wall_uncertainty_ns` may be null, too
 _TYPES: dict[str, type] = {
     "device": str, "chain": str, "stream": str, "seq": int, "boot_id": str, "kind": str, "mono_ns": int, "wall_ns": int,
-    "prev": str, "body": dict,
+    "wall_uncertainty_ns": int, "prev": str, "body": dict,
 }  # fmt: skip
-_EXPECTED = tuple(_TYPES.values())
+_EXPECTED = {tuple((_TYPES | {"wall_uncertainty_ns": of}).values()) for of in (int, NoneType)}
+_NOTHING: dict[str, Any] = dict.fromkeys(_TYPES)
+_values = itemgetter(*_TYPES)
 
 
 def event_from_dict(value: Any) -> Event:
     """Check and build an Event; ValueError names the field that is wrong."""
     if not isinstance(value, dict):
         raise ValueError(f"event: expected an object, found {type(value).__name__}")
-    found: tuple[Any, ...] = tuple(map(value.get, _TYPES))
-    if tuple(map(type, found)) != _EXPECTED:
-        name, kind = next((n, k) for n, k in _TYPES.items() if type(value.get(n)) is not k)
-        raise ValueError(f"event: {name} must be {kind.__name__}, found {value.get(name)!r}")
-    device, chain, stream, seq, boot_id, kind_name, mono_ns, wall_ns, prev, body = found
-    uncertainty = value.get("wall_uncertainty_ns")
-    if uncertainty is not None and type(uncertainty) is not int:
-        raise ValueError(f"event: wall_uncertainty_ns must be int or null, found {uncertainty!r}")
-    if not (abs(mono_ns) <= INT64_MAX and abs(wall_ns) <= INT64_MAX and max(seq, uncertainty or 0) <= INT64_MAX):
-        names = ("seq", "mono_ns", "wall_ns", "wall_uncertainty_ns")
-        name = next(n for n in names if abs(value.get(n) or 0) > INT64_MAX)
-        raise ValueError(f"event: {name} does not fit 64 bits")
-    if uncertainty is not None and uncertainty < 0:
-        raise ValueError(f"event: wall_uncertainty_ns must be >= 0, found {uncertainty}")
-    if seq < 1:
-        raise ValueError(f"event: seq must be >= 1, found {seq}")
+    try:
+        e = Event(*_values(value))
+    except KeyError:
+        e = Event(*_values(_NOTHING | value))
+    if tuple(map(type, e)) not in _EXPECTED:
+        wrong = (n for n, kind in _TYPES.items() if type(getattr(e, n)) is not kind)
+        name = next(n for n in wrong if n != "wall_uncertainty_ns" or e.wall_uncertainty_ns is not None)
+        raise ValueError(f"event: {name} must be {_TYPES[name].__name__}, found {getattr(e, name)!r}")
+    _, chain, stream, seq, _, _, mono_ns, wall_ns, uncertainty, prev, _ = e
+    if not (
+        1 <= seq <= INT64_MAX
+        and -INT64_MAX <= mono_ns <= INT64_MAX
+        and -INT64_MAX <= wall_ns <= INT64_MAX
+        and (uncertainty is None or 0 <= uncertainty <= INT64_MAX)
+    ):
+        raise _out_of_range(e)
     if stream not in STREAMS:
         raise ValueError(f"event: unknown stream {stream!r}, expected one of {', '.join(STREAMS)}")
     if not CHAIN.fullmatch(chain) or not HASH.fullmatch(prev):
         raise ValueError("event: chain must be 16 and prev 64 lower-case hex digits")
-    return Event(device, chain, stream, seq, boot_id, kind_name, mono_ns, wall_ns, uncertainty, prev, body)
+    return e
+
+
+def _out_of_range(e: Event) -> ValueError:
+    least = {"seq": 1, "mono_ns": -INT64_MAX, "wall_ns": -INT64_MAX, "wall_uncertainty_ns": 0}
+    found = {name: getattr(e, name) or 0 for name in least}
+    for name in (n for n in least if abs(found[n]) > INT64_MAX):
+        return ValueError(f"event: {name} does not fit 64 bits")
+    name = next(n for n in least if found[n] < least[n])
+    return ValueError(f"event: {name} must be >= {least[name]}, found {found[name]}")
 
 
 def _refuse(name: str) -> None:

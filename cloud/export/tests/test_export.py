@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from edge_runtime.errors import ResourceError
 
 BASE_NS = 1_700_000_000_000_000_000
 DECISIONS = [
-    replace(decision(n, latency_us=2500 + n), wall_ns=BASE_NS + n * 1_000_000_123, wall_uncertainty_ns=1000)
+    decision(n, latency_us=2500 + n)._replace(wall_ns=BASE_NS + n * 1_000_000_123, wall_uncertainty_ns=1000)
     for n in range(1, 31)
 ]
 
@@ -61,7 +60,7 @@ def url(store: Engine) -> Iterator[str]:
 
 
 def fill(engine: Engine) -> None:
-    alarms = [replace(event(n, "alarm", "hot", c=90 + n, s="\0\ud800"), boot_id="other") for n in range(1, 4)]
+    alarms = [event(n, "alarm", "hot", c=90 + n, s="\0\ud800")._replace(boot_id="other") for n in range(1, 4)]
     commit(engine, [batch([*DECISIONS, *alarms])], BASE_NS)
 
 

@@ -100,7 +100,7 @@ def test_a_gap_is_told(empty: Engine) -> None:
 
 def dated(*seqs: int) -> list[Event]:
     """Records of a clock that is right, one each second; what is missing of them was lost."""
-    made = chained(replace(event(n, "metric"), wall_ns=n * SECOND, wall_uncertainty_ns=0) for n in range(1, 31))
+    made = chained(event(n, "metric")._replace(wall_ns=n * SECOND, wall_uncertainty_ns=0) for n in range(1, 31))
     return [e for e in made if e.seq in seqs]
 
 
@@ -142,8 +142,8 @@ def test_what_was_given_up_over_a_longer_time_than_the_period_belongs_to_it(empt
 
 def test_a_period_goes_by_the_time_that_is_known_now(empty: Engine) -> None:
     """The device woke up in 1970 and learned the time later in the same boot."""
-    early = [replace(event(n, "metric"), mono_ns=n * SECOND, wall_ns=n) for n in range(1, 5)]
-    late = replace(event(5, "metric"), mono_ns=5 * SECOND, wall_ns=10**18 + 5 * SECOND, wall_uncertainty_ns=1)
+    early = [event(n, "metric")._replace(mono_ns=n * SECOND, wall_ns=n) for n in range(1, 5)]
+    late = event(5, "metric")._replace(mono_ns=5 * SECOND, wall_ns=10**18 + 5 * SECOND, wall_uncertainty_ns=1)
     made = chained([*early, late])
     heads = {"metric": Head(5, record_hash(record_line(made[-1])))}
     commit(empty, [batch(made, heads=heads)], 1)
