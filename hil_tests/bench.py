@@ -8,6 +8,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -60,6 +61,29 @@ def wait_for(what: str, done: Callable[[], Any], timeout_s: float = PATIENCE_S, 
             return value
         time.sleep(pause_s)
     raise AssertionError(f"{what}: not within {timeout_s:.0f} s")
+
+
+class Stood(threading.Thread):
+    """For how long this machine stood still, as a thread sees it that wants to run every 20 ms; from `with` on."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.seconds, self._end = 0.0, threading.Event()
+
+    def run(self) -> None:
+        before_s = time.monotonic()
+        while not self._end.wait(0.02):
+            now_s = time.monotonic()
+            late_s, before_s = now_s - before_s - 0.02, now_s
+            self.seconds += late_s if late_s > 0.05 else 0.0
+
+    def __enter__(self) -> Stood:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self.join()
 
 
 def ready(file: Path, process: subprocess.Popen[bytes], log: Path) -> dict[str, Any]:

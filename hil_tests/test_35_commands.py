@@ -90,7 +90,8 @@ def test_a_command_moves_the_line_and_the_guard_keeps_it(tmp_path: Path) -> None
 
             before = answered(line)
             wait_for("more answers", lambda: answered(line) > before + 5)
-            assert line.stats()["unanswered"] <= 3  # a machine that stands still for a moment lets a trigger pass
+            stats = line.stats()
+            assert stats["unanswered"] < stats["answered"] / 2, "a machine that stands still lets triggers pass"
             plc.close()
         told = it.device("commands")[1]
         assert [c["ended"] for c in told] == ["done", "done", "refused", "refused", "refused"]

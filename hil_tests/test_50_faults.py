@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hil_tests.bench import wait_for
+from hil_tests.bench import Stood, wait_for
 from hil_tests.line import line_with_device
 
 #: what the camera shows → which fault may be told (a frame out of focus has no texture: it may pass for covered)
@@ -48,8 +48,23 @@ part = 120
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_every_fault_of_the_scenario(tmp_path: Path) -> None:
-    with line_with_device(tmp_path, parts=150, parts_per_s=20, scenario=SCENARIO) as line:
+    """A part that stands before the camera while the machine stands still is not seen: then the run is made again."""
+    for attempt in range(3):
+        (tmp_path / str(attempt)).mkdir()
+        with Stood() as stood:
+            try:
+                every_fault(tmp_path / str(attempt))
+            except AssertionError:
+                if stood.seconds < 0.1 or attempt == 2:
+                    raise
+            else:
+                return
+
+
+def every_fault(folder: Path) -> None:
+    with line_with_device(folder, parts=150, parts_per_s=20, scenario=SCENARIO) as line:
         wait_for("the end of the run", lambda: line.stats()["done"], timeout_s=120)
         stats = line.stats()
     parts = {p["part_index"]: p for p in line.parts()}

@@ -98,8 +98,8 @@ def test_modbus_tcp_and_rtu_tell_the_same(tmp_path: Path) -> None:
         wave = struct.unpack(">100h", (await tcp_read(ports["modbus_port"], 1010, 100))[2:])
         assert 10 < max(wave) < 2000
         assert await tcp_read(ports["modbus_port"], 500, 1) == bytes([0x84, 2])
-        await asyncio.sleep(0.2)
-        assert struct.unpack(">H", (await tcp_read(ports["modbus_port"], 1000, 1))[2:])[0] > head[0]
+        while struct.unpack(">H", (await tcp_read(ports["modbus_port"], 1000, 1))[2:])[0] == head[0]:
+            await asyncio.sleep(0.01)
         rig.stop.set()
         await run
 
@@ -130,8 +130,9 @@ def test_opc_ua_has_the_tags_the_wave_and_a_history(tmp_path: Path) -> None:
         run = asyncio.create_task(rig.run())
         async with asyncua.Client(f"opc.tcp://127.0.0.1:{ports['opcua_port']}") as client:
             index = await client.get_namespace_index("urn:gudgeon:pump")
-            await asyncio.sleep(0.3)
             flow = client.get_node(f"ns={index};s=flow")
+            while len(await flow.read_raw_history(numvalues=3)) < 3:
+                await asyncio.sleep(0.02)
             assert await flow.read_value() == pytest.approx(55, abs=8)
             assert len(await client.get_node(f"ns={index};s=wave").read_value()) == 256
             assert len(await flow.read_raw_history(numvalues=3)) == 3
