@@ -6,6 +6,7 @@ A finished rollout takes devices that come late for STANDS_NS. While a rollout i
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -35,6 +36,7 @@ from cloud.rollout.store import LATE_COMMITS_NS, change_state
 from cloud.rollout.tags import matches
 from cloud.store import tables as t
 from cloud.store.database import wanted
+from edge_runtime import log
 from edge_runtime.machine import step
 
 Row = dict[str, Any]
@@ -50,7 +52,7 @@ _SET_GROUP = text(
 
 
 def advance(engine: Engine, now_ns: int, registry: Registry | None = None) -> dict[str, str]:
-    """What time brings. id → new state, of those whose state changed."""
+    """What time brings. id → new state, of those whose state changed. One that fails is told, and keeps no other from moving."""
     gaps.tick(engine, now_ns)
     r = t.rollout.c
     stands = (r.state != RolloutState.FINISHED.value) | (r.changed_ns > now_ns - STANDS_NS)
@@ -59,12 +61,20 @@ def advance(engine: Engine, now_ns: int, registry: Registry | None = None) -> di
         ids = list(connection.execute(query).scalars())
     found = {}
     for rollout in ids:
-        with writing(engine).begin() as connection:
-            job = held(connection, rollout)
-            after = _advance(connection, job, now_ns, registry)
-            if after is not job.state:
-                found[rollout] = after.value
+        try:
+            with writing(engine).begin() as connection:
+                job = held(connection, rollout)
+                after = _advance(connection, job, now_ns, registry)
+        except Exception as error:  # such as a plan that this version cannot read
+            log.say(logging.ERROR, "a rollout was not moved on", id=rollout, reason=first_line(error))
+            continue
+        if after is not job.state:
+            found[rollout] = after.value
     return found
+
+
+def first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:300]
 
 
 def _advance(connection: Connection, job: Job, now_ns: int, registry: Registry | None) -> RolloutState:

@@ -8,6 +8,7 @@ soak times still have begins anew or is moved by the gap. Clouds that share a st
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 
 from sqlalchemy import Connection, Engine, select, text
 
@@ -40,28 +41,38 @@ _SINCE = text(
 def tick(engine: Engine, now_ns: int) -> int:
     """Rollouts are moved on now; the gap since the last time, 0 where there is none."""
     with engine.connect() as connection:
-        ticked_ns, *_ = _clock(connection) or (0,)
+        ticked_ns, *_ = _clock(connection) or (now_ns - WRITTEN_EVERY_NS,)
     if 0 <= now_ns - ticked_ns < WRITTEN_EVERY_NS:
         return 0
     with writing(engine).begin() as connection:
-        live = connection.execute(select(t.rollout.c.id).where(t.rollout.c.state.in_([s.value for s in LIVE])))
-        jobs = jobs_of(connection, list(live.scalars()), "UPDATE")
+        jobs = _held(connection) if _is_gap(now_ns - ticked_ns) else []
         ticked_ns, resumed_ns, gap_ns = _clock(connection, held=True) or (now_ns, 0, 0)
         found_ns = now_ns - ticked_ns
-        if gap := not -GAP_NS <= found_ns <= GAP_NS:
+        if gap := _is_gap(found_ns):
             resumed_ns, gap_ns = now_ns, found_ns
-            for job in jobs.values():
+            for job in jobs:
                 give_time(connection, job, found_ns, now_ns)
                 connection.execute(_SINCE, {"gap_ns": found_ns, "rollout": job.id})
         values = {"id": 1, "ticked_ns": now_ns, "resumed_ns": resumed_ns, "gap_ns": gap_ns}
         connection.execute(_KEEP, values)
     if gap and jobs:
-        log.say(
-            logging.WARNING,
-            "rollouts stood still, or the clock was set; devices get their time anew",
-            s=found_ns // S_NS,
-        )
+        told = "rollouts stood still, or the clock was set; devices get their time anew"
+        log.say(logging.WARNING, told, s=found_ns // S_NS)
     return found_ns if gap else 0
+
+
+def _is_gap(passed_ns: int) -> bool:
+    return not -GAP_NS <= passed_ns <= GAP_NS
+
+
+def _held(connection: Connection) -> list[Job]:
+    """Live rollouts that can be read; of the others `clock.advance` tells."""
+    r, found = t.rollout.c, list[Job]()
+    live = select(r.id).where(r.state.in_([s.value for s in LIVE])).order_by(r.id)
+    for name in connection.execute(live).scalars().all():
+        with suppress(ValueError):
+            found += jobs_of(connection, [name], "UPDATE").values()
+    return found
 
 
 def give_time(connection: Connection, job: Job, gap_ns: int, now_ns: int) -> None:

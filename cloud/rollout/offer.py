@@ -94,9 +94,10 @@ def heard(job: Job, part: Part, slot: SlotStatus) -> Heard | None:
         return Heard(DeviceInput.FAILS, _reason(before, slot))
     if _done(job, slot):
         return None if part.state in (DeviceState.CONFIRMED, DeviceState.WAITING) else Heard(DeviceInput.CONFIRMS)
-    if part.state is DeviceState.CONFIRMED and newest and slot.state in WORKING and part.tries < job.plan.tries:
-        return Heard(DeviceInput.AGAIN, "has it no more, and takes it again")
     if part.state is DeviceState.CONFIRMED:
+        again = slot.state in WORKING and part.tries < job.plan.tries and job.state not in ABORTED
+        if newest and again:
+            return Heard(DeviceInput.AGAIN, "has it no more, and takes it again")
         return Heard(DeviceInput.FAILS, _reason("no longer confirmed", slot)) if newest else None
     if newest and slot.state is UpdateState.REFUSED:
         last = part.tries >= job.plan.tries

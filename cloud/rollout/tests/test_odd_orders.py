@@ -3,6 +3,7 @@ clouds on one store."""
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from cloud.rollout import clock, store
+from cloud.rollout import clock, store, ticker
 from cloud.rollout import fleet as stored_fleet
 from cloud.rollout.shown import devices
 from cloud.rollout.simulated import SimulatedDevice
 from cloud.rollout.tests.made import NEW, SLOT_SET, World, fleet
+from cloud.store import tables as t
 from cloud.store.opening import open_store
 
 CANARY = [{"name": "canary", "count": 2, "soak_s": 600}, {"name": "all"}]
@@ -210,3 +212,39 @@ def test_a_board_that_failed_and_was_replaced_is_counted_and_gets_it_by_a_rollou
     assert board.slots[SLOT_SET].confirmed == NEW
     assert world.show("again")["state"] == "finished"
     assert [d["device"] for d in devices(sqlite, "r1", "failed", "", 10)] == ["dev00003"]
+
+
+def test_a_rollout_that_cannot_be_read_keeps_no_other_from_moving(
+    sqlite: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World(sqlite, fleet(4))
+    world.poll()
+    world.start("sound", groups=ONE, where=["device=dev00000|dev00001"])
+    world.start("broken", groups=ONE, where=["device=dev00002"])
+    with stored_fleet.writing(sqlite).begin() as connection:
+        connection.execute(
+            t.rollout.update().where(t.rollout.c.id == "broken").values(plan='{"of": "another version"}')
+        )
+    for _ in range(6):
+        world.later(30)
+        world.poll("dev00000", "dev00001")
+    world.later(1)
+    assert world.show("sound")["state"] == "finished"
+    assert "a rollout was not moved on" in caplog.text
+
+
+def test_the_ticker_outlives_what_fails(sqlite: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    ticked, again = list[int](), threading.Event()
+
+    def fails(*given: object) -> dict[str, str]:
+        ticked.append(1)
+        if len(ticked) > 2:
+            again.set()
+        raise KeyError("unforeseen")
+
+    monkeypatch.setattr(ticker, "advance", fails)
+    monkeypatch.setattr(ticker, "EVERY_S", 0.001)
+    running = ticker.Ticker(sqlite, None)
+    running.start()
+    assert again.wait(60)
+    running.stop()
