@@ -186,3 +186,24 @@ def test_a_repository_of_the_past_at_its_own_time(client: Client, monkeypatch: p
 
 def test_help_is_no_failure() -> None:
     assert main(["--metadata-dir", "d", "--help"]) == 0
+
+
+def test_a_delegated_role_that_has_expired_gives_nothing(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither as it was kept here, nor fetched again; its next version does."""
+    repository, clock = client.repository, FakeClock(wall_ns=SystemClock().wall_ns())
+    monkeypatch.setattr("edge_runtime.update.tuf.client.SystemClock", lambda: clock)
+    for role in ("timestamp", "snapshot", "targets"):
+        repository.roles[role].expires = repository.in_days(30)
+    repository.roles["models"].expires = repository.in_days(7)
+    for n in (1, 2):
+        repository.add(f"models/line/{n}.tar", f"weights {n}".encode(), index=n)
+    repository.publish("models")
+    assert client.run("init") == 0
+    with served(repository) as url:
+        assert client.run("download", url, "models/line/1.tar") == 0
+        clock.advance(18 * 86400.0)
+        assert client.run("download", url, "models/line/2.tar") == 1
+        assert client.downloaded() == [b"weights 1"]
+        repository.roles["models"].expires = repository.in_days(21)
+        repository.publish("models")
+        assert client.run("download", url, "models/line/2.tar") == 0
