@@ -29,7 +29,7 @@ def installed() -> bool:
 @pytest.mark.skipif(not installed(), reason="needs mosquitto and postgresql: make setup-cloud")
 def test_it_starts_everything_tells_where_and_stops_clean(tmp_path: Path) -> None:
     for folder in (tmp_path, *tmp_path.parents[:3]):
-        folder.chmod(0o755)  # for the user that PostgreSQL runs as
+        folder.chmod(folder.stat().st_mode | 0o755)  # for the user that PostgreSQL runs as
     command = [sys.executable, "-m", "edge_runtime.cli", "up", "--folder", str(tmp_path / "up"), "--json"]
     ports = ["--http-port", "0", "--broker-port", "0", "--devices", "--devices-port", "0", "--devices-broker-port", "0"]
     with subprocess.Popen([*command, *ports], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
