@@ -23,6 +23,7 @@ from cloud.access.tests.site import Site
 from cloud.audit.checkpoint import look, sign
 from cloud.audit.cli import main as audit
 from cloud.audit.log import record_alone, rows
+from cloud.audit.tests.test_archive import FILES, STORE, archived_twice
 from cloud.audit.tests.test_verify import KEY as AUDIT_KEY
 from cloud.audit.tests.test_verify import TAMPERED, filled, tamper
 from cloud.store import twin
@@ -53,6 +54,24 @@ def on_the_log(how: str) -> Attack:
             assert anchor.read_bytes() == before
 
     return Attack("audit", how, told, run)
+
+
+def on_the_archive(how: str) -> Attack:
+    """On its files, or on the store that goes on from them."""
+    told = (FILES[how] if how in FILES else STORE[how])[1]
+
+    def run(place: Path) -> None:
+        with empty_store("sqlite", place) as engine:
+            log = archived_twice(engine, place)
+            assert log.report().findings == []
+            if how in FILES:
+                FILES[how][0](log)
+            else:
+                log.write(STORE[how][0]())
+            findings = log.report().findings
+            assert any(told in finding for finding in findings), findings
+
+    return Attack("audit", f"archive: {how}", told, run)
 
 
 def rolled_back_with_its_anchor(place: Path) -> None:
@@ -293,6 +312,7 @@ COUNTS_NOT = "the provider's ID token does not count"
 NO_PAGE = "a page of another site writes in the name of who is signed in"
 ROWS: list[Attack] = [
     *(on_the_log(how) for how in TAMPERED),
+    *(on_the_archive(how) for how in (*FILES, *STORE)),
     Attack("audit", "store and anchor rolled back together", "the end was cut off", rolled_back_with_its_anchor),
     Attack("audit", "a row edited before it was signed", "row 9 was edited", edited_before_it_was_signed),
     Attack("audit", "an export cut off", "the end was cut off", export_cut_off),

@@ -61,16 +61,20 @@ class Log:
                 connection.execute(statement)  # type: ignore[call-overload]
 
 
-@pytest.fixture
-def log(engine: Engine, tmp_path: Path) -> Log:
-    """Two archives, of rows 1 to 5 and 6 to 8, and what came after them."""
-    made = Log(engine, tmp_path)
+def archived_twice(engine: Engine, folder: Path) -> Log:
+    """Rows 1 to 5 and 6 to 8 in files, and what came after them."""
+    made = Log(engine, folder)
     made.grow(8)
     made.archive(6)
     made.grow(4)
     made.archive(9)
     made.grow(1)
     return made
+
+
+@pytest.fixture
+def log(engine: Engine, tmp_path: Path) -> Log:
+    return archived_twice(engine, tmp_path)
 
 
 def test_old_rows_are_in_files_and_the_chain_goes_on(log: Log) -> None:
