@@ -10,10 +10,11 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,14 @@ from rich.table import Table
 
 from edge_runtime.errors import DataError, exit_code
 from edge_runtime.wire.series import Feature, FeatureView, TagView
-from tools.pdm import baselines, fit
+from tools.pdm import baselines, fit, table
 from tools.pdm.fit import Settings
 from tools.pdm.members import MEMBERS
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 TRAIN_ROWS = 400
-LABEL, CHANGE, TIME = "anomaly", "changepoint", "datetime"
+LABEL = "anomaly"
 WINDOW_ROWS = 5
 SETTINGS = Settings(rate=3e-4, method="pot")
 OURS = "gudgeon"
@@ -41,12 +42,21 @@ SINGLE = ("distance", "pca", "forest", "dense", "conv")
 
 @dataclass(frozen=True, eq=False)
 class Experiment:
-    """One file: `values` (rows, sensors), `labels` one a row."""
+    """One file: `values` (rows, sensors), `labels` one a row, `counted` where there is a label. `held`: values that were
+    missing, where the one before stands in."""
 
     name: str
     sensors: tuple[str, ...]
     values: Floats
     labels: Flags
+    counted: Flags
+    held: int = 0
+
+
+@dataclass(frozen=True)
+class Skipped:
+    file: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -66,61 +76,89 @@ class Counts:
         return {"f1": round(f1, 4), "far": round(far, 2), "mar": round(mar, 2)}
 
 
-def count(labels: Flags, alarms: Flags) -> Counts:
+def count(experiment: Experiment, alarms: Flags) -> Counts:
+    """Of the rows after the training rows; `alarms` is one a row of these."""
+    counted = experiment.counted[TRAIN_ROWS:]
+    labels, alarms = experiment.labels[TRAIN_ROWS:][counted], alarms[counted]
     tp, fp = int((alarms & labels).sum()), int((alarms & ~labels).sum())
     return Counts(tp, fp, int((~alarms & labels).sum()), int((~alarms & ~labels).sum()))
 
 
-def read_folder(folder: Path) -> list[Experiment]:
-    """Every labelled file below `folder`, by name; DataError where there is none or one is not as documented."""
+def read_folder(folder: Path) -> tuple[list[Experiment], list[Skipped]]:
+    """Every file below `folder`, by name, and those that the protocol cannot be run on. DataError where it can be run on
+    none, or where a file is not as documented."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; expected one laid out like SKAB (valve1/0.csv, …)")
-    files = sorted(p for p in folder.rglob("*.csv") if "anomaly-free" not in p.parts)
-    found = [read_file(p, str(p.relative_to(folder))) for p in files if LABEL in _header(p)]
+    read = [read_file(p, str(p.relative_to(folder))) for p in sorted(folder.rglob("*.csv"))]
+    found = [one for one in read if isinstance(one, Experiment)]
+    skipped = [one for one in read if isinstance(one, Skipped)]
     if not found:
-        raise DataError(f"{folder}: no CSV file with a column {LABEL!r}; expected the layout of SKAB")
-    return found
+        why = f": {skipped[0].file}: {skipped[0].reason}" if skipped else "; expected the layout of SKAB"
+        raise DataError(f"{folder}: no CSV file that the protocol can be run on{why}")
+    return found, skipped
 
 
-def _header(path: Path) -> list[str]:
+def read_file(path: Path, name: str) -> Experiment | Skipped:
+    """A missing value is the one before it (the protocol scores every row), a row without a label is not counted."""
     with path.open(encoding="utf-8-sig", newline="") as stream:
-        return [name.strip() for name in stream.readline().strip().split(";")]
-
-
-def read_file(path: Path, name: str) -> Experiment:
-    header = _header(path)
-    sensors = [i for i, column in enumerate(header) if column not in (LABEL, CHANGE, TIME)]
-    values, labels = [], []
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.reader(stream, delimiter=";")
-        next(reader)
-        for number, cells in enumerate(reader, start=2):
+        head = stream.readline()
+        delimiter = max(table.DELIMITERS, key=head.count)
+        columns = [column.strip().lower() for column in head.split(delimiter)]
+        if LABEL not in columns:
+            return Skipped(name, f"no column {LABEL!r}")
+        sensors = [i for i, c in enumerate(columns) if c not in (*table.LABEL_NAMES, *table.TIME_NAMES)]
+        rows = []
+        for number, cells in enumerate(csv.reader(stream, delimiter=delimiter), start=2):
             try:
-                values.append([float(cells[i]) for i in sensors])
-                labels.append(float(cells[header.index(LABEL)]) > 0)
+                rows.append([_number(cells[i]) for i in (columns.index(LABEL), *sensors)])
             except (ValueError, IndexError) as error:
-                raise DataError(f"{path}: row {number}: {error}; expected {len(header)} numbers") from error
-    if len(values) <= TRAIN_ROWS:
-        raise DataError(f"{path}: {len(values)} rows, expected more than the {TRAIN_ROWS} to train on")
-    rows = np.array(values)
-    if not np.isfinite(rows).all():
-        raise DataError(f"{path}: a value is missing or not finite; the protocol scores every row")
-    return Experiment(name, tuple(header[i] for i in sensors), rows, np.array(labels))
+                raise DataError(f"{path}: row {number}: {error}; expected {len(columns)} columns, numbers") from error
+    if len(rows) <= TRAIN_ROWS:
+        return Skipped(name, f"{len(rows)} rows, expected more than the {TRAIN_ROWS} to train on")
+    labels, values = np.array(rows)[:, 0], np.array(rows)[:, 1:]
+    known = np.isfinite(values)
+    used = (known[:TRAIN_ROWS] & (values[:TRAIN_ROWS] != _first_known(values))).any(0)
+    if not used.any():
+        return Skipped(name, f"no sensor changes in the first {TRAIN_ROWS} rows")
+    names = [head.split(delimiter)[i].strip() for i in sensors]
+    return Experiment(
+        name,
+        tuple(n for n, u in zip(names, used, strict=True) if u),
+        held(values[:, used]),
+        labels > 0,
+        np.isfinite(labels),
+        int((~known[:, used]).sum()),
+    )
+
+
+def _number(text: str) -> float:
+    value = math.nan if text.strip().lower() in table.MISSING else float(text)
+    return value if math.isfinite(value) else math.nan
+
+
+def _first_known(values: Floats) -> Floats:
+    """The first value of each column that is not NaN; NaN for a column without one."""
+    return np.asarray(values[np.isfinite(values).argmax(0), np.arange(values.shape[1])])
+
+
+def held(values: Floats) -> Floats:
+    """Each NaN becomes the value above it; before a column's first value, that one."""
+    known = np.isfinite(values)
+    at = np.maximum.accumulate(np.where(known, np.arange(len(values))[:, None], 0), axis=0)
+    found = np.take_along_axis(values, at, 0)
+    return np.asarray(np.where(np.isfinite(found), found, _first_known(values)))
 
 
 def view_of(experiment: Experiment, window_rows: int = WINDOW_ROWS) -> FeatureView:
-    """Means of the last rows of each sensor that is not constant in the training rows."""
-    width = np.ptp(experiment.values[:TRAIN_ROWS], axis=0)
-    tags = tuple(TagView(s) for s, w in zip(experiment.sensors, width, strict=True) if w > 0)
+    """Means of the last rows of each sensor."""
+    tags = tuple(TagView(sensor) for sensor in experiment.sensors)
     return FeatureView("skab", "1", tags, (Feature("mean"),), 1.0, window_rows)
 
 
 def alarms_of(experiment: Experiment, settings: Settings, window_rows: int = WINDOW_ROWS) -> Flags:
     """Alarms of the rows after the training rows."""
-    view = view_of(experiment, window_rows)
-    rows = experiment.values[:, [experiment.sensors.index(tag) for tag in view.tag_names]]
-    fitted = fit.fit([rows[:TRAIN_ROWS]], view, settings)
-    return np.asarray(fit.scores_at(fitted, rows)[TRAIN_ROWS:] > fitted.calibration.threshold)
+    fitted = fit.fit([experiment.values[:TRAIN_ROWS]], view_of(experiment, window_rows), settings)
+    return np.asarray(fit.scores_at(fitted, experiment.values)[TRAIN_ROWS:] > fitted.calibration.threshold)
 
 
 Detector = Callable[[Experiment], Flags]
@@ -150,16 +188,20 @@ def evaluate(
 ) -> dict[str, Any]:
     """The report that `--json` prints: the pooled figures of our model, each file's, and the table of all detectors."""
     started = time.perf_counter()
-    experiments = read_folder(folder)
+    experiments, skipped = read_folder(folder)
     compared = detectors(settings, every, window_rows)
     counts: dict[str, list[Counts]] = {name: [] for name in compared}
     for experiment in track(experiments, "one model a file", console=Console(stderr=True), disable=quiet):
         for name, detector in compared.items():
-            counts[name].append(count(experiment.labels[TRAIN_ROWS:], detector(experiment)))
-    files = [{"file": e.name, **c.figures()} for e, c in zip(experiments, counts[OURS], strict=True)]
+            counts[name].append(count(experiment, detector(experiment)))
+    files = [
+        {"file": e.name, **c.figures(), "rows": int(e.counted[TRAIN_ROWS:].sum()), "held_values": e.held}
+        for e, c in zip(experiments, counts[OURS], strict=True)
+    ]
     return {
         **pooled(counts[OURS]),
         "files": files,
+        "skipped": [asdict(one) for one in skipped],
         "table": {name: pooled(found) for name, found in counts.items()},
         "even_files": pooled(counts[OURS][::2]),
         "odd_files": pooled(counts[OURS][1::2]),
@@ -182,12 +224,14 @@ def show(result: dict[str, Any]) -> None:
         ("pooled over the files", [(name, row) for name, row in result["table"].items()]),
         (f"{OURS}, by file", [(row["file"], row) for row in result["files"]]),
     ):
-        table = Table(title=title)
+        shown = Table(title=title)
         for column in ("", "F1", "FAR %", "MAR %"):
-            table.add_column(column, justify="right" if column else "left")
+            shown.add_column(column, justify="right" if column else "left")
         for name, row in rows:
-            table.add_row(name, f"{row['f1']:.3f}", f"{row['far']:.1f}", f"{row['mar']:.1f}")
-        console.print(table)
+            shown.add_row(name, f"{row['f1']:.3f}", f"{row['far']:.1f}", f"{row['mar']:.1f}")
+        console.print(shown)
+    for one in result["skipped"]:
+        console.print(f"not scored: {one['file']}: {one['reason']}")
     console.print(f"{result['duration_s']:.0f} s")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,14 +46,17 @@ def test_one_model_a_file_pooled(tmp_path: Path) -> None:
 
 def test_no_label_is_read_before_the_counting(tmp_path: Path) -> None:
     write(tmp_path / "0.csv", 1, 1)
-    experiment = skab.read_folder(tmp_path)[0]
-    hidden = skab.Experiment("0", experiment.sensors, experiment.values, ~experiment.labels)
+    (experiment,), _ = skab.read_folder(tmp_path)
+    hidden = replace(experiment, labels=~experiment.labels)
     np.testing.assert_array_equal(skab.alarms_of(experiment, SETTINGS), skab.alarms_of(hidden, SETTINGS))
 
 
 def test_counts() -> None:
-    labels, alarms = np.array([1, 1, 1, 0, 0], bool), np.array([1, 1, 0, 1, 0], bool)
-    assert skab.count(labels, alarms).figures() == {"f1": 0.6667, "far": 50.0, "mar": 33.33}
+    labels = np.concatenate([np.zeros(skab.TRAIN_ROWS, bool), np.array([1, 1, 1, 0, 0, 0], bool)])
+    counted = np.arange(len(labels)) < len(labels) - 1
+    experiment = skab.Experiment("0", ("a",), np.zeros((len(labels), 1)), labels, counted)
+    alarms = np.array([1, 1, 0, 1, 0, 1], bool)
+    assert skab.count(experiment, alarms).figures() == {"f1": 0.6667, "far": 50.0, "mar": 33.33}
     assert skab.Counts(0, 0, 0, 5).figures() == {"f1": 0.0, "far": 0.0, "mar": 0.0}
 
 
@@ -69,14 +73,42 @@ def test_a_folder_that_is_not_like_it(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
         skab.read_folder(tmp_path / "nowhere")
     (tmp_path / "x.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(DataError, match="no CSV file with a column 'anomaly'"):
+    with pytest.raises(DataError, match=r"can be run on: x\.csv: no column 'anomaly'"):
         skab.read_folder(tmp_path)
-    write(tmp_path / "short.csv", 0, 0, rows=300)
-    with pytest.raises(DataError, match="expected more than the 400"):
-        skab.read_folder(tmp_path)
-    (tmp_path / "short.csv").write_text("datetime;a;anomaly\n2020-01-01;hot;0\n")
+    (tmp_path / "x.csv").write_text("datetime;a;anomaly\n2020-01-01;hot;0\n")
     with pytest.raises(DataError, match="row 2: could not convert"):
         skab.read_folder(tmp_path)
+
+
+def test_files_that_the_protocol_cannot_be_run_on_are_named(tmp_path: Path) -> None:
+    write(tmp_path / "a.csv", 0, 0)
+    write(tmp_path / "short.csv", 0, 0, rows=400)
+    still = ["time,flow,anomaly", *(f"{i},1.5,0" for i in range(500))]
+    (tmp_path / "still.csv").write_text("\n".join(still))
+    experiments, skipped = skab.read_folder(tmp_path)
+    assert [one.name for one in experiments] == ["a.csv"]
+    assert {one.file: one.reason for one in skipped} == {
+        "short.csv": "400 rows, expected more than the 400 to train on",
+        "still.csv": "no sensor changes in the first 400 rows",
+    }
+
+
+def test_commas_holes_and_rows_without_a_label(tmp_path: Path) -> None:
+    values = made.rows(600, 3)[:, :2]
+    lines = ["Time,flow,still,Anomaly,pressure"]
+    for i, (flow, pressure) in enumerate(values.tolist()):
+        label = "" if i >= 590 else str(int(i >= 500))
+        hole = i < 3 or 450 <= i < 460
+        lines.append(f"{i},{'' if hole else repr(flow)},7,{label},{pressure!r}")
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    (experiment,), skipped = skab.read_folder(tmp_path)
+    assert not skipped
+    assert experiment.sensors == ("flow", "pressure")
+    assert experiment.held == 13
+    np.testing.assert_array_equal(experiment.values[:4, 0], values[3, 0])
+    np.testing.assert_array_equal(experiment.values[450:460, 0], values[449, 0])
+    found = skab.count(experiment, skab.alarms_of(experiment, SETTINGS))
+    assert (found.tp + found.fn, found.fp + found.tn) == (90, 100)
 
 
 @pytest.mark.slow
