@@ -77,10 +77,17 @@ def fit(runs: Sequence[Floats], view: FeatureView, settings: Settings, report: R
     for k in range(settings.folds):
         report("held-out block", k, steps)
         kept, held = _hold_out(columns, view.rows, k, settings.folds)
+        if not _whole(held, view) or not _whole(kept, view):
+            continue  # a long hole: what stands on its one side is held out by the other blocks
         members, scaler = _fit_members(kept, view, settings)
         parts = [_inputs([part], view, scaler) for part in held]
         lengths.append([len(part) for part in parts])
         errors.append(run(write_errors(members, view), np.concatenate(parts)))
+    if len(errors) < 2:
+        raise DataError(
+            "the recordings have holes so long that no block of them can be held out from the others; give each part "
+            "between holes as a file of its own"
+        )
     report("all rows", settings.folds, steps)
     units = np.median(np.concatenate(errors), axis=0)
     members, scaler = _fit_members(columns, view, settings)
@@ -105,7 +112,12 @@ def drift_scaler(columns: Floats, settings: Settings) -> Scaler:
     good = columns[np.isfinite(columns).all(1)]
     center = np.median(good, axis=0)
     blocks = np.stack([block.mean(0) for block in np.array_split(good, min(DRIFT_BLOCKS, len(good)))])
-    scale = np.sqrt(good.var(0) + (settings.drift * np.ptp(blocks, axis=0)) ** 2)
+    with np.errstate(over="ignore"):
+        scale = np.sqrt(good.var(0) + (settings.drift * np.ptp(blocks, axis=0)) ** 2)
+    if not np.isfinite(scale).all():
+        raise DataError(
+            f"a value of {np.abs(good).max():g} is too large to be learned from; leave the rows with it out, or the tag"
+        )
     floor = 1e-9 * np.maximum(np.abs(center), 1e-3)
     return Scaler(tuple(center.tolist()), tuple(np.maximum(scale, floor).tolist()), settings.clip)
 
@@ -187,7 +199,7 @@ def calibration_of(scores: Sequence[Floats], view: FeatureView, settings: Settin
 
 
 def _check_rows(columns: Sequence[Floats], view: FeatureView, settings: Settings) -> None:
-    usable = sum(int(_usable(c, view.history_rows).sum()) for c in columns)
+    usable = _whole(columns, view)
     needed = max(ROWS_MIN, 2 * settings.folds * view.rows)
     if settings.folds < 2:
         raise DataError(f"{settings.folds} held-out blocks, expected at least 2")
@@ -202,6 +214,11 @@ def _check_rows(columns: Sequence[Floats], view: FeatureView, settings: Settings
             f"{usable} whole windows of {view.rows} rows in the training rows, expected at least {needed}; record longer "
             "or fill the holes"
         )
+
+
+def _whole(columns: Sequence[Floats], view: FeatureView) -> int:
+    """How many whole histories of columns there are."""
+    return sum(int(_usable(part, view.history_rows).sum()) for part in columns)
 
 
 def _hold_out(columns: Sequence[Floats], gap: int, k: int, folds: int) -> tuple[list[Floats], list[Floats]]:

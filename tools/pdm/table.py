@@ -100,7 +100,10 @@ def _parse(file: Path, stream: IO[str], time_column: str | None, ignored: Sequen
                 f"{file}: row {number}: its time {cells[time_place]!r} is before the row above; sort the file"
             )
         if at > now_s + FUTURE_LIMIT_S:
-            raise DataError(f"{file}: row {number}: its time {cells[time_place]!r} lies in the future; check the clock")
+            raise DataError(
+                f"{file}: row {number}: its time {cells[time_place]!r} lies in the future; check the clock (numbers "
+                "are seconds)"
+            )
         row = [_value(file, number, names[i], cells[i]) for i in tags]
         if times and at == times[-1]:
             rows[-1] = row

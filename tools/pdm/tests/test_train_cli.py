@@ -91,6 +91,7 @@ def test_a_constant_tag_is_left_out_and_said(tmp_path: Path) -> None:
         (lambda rows: rows[:1], "1 rows of data"),
         (lambda rows: rows[:30], "whole windows of 5 rows"),
         (lambda rows: np.where(np.arange(len(rows))[:, None] % 40 < 20, np.nan, rows), "whole windows of 5 rows"),
+        (lambda rows: np.where(rows == rows[50, 1], 1e200, rows), "too large to be learned from"),
     ],
 )
 def test_what_cannot_be_learned_is_an_error_with_its_reason(tmp_path: Path, change: Any, told: str) -> None:
@@ -98,6 +99,22 @@ def test_what_cannot_be_learned_is_an_error_with_its_reason(tmp_path: Path, chan
     with pytest.raises(DataError, match=told):
         train(tmp_path, data)
     assert not (tmp_path / "b").exists()
+
+
+def test_a_long_hole_in_a_recording(tmp_path: Path) -> None:
+    rows = made.rows(600)
+    lines = made.write_csv(tmp_path / "a.csv", rows).read_text().splitlines()
+
+    def with_a_hole(before: int) -> Path:
+        times = [i if i < before else i + 50_000 for i in range(len(rows))]
+        cells = [line.split(",", 1)[1] for line in lines[1:]]
+        path = tmp_path / f"{before}.csv"
+        path.write_text("\n".join([lines[0], *(f"{t},{c}" for t, c in zip(times, cells, strict=True))]))
+        return path
+
+    assert train(tmp_path, with_a_hole(300))["calibration"]["rows"] > 500
+    with pytest.raises(DataError, match="holes so long that no block"):
+        train(tmp_path, with_a_hole(599))
 
 
 def test_unscaled_tags_weigh_alike(tmp_path: Path) -> None:
