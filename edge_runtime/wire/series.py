@@ -32,6 +32,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from edge_runtime.wire import manifest as wire
@@ -140,11 +141,11 @@ class FeatureView:
         """The fewest rows on the grid that one input can be made of."""
         return self.min_rows or self.rows
 
-    @property
+    @cached_property
     def tag_names(self) -> tuple[str, ...]:
         return tuple(tag.name for tag in self.tags)
 
-    @property
+    @cached_property
     def signal_names(self) -> tuple[str, ...]:
         """What a feature may name: the tags, then the blends."""
         return (*self.tag_names, *(blend.name for blend in self.blends))

@@ -35,7 +35,7 @@ Flags = NDArray[np.bool_]
 TRAIN_ROWS = 400
 LABEL = "anomaly"
 WINDOW_ROWS = 5
-SETTINGS = Settings(rate=3e-4, method="pot")
+SETTINGS = Settings(members=("distance", "dense"), rate=3e-4, method="pot")
 OURS = "gudgeon"
 SINGLE = ("distance", "pca", "forest", "dense", "conv")
 

@@ -62,7 +62,8 @@ class Told:
 @dataclass(frozen=True)
 class Outcome:
     """One life. Rows count from its start; `begin` and `failure` are rows too. `above`, `normal`: normal rows above the
-    threshold, and all that were scored. `left_error_h`: mean absolute error of the smoothed remaining life in the last week."""
+    threshold, and all that were scored. `covered` of the rows `answered` had what was left inside the interval. `left_error_h`:
+    mean absolute error of the smoothed remaining life in the last week."""
 
     seed: int
     mode: str
@@ -72,7 +73,9 @@ class Outcome:
     normal: int
     alarms: tuple[Told, ...]
     covered: int
-    lives: int
+    answered: int
+    covered_last_week: int
+    answered_last_week: int
     left_error_h: float | None
 
     @property
@@ -128,7 +131,9 @@ class _Counted:
     def __init__(self, life: Life) -> None:
         self._life = life
         self._begin, self._failure = life.begin_s / GRID_S, life.failure_s / GRID_S
-        self._above = self._normal = self._covered = self._lives = 0
+        self._above = self._normal = 0
+        self._inside: list[bool] = []
+        self._inside_last_week: list[bool] = []
         self._errors: list[float] = []
         self._row = -1
 
@@ -143,16 +148,17 @@ class _Counted:
         if "remaining" in remaining and math.isfinite(self._failure):
             left_h = (self._failure - row) * data.ROW_H
             capped = min(left_h, 168.0)
-            self._lives += 1
-            self._covered += remaining["lower"] <= capped <= remaining["upper"]
+            inside = remaining["lower"] <= capped <= remaining["upper"]
+            self._inside.append(inside)
             if left_h <= 168.0:
+                self._inside_last_week.append(inside)
                 self._errors.append(abs(remaining["smoothed"] - left_h))
 
     def outcome(self, told: Sequence[Told]) -> Outcome:
         error = float(np.mean(self._errors)) if self._errors else None
         return Outcome(
             self._life.seed, self._life.mode, self._begin, self._failure, self._above, self._normal, tuple(told),
-            self._covered, self._lives, error,
+            sum(self._inside), len(self._inside), sum(self._inside_last_week), len(self._inside_last_week), error,
         )  # fmt: skip
 
 
@@ -181,7 +187,9 @@ def _poisson_bound(count: int, share: float) -> float:
     return (low + high) / 2
 
 
-def figures(found: Sequence[Outcome], rate: float, nominal_per_week: float, rng: np.random.Generator) -> dict[str, Any]:
+def figures(
+    found: Sequence[Outcome], rate: float, nominal_per_week: float, coverage: float, rng: np.random.Generator
+) -> dict[str, Any]:
     above, normal = (np.array([getattr(o, name) for o in found], float) for name in ("above", "normal"))
     low, high = bootstrap(above, normal, rng)
     false, weeks = sum(o.false_alarms for o in found), float(normal.sum()) / WEEK_ROWS
@@ -206,9 +214,21 @@ def figures(found: Sequence[Outcome], rate: float, nominal_per_week: float, rng:
         },
         "remaining_life": {
             "mean_abs_error_last_week_h": float(np.mean(errors)) if errors else None,
-            "interval_coverage": sum(o.covered for o in found) / max(1, sum(o.lives for o in found)),
+            "interval": coverage,
+            "inside": _share([(o.covered, o.answered) for o in found], rng),
+            "inside_last_week": _share([(o.covered_last_week, o.answered_last_week) for o in found], rng),
         },
     }  # fmt: skip
+
+
+def _share(counts: Sequence[tuple[int, int]], rng: np.random.Generator) -> dict[str, float]:
+    """Mean over lives of a share of rows, each life once, with its 95 % bootstrap interval."""
+    shares = np.array([part / whole for part, whole in counts if whole])
+    if not len(shares):
+        return {"mean": math.nan, "low": math.nan, "high": math.nan}
+    means = shares[rng.integers(0, len(shares), (BOOTSTRAPS, len(shares)))].mean(1)
+    low, high = np.quantile(means, (0.025, 0.975)).tolist()
+    return {"mean": float(shares.mean()), "low": low, "high": high}
 
 
 def _spread(hours: Floats, rng: np.random.Generator) -> dict[str, float | int]:
@@ -249,11 +269,13 @@ def main(argv: list[str]) -> int:
         parser.error("--runs and --nominal: expected 2 or more")
     console, loaded = Console(stderr=True), models()
     calibration = loaded["anomaly"].manifest.calibration
+    interval = loaded["rul"].manifest.interval
     assert calibration is not None
+    assert interval is not None
     other = measure(range(NOMINAL_SEED, NOMINAL_SEED + args.nominal), loaded, console, "nominal rate")
     nominal = sum(o.false_alarms for o in other) / (sum(o.normal for o in other) / WEEK_ROWS)
     found = measure(range(FIRST_SEED, FIRST_SEED + args.runs), loaded, console, "lives")
-    result = figures(found, calibration.false_alarm_rate, nominal, np.random.default_rng(0))
+    result = figures(found, calibration.false_alarm_rate, nominal, interval.coverage, np.random.default_rng(0))
     if args.out:
         args.out.write_text(json.dumps({**result, "lives": [asdict(o) for o in found]}, indent=1) + "\n")
     if args.json:
@@ -279,10 +301,15 @@ def show(r: dict[str, Any]) -> None:
     )
     print(f"lead time: {lead['alarmed']} of {r['runs']} alarmed, {lead['missed']} missed; hours {_line(lead)}")
     print(f"  of the first alarm that is high or critical: hours {_line(lead['high_or_critical'])}")
+    print(f"remaining life: mean error in the last week {life['mean_abs_error_last_week_h']:.1f} h")
     print(
-        f"remaining life: mean error in the last week {life['mean_abs_error_last_week_h']:.1f} h, interval covers "
-        f"{life['interval_coverage']:.1%} of rows"
+        f"  inside the interval of {life['interval']:.0%}, each life once: {_percent(life['inside'])}; in the last week "
+        f"{_percent(life['inside_last_week'])}"
     )
+
+
+def _percent(s: dict[str, float]) -> str:
+    return f"{s['mean']:.1%} (95 %: {s['low']:.1%} to {s['high']:.1%})"
 
 
 def _line(s: dict[str, Any]) -> str:

@@ -1,1 +1,1 @@
-{"key_id": "a835332d794157af", "signature": "jPYNZQikwzgaTdNjnq+O+D8GwX2TY3Fi6cJzekzyKkwzzZdau8qbqYvZXqh8ozNpE8rwkKaQH2yGSGEZ/GMwDA=="}
+{"key_id": "83b11eb9ed5f0521", "signature": "gKcTOlKN4DD02K009v8EZOUo4xsEH93InGzA9u8dSMS6SvQ1WwiEZSWyMvaBU/fLDDpJn7jVbQaTXujTdTbeAw=="}

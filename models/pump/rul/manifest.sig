@@ -1,1 +1,1 @@
-{"key_id": "a835332d794157af", "signature": "xFDD/wh4166cqT6HHWcNvNZmoFjm29gqkXkzT3pNWkGw7qy8+bI/rJGDORGN+u46G770kSkMFZ4qlqCKNyl6Dw=="}
+{"key_id": "83b11eb9ed5f0521", "signature": "y8z1k7sh8byzNkEK4HBUezc6GAiyPvCmsGEHl8Ue24w2ZGXFb8COkYHujxeoGqcp/4wdwdi+Kn57lhHhmzytDg=="}

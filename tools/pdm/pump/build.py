@@ -3,8 +3,8 @@ lives of the simulated pump, signed with a key made for this once. Runs in the t
 
 anomaly   principal components (T² and Q) over means of the newest rows, fitted to pumps that wear out in no way;
           threshold by `fit` from held-out blocks at the stated rate of normal rows
-rul       a small network over the newest means, three outputs by pinball loss; its interval is widened by what lives
-          that it was not trained on needed (conformal, a whole life counts as one)
+rul       a small network over the newest means gives the median; the band around it is `tools.pdm.rul.band`'s, learned
+          from lives that it was not trained on (conformal, a whole life counts as one, all its rows alike)
 
 The key's private half is never written; its public half goes to `edge_runtime/update/keys/`.
 """
@@ -34,6 +34,7 @@ from tools.pdm import fit, pack
 from tools.pdm.graph import Builder
 from tools.pdm.pump import data
 from tools.pdm.pump.data import GRID_S, TAGS, Life
+from tools.pdm.rul.band import Band, Scored, fit_band, misses
 from tools.pipeline import launch
 
 Floats = NDArray[np.float64]
@@ -79,16 +80,16 @@ def build_rul(out: Path, train: Sequence[int], held: Sequence[int], key: Ed25519
     scaler = Scaler(tuple(np.median(everything, 0).tolist()), tuple(np.maximum(everything.std(0), 1e-6).tolist()), 8.0)
     targets = np.concatenate([_targets(life, chosen) for life in lives])
     network = _trained(features.scale(everything, scaler), targets)
-    graph = _graph(network, len(chosen.columns()))
-    answers = [_answers(graph, features.scale(_columns(seed, chosen), scaler)) for seed in held]
-    truth = [_targets(data.life(seed), chosen) for seed in held]
-    offset = _offset(answers, truth)
-    metrics = _metrics(answers, truth, offset)
+    columns = len(chosen.columns())
+    scored = [_scored(seed, chosen, scaler, _graph(network, columns)) for seed in held]
+    band = fit_band(scored, COVERAGE, CAP_H)
+    graph = _graph(network, columns, band)
     training = {
         "lives": len(lives), "rows": len(everything), "seeds": f"{train[0]} to {train[-1]}",
         "calibration_seeds": f"{held[0]} to {held[-1]}", "duration_s": round(time.perf_counter() - started, 1),
     }  # fmt: skip
-    interval = Interval("h", CAP_H, COVERAGE, offset, offset)
+    interval = Interval("h", CAP_H, COVERAGE, band.offset, band.offset)
+    metrics = _metrics(scored, band)
     draft = _draft("rul", chosen, scaler, training, interval=interval, contributions="none", metrics=metrics)
     runs = [data.rows(life, chosen) for life in lives[:12]]
     windows = pack.golden_windows(runs, chosen.rows, 12, np.random.default_rng(0))
@@ -105,8 +106,10 @@ def _draft(kind: str, of: FeatureView, scaler: Scaler, training: dict[str, Any],
     )  # fmt: skip
 
 
-def _columns(seed: int, of: FeatureView) -> Floats:
-    return features.columns(data.rows(data.life(seed), of), of)
+def _scored(seed: int, of: FeatureView, scaler: Scaler, graph: bytes) -> Scored:
+    life = data.life(seed)
+    x = features.scale(features.columns(data.rows(life, of), of), scaler)
+    return Scored(fit.run(graph, x[:, None, :])[:, 0], _targets(life, of), np.full(len(x), 1 / len(x)))
 
 
 def _targets(life: Life, of: FeatureView) -> Floats:
@@ -114,20 +117,18 @@ def _targets(life: Life, of: FeatureView) -> Floats:
 
 
 def _trained(x: NDArray[np.float32], y: Floats) -> torch.nn.Module:
-    """Median, and the quantiles (1 ± coverage) / 2, of the remaining life in units of the cap."""
+    """The median of the remaining life in units of the cap."""
     torch.manual_seed(0)
     network = torch.nn.Sequential(
         torch.nn.Linear(x.shape[1], HIDDEN), torch.nn.ReLU(), torch.nn.Linear(HIDDEN, HIDDEN), torch.nn.ReLU(),
-        torch.nn.Linear(HIDDEN, 3),
+        torch.nn.Linear(HIDDEN, 1),
     )  # fmt: skip
-    quantiles = torch.tensor([0.5, (1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
     inputs, targets = torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy((y / CAP_H).astype(np.float32))
     optimiser = torch.optim.Adam(network.parameters(), 2e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, EPOCHS)
     for _ in range(EPOCHS):
         for batch in torch.randperm(len(inputs)).split(BATCH):
-            error = targets[batch][:, None] - network(inputs[batch])
-            loss = torch.maximum(quantiles * error, (quantiles - 1) * error).mean()
+            loss = (targets[batch] - network(inputs[batch])[:, 0]).abs().mean()
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -135,7 +136,8 @@ def _trained(x: NDArray[np.float32], y: Floats) -> torch.nn.Module:
     return network.eval()
 
 
-def _graph(network: torch.nn.Module, columns: int) -> bytes:
+def _graph(network: torch.nn.Module, columns: int, band: Band | None = None) -> bytes:
+    """The median, and with a `band` its two curves beside it."""
     b = Builder()
     found = b.last_row("x", 1, columns)
     layers = [m for m in network.modules() if isinstance(m, torch.nn.Linear)]
@@ -144,45 +146,31 @@ def _graph(network: torch.nn.Module, columns: int) -> bytes:
         last = i == len(layers) - 1
         found = b.dense(found, weight * (CAP_H if last else 1), bias * (CAP_H if last else 1))
         found = found if last else b.add("Relu", [found])
-    return b.model(1, columns, found, 3)
+    point = b.add("Clip", [found, b.constant(0.0), b.constant(CAP_H)])
+    if band is None:
+        return b.model(1, columns, point, 1)
+    start, knots, bends = band.bends()
+    over = b.add("Relu", [b.add("Sub", [point, b.constant(knots)])])
+    return b.model(1, columns, b.add("Concat", [point, b.dense(over, bends, start)], axis=1), 3)
 
 
-def _answers(graph: bytes, x: NDArray[np.float32]) -> Floats:
-    return fit.run(graph, x[:, None, :])
-
-
-def _offset(answers: Sequence[Floats], truth: Sequence[Floats]) -> float:
-    """How much both ends are widened, so that a row of a new life is covered as stated: the smallest offset at which the
-    mean over lives of the share covered, one life more counted as not covered at all, reaches the coverage."""
-
-    def covered(offset: float) -> float:
-        shares = [float(np.mean(_inside(a, t, offset))) for a, t in zip(answers, truth, strict=True)]
-        return sum(shares) / (len(shares) + 1)
-
-    grid = np.linspace(0.0, CAP_H / 2, 400)
-    return next((float(offset) for offset in grid if covered(float(offset)) >= COVERAGE), float(grid[-1]))
-
-
-def _inside(a: Floats, t: Floats, offset: float) -> NDArray[np.bool_]:
-    low, high = np.clip(a[:, 1] - offset, 0, CAP_H), np.clip(a[:, 2] + offset, 0, CAP_H)
-    return np.asarray((t >= np.minimum(low, a[:, 0])) & (t <= np.maximum(high, np.clip(a[:, 0], 0, CAP_H))))
-
-
-def _metrics(answers: Sequence[Floats], truth: Sequence[Floats], offset: float) -> dict[str, Any]:
-    """Of the lives that the interval was calibrated on; none of them was trained on."""
-    error = np.concatenate([np.clip(a[:, 0], 0, CAP_H) - t for a, t in zip(answers, truth, strict=True)])
-    near = np.concatenate([t < CAP_H for t in truth])
-    inside = np.concatenate([_inside(a, t, offset) for a, t in zip(answers, truth, strict=True)])
+def _metrics(scored: Sequence[Scored], band: Band) -> dict[str, Any]:
+    """Of the lives that the band was calibrated on, none of which was trained on; the coverage counts each life once."""
+    error = np.concatenate([unit.predicted - unit.truth for unit in scored])
+    near = np.concatenate([unit.truth < CAP_H for unit in scored])
+    inside = [float(np.mean(misses(unit, band) <= band.offset)) for unit in scored]
     return {
         "rmse_h": round(float(np.sqrt((error**2).mean())), 2),
         "rmse_h_below_cap": round(float(np.sqrt((error[near] ** 2).mean())), 2),
-        "coverage": round(float(inside.mean()), 4),
+        "coverage": round(float(np.mean(inside)), 4),
     }
 
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.pdm.pump.build", description=__doc__)
-    parser.add_argument("--lives", type=int, default=300, help="lives to train on, for each (default: %(default)s)")
+    parser.add_argument(
+        "--lives", type=int, default=300, help="lives to train on, and to calibrate on (default: %(default)s)"
+    )
     parser.add_argument("--out", type=Path, default=BUNDLES, metavar="DIR")
     parser.add_argument("--key-file", type=Path, default=KEY_FILE, help="where the public key is written")
     args = parser.parse_args(argv)
@@ -193,7 +181,7 @@ def main(argv: list[str]) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     anomaly = build_anomaly(args.out / "anomaly", range(10_000, 10_000 + args.lives), key)
     print(f"anomaly: {anomaly.calibration}")
-    held = range(30_000, 30_000 + max(20, args.lives // 2))
+    held = range(30_000, 30_000 + args.lives)
     rul = build_rul(args.out / "rul", range(20_000, 20_000 + args.lives), held, key)
     print(f"rul: {dict(rul.metrics)}, {rul.interval}")
     args.key_file.parent.mkdir(parents=True, exist_ok=True)

@@ -49,6 +49,12 @@ class Band:
         upper = np.clip(np.interp(p, self.knots, self.upper) + self.offset, p, self.cap)
         return lower, upper
 
+    def bends(self) -> tuple[Floats, Floats, Floats]:
+        """(start (2,), knots (k,), bends (k, 2)) of the curves: ends = start + Σ bend × max(predicted − knot, 0)."""
+        ends = np.stack([self.lower, self.upper], 1)
+        slopes = np.diff(ends, axis=0) / np.diff(self.knots)[:, None]
+        return ends[0], self.knots[:-1], np.vstack([slopes[:1], np.diff(slopes, axis=0)])
+
 
 def fit_band(units: Sequence[Scored], coverage: float, cap: float, seed: int = 0) -> Band:
     """The band that holds `coverage` of the cuts of units like these."""
@@ -82,12 +88,12 @@ def fit_curves(units: Sequence[Scored], knots: Floats, coverage: float, cap: flo
 
 
 def misses(unit: Scored, band: Band) -> Floats:
-    """How far the truth is outside (above 0) or inside (below 0) of the band's curves, at each row; what an offset cannot
-    miss, because the band is cut at 0 and at the cap, counts as inside at any offset."""
+    """At each row the offset that just holds the truth (below 0: the band may narrow by so much). The ends never cross the
+    prediction, so that only the one on the truth's side counts, and a truth that is predicted is always held."""
     p = np.clip(unit.predicted, 0.0, band.cap)
-    below = np.where(unit.truth <= 0, -np.inf, np.interp(p, band.knots, band.lower) - unit.truth)
-    above = np.where(unit.truth >= band.cap, -np.inf, unit.truth - np.interp(p, band.knots, band.upper))
-    return np.asarray(np.maximum(below, above))
+    below = np.interp(p, band.knots, band.lower) - unit.truth
+    above = unit.truth - np.interp(p, band.knots, band.upper)
+    return np.asarray(np.select([unit.truth < p, unit.truth > p], [below, above], -np.inf))
 
 
 def conformal_offset(scores: Sequence[Floats], weights: Sequence[Floats], coverage: float) -> float:

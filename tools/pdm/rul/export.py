@@ -75,16 +75,9 @@ def export_fp32(whole: Whole, path: Path) -> None:
 
 
 def _add_curves(whole: Whole, nodes: list[Any], tensors: dict[str, NDArray[Any]]) -> None:
-    """ends = start + Σ bend × Relu(point − knot): the straight pieces between the band's knots."""
-    band = whole.band
-    ends = np.stack([band.lower, band.upper], 1)
-    slopes = np.diff(ends, axis=0) / np.diff(band.knots)[:, None]
-    bends = np.vstack([slopes[:1], np.diff(slopes, axis=0)])
-    tensors |= {
-        "knots": band.knots[:-1].astype(np.float32),
-        "bends": bends.astype(np.float32),
-        "start": ends[0].astype(np.float32),
-    }
+    """The straight pieces between the band's knots."""
+    for name, values in zip(("start", "knots", "bends"), whole.band.bends(), strict=True):
+        tensors[name] = values.astype(np.float32)
     nodes += [
         helper.make_node("Sub", ["point", "knots"], ["beyond"]),
         helper.make_node("Relu", ["beyond"], ["over"]),

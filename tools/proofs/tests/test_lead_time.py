@@ -32,7 +32,7 @@ def test_a_bootstrap_over_lives_is_as_wide_as_the_lives_differ() -> None:
 
 
 def life(seed: int, *alarms: Told, above: int = 0) -> Outcome:
-    return Outcome(seed, "outer", 100.0, 200.0, above, 90, alarms, 80, 100, 10.0)
+    return Outcome(seed, "outer", 100.0, 200.0, above, 90, alarms, 80, 100, 30, 50, 10.0)
 
 
 def test_what_is_false_early_late_and_missed() -> None:
@@ -40,13 +40,15 @@ def test_what_is_false_early_late_and_missed() -> None:
     found = [first, life(2, Told("anomaly", "low", 200)), life(3, Told("anomaly", "critical", 190))]
     assert first.lead_h() == 80.0
     assert first.lead_h("high") == 50.0
-    result = figures(found, 0.03, 0.5, np.random.default_rng(0))
+    result = figures(found, 0.03, 0.5, 0.9, np.random.default_rng(0))
     assert result["false_alarms_per_week"]["count"] == 1
     assert result["lead_time_h"]["missed"] == 1
     assert result["lead_time_h"]["least"] == 10.0
     assert result["rows_above_threshold"]["measured"] == pytest.approx(9 / 270)
     assert result["rows_above_threshold"]["stated_inside"]
     assert result["false_alarms_per_week"]["nominal_inside"]
+    assert result["remaining_life"]["inside"] == pytest.approx({"mean": 0.8, "low": 0.8, "high": 0.8})
+    assert result["remaining_life"]["inside_last_week"]["mean"] == pytest.approx(0.6)
 
 
 def test_the_shipped_bundles_are_signed_by_the_packaged_key(tmp_path: Path) -> None:
@@ -57,9 +59,9 @@ def test_the_shipped_bundles_are_signed_by_the_packaged_key(tmp_path: Path) -> N
 
 def test_a_life_ends_with_an_alarm_and_a_sound_pump_without() -> None:
     loaded = models()
-    worn = follow(data.life(2001, "outer"), loaded)
+    worn = follow(data.life(2008, "outer"), loaded)  # a short one
     assert worn.lead_h() is not None
-    assert worn.lives > 100
-    sound = follow(data.life(2002, "none", days=10), loaded)
+    assert worn.answered > 100
+    sound = follow(data.life(2002, "none", days=5), loaded)
     assert sound.alarms == ()
-    assert sound.normal > 200
+    assert sound.normal > 100

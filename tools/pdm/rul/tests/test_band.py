@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -77,6 +79,18 @@ def test_the_offset_counts_units_not_rows() -> None:
     weights = [np.full(len(s), 1 / len(s)) for s in scores]
     assert band.conformal_offset(scores, weights, 0.5) == 5.0
     assert band.conformal_offset(scores, weights, 0.1) == 1.0
+
+
+@pytest.mark.parametrize("offset", [-6.0, 0.0, 4.0])
+def test_a_row_is_held_from_the_offset_that_it_scores_on(offset: float) -> None:
+    found = band.fit_band(scored(30, 3), 0.9, CAP)
+    moved = replace(found, offset=offset)
+    for unit in scored(10, 4):
+        lower, upper = moved.ends(unit.predicted)
+        inside = (lower <= unit.truth) & (unit.truth <= upper)
+        score = band.misses(unit, found)
+        sure = np.abs(score - offset) > 1e-9
+        np.testing.assert_array_equal(inside[sure], (score <= offset)[sure])
 
 
 def test_nasa_score_and_figures() -> None:
