@@ -1,8 +1,9 @@
 """Fit an anomaly model to normal rows: scaler → members → one calibration of the whole. Pure: rows in, `Fitted` out.
 
 Every number that says how scores are spread (the members' units, the threshold) comes from rows that the model which
-scored them was not fitted to: contiguous blocks are held out in turn, with a gap of a window on both sides. Then the
-model that ships is fitted to all rows.
+scored them was not fitted to: contiguous blocks are held out in turn, with a gap of half a block, at least a window, on
+both sides: rows are like their neighbours for longer than a window, and a threshold from rows right beside those that the
+model was fitted to is too low. Then the model that ships is fitted to all rows.
 """
 
 from __future__ import annotations
@@ -221,12 +222,13 @@ def _whole(columns: Sequence[Floats], view: FeatureView) -> int:
     return sum(int(_usable(part, view.history_rows).sum()) for part in columns)
 
 
-def _hold_out(columns: Sequence[Floats], gap: int, k: int, folds: int) -> tuple[list[Floats], list[Floats]]:
-    """(what is kept, what is held out) of block `k` of every recording, with a gap on both sides of it."""
+def _hold_out(columns: Sequence[Floats], rows: int, k: int, folds: int) -> tuple[list[Floats], list[Floats]]:
+    """(what is kept, what is held out) of block `k` of every recording, with a gap on both sides of it; a window has `rows`."""
     kept, held = [], []
     for run_columns in columns:
         edges = np.linspace(0, len(run_columns), folds + 1).astype(int)
         start, end = int(edges[k]), int(edges[k + 1])
+        gap = max(rows, (end - start) // 2)
         held.append(run_columns[start:end])
         kept += [run_columns[: max(0, start - gap)], run_columns[end + gap :]]
     return [part for part in kept if len(part)], held
