@@ -33,6 +33,12 @@ def step(folder: Path, url: str, roots: bytes, key: ec.EllipticCurvePrivateKey, 
     return StepAuthority(url, folder / "root.pem", name, folder / "provisioner.key")
 
 
+@pytest.fixture(autouse=True)
+def _now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of the test, not of the import: a token of step-ca lives five minutes, a run of all tests longer."""
+    monkeypatch.setitem(globals(), "NOW", datetime.now(UTC).replace(microsecond=0))
+
+
 @pytest.fixture(params=["local", "step"])
 def authority(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Authority]:
     if request.param == "local":

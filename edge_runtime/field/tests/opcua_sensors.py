@@ -57,7 +57,7 @@ class Sensors:
         self._stop = asyncio.Event()
         self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._serve(started),), daemon=True)
         self._thread.start()
-        assert started.wait(20)
+        assert started.wait(120)
 
     def stop(self) -> None:
         if self._thread.is_alive():
