@@ -6,8 +6,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from argon2 import PasswordHasher
 from sqlalchemy import Engine, func, select
 
+from cloud.access import operators
 from cloud.access.limits import SKEW_NS, Limit, SharedLimit
 from cloud.access.signing_in import ACCOUNT_TRIES, Passwords, TooManyError
 from cloud.store import tables as t
@@ -72,8 +74,12 @@ def test_what_is_full_again_is_forgotten(sqlite: Engine) -> None:
         assert connection.execute(select(func.count()).select_from(t.attempt)).scalar_one() == 1
 
 
-def test_passwords_are_guessed_at_one_account_through_many_servers_no_oftener(engine: Engine) -> None:
-    clock = FakeClock()
+def test_passwords_are_guessed_at_one_account_through_many_servers_no_oftener(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, quick = FakeClock(), PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
+    monkeypatch.setattr(operators, "hasher", lambda: quick)
+    monkeypatch.setattr(operators, "_nobody", lambda: quick.hash("x" * 12))
     servers = [Passwords(engine, clock.wall_ns) for _ in range(3)]
     tried = 0
     for n in range(20):
