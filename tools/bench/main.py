@@ -16,6 +16,12 @@ from rich.table import Table
 from edge_runtime.doctor import default_bundle
 from edge_runtime.errors import BundleError, UsageError
 from edge_runtime.tasks import ENVIRONMENT
+from tools.arguments import MANY, check_bounds
+
+BOUNDS = {
+    "count": (1, MANY), "flush_ms": (0, 1000), "rows": (1, MANY), "rounds": (1, 1000), "swaps": (1, 1000),
+    "parts_per_s": (0.1, 100), "steps": (1, MANY),
+}  # fmt: skip
 
 
 def show(result: dict[str, Any]) -> None:
@@ -102,8 +108,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--no-memory", action="store_true", help="loop: leave out the comparison of memory")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
-    if not 0 <= args.flush_ms <= 1000:
-        parser.error(f"argument --flush-ms: {args.flush_ms:g} is not within 0 and 1000")
+    check_bounds(args, BOUNDS)
     if args.what == "ingest":
         return _ingest(args)
     if args.what == "pdm":

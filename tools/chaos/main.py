@@ -19,10 +19,10 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from edge_runtime.errors import GudgeonError, ResourceError, UsageError
+from tools.arguments import check_keep
 from tools.chaos.run import Result, run
 from tools.chaos.scenarios import QUICK, SCENARIOS, missing, without_namespaces
 from tools.chaos.sweep import sweep
-from tools.keep import check_keep
 
 WIDE = 120  # columns of what is not a terminal
 GROUPS = {"quick": QUICK, "all": tuple(SCENARIOS)}

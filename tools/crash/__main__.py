@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from edge_runtime.errors import UsageError, exit_code
+from edge_runtime.errors import exit_code
+from tools.arguments import MANY, SEED, check_bounds
 from tools.crash.explore import Plan, Told
 from tools.crash.models import MODELS
 from tools.crash.run import Outcome, in_memory, run
@@ -44,8 +45,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     args = parser.parse_args(argv)
     for name in args.scenario:
         scenario(name)
-    if args.every < 1 or args.within < 0 or args.real < 0:
-        raise UsageError("--every is 1 or more; --within and --real are 0 or more")
+    check_bounds(args, {"every": (1, MANY), "within": (0, MANY), "real": (0, MANY), "seed": SEED})
     return args
 
 

@@ -22,18 +22,19 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from edge_runtime.errors import BundleError, GudgeonError, UsageError
+from edge_runtime.errors import BundleError, GudgeonError
 from edge_runtime.field.modbus import ModbusDriver
 from edge_runtime.field.tag import Tag
 from edge_runtime.wire.manifest import MANIFEST
+from tools.arguments import MANY, PORT, SEED, check_bounds, check_keep
 from tools.demo import files, processes, report
 from tools.demo.ending import carry_out
 from tools.demo.files import Plan, Workplace
 from tools.demo.killer import Killer
-from tools.keep import check_keep
 
 DEFAULT_BUNDLE = Path(__file__).resolve().parents[2] / "models" / "surface"
 POLL_S = 0.25
+BOUNDS = {"parts": (1, MANY), "parts_per_s": (0.1, 100), "seed": SEED, "http_port": PORT, "kills": (0, 10_000)}
 DRAIN_S = 30.0
 PAGE = 1000
 COMMAND, COMPLETE = Tag("command", "uint16", "holding", 20), 10
@@ -247,8 +248,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--hog", action="store_true", help="a busy loop in link")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep configuration, logs and data in DIR")
     args = parser.parse_args(argv)
-    if args.parts < 1 or not 0.1 <= args.parts_per_s <= 100:
-        raise UsageError("--parts must be 1 or more and --parts-per-s between 0.1 and 100")
+    check_bounds(args, BOUNDS)
     if not (args.bundle / MANIFEST).is_file():
         raise BundleError(
             f"bundle {args.bundle}: no such bundle; make one with `gudgeon train surface` or `make model`"

@@ -22,15 +22,15 @@ import httpx
 import tomli_w
 from rich.console import Console
 
-from edge_runtime.errors import GudgeonError, UsageError
+from edge_runtime.errors import GudgeonError
 from edge_runtime.mqtt_access import secret_file
 from edge_runtime.wire import manifest as wire
+from tools.arguments import PORT, SEED, check_bounds, check_keep
 from tools.demo import files, ota_models, processes, report
 from tools.demo.ending import carry_out
 from tools.demo.files import Plan, Workplace
 from tools.demo.ota_fleet import DEVICES, LINE, Fleet, Ports, pictures, run_gudgeon
 from tools.demo.ota_report import build, show
-from tools.keep import check_keep
 
 DEFAULT_BUNDLE = Path(__file__).resolve().parents[2] / "models" / "surface"
 CANARIES = 4
@@ -234,8 +234,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--http-port", type=int, default=0, help="port of the pages (any free one)")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep configuration, keys, logs and data in DIR")
     args = parser.parse_args(argv)
-    if not 0.5 <= args.parts_per_s <= 50:
-        raise UsageError("--parts-per-s must be between 0.5 and 50")
+    check_bounds(args, {"parts_per_s": (0.5, 50), "seed": SEED, "http_port": PORT})
     check_keep(args.keep)
     console = Console(stderr=args.json)
     plan = Plan(0, args.parts_per_s, args.bundle, seed=args.seed, http_port=args.http_port)

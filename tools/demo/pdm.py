@@ -28,12 +28,12 @@ from edge_runtime.errors import GudgeonError, UsageError
 from edge_runtime.outbox.store import Outbox
 from firmware_sim.pump.life import Life, draw
 from firmware_sim.pump.tags import TAGS
+from tools.arguments import PORT, SEED, check_bounds, check_keep
 from tools.chaos.pair import free_port
 from tools.chaos.proxy import ProxyControl
 from tools.demo import processes
 from tools.demo.ending import carry_out
 from tools.demo.files import Workplace
-from tools.keep import check_keep
 from tools.pdm.pump.data import GRID_S, MEAN_LIFE_DAYS, ROW_H, SPEED
 
 BUNDLES = Path(__file__).resolve().parents[2] / "models" / "pump"
@@ -387,8 +387,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep configuration, logs and data in DIR")
     args = parser.parse_args(argv)
-    if not 0.5 <= args.minutes <= 60 or args.seed < 0:
-        raise UsageError("--minutes must be between 0.5 and 60, --seed 0 or more")
+    check_bounds(args, {"minutes": (0.5, 60), "seed": SEED, "http_port": PORT})
     check_keep(args.keep)
     plan, console = plan_of(args.seed, args.minutes, args.http_port), Console(stderr=args.json)
     return carry_out(args, console, lambda work: run(plan, work, console), lambda result: show(result, console))

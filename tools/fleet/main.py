@@ -18,9 +18,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from edge_runtime.errors import UsageError
+from tools.arguments import check_bounds, check_keep
 from tools.fleet.run import Wanted, run
-from tools.keep import check_keep
 
 #: option → (least, most)
 BOUNDS = {
@@ -44,10 +43,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep logs, ledgers and the cloud's database in DIR")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     args = parser.parse_args(argv)
-    for name, (least, most) in BOUNDS.items():
-        value = getattr(args, name)
-        if not least <= value <= most:
-            raise UsageError(f"--{name.replace('_', '-')} {value:g}: expected {least:g} to {most:g}")
+    check_bounds(args, BOUNDS)
     if args.workers > args.devices:
         args.workers = args.devices
     check_keep(args.keep)

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from edge_runtime.errors import UsageError
+from tools.arguments import MANY, SEED, check_bounds
 
 
 def read(argv: list[str], prog: str, text: str | None, least: int, kills: int, every_s: float) -> argparse.Namespace:
@@ -17,8 +18,7 @@ def read(argv: list[str], prog: str, text: str | None, least: int, kills: int, e
     parser.add_argument("--keep", type=Path, metavar="DIR", help="run in this new folder and keep it")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     args = parser.parse_args(argv)
-    if args.kills < least or not 0 < args.every_s <= 60:
-        raise UsageError(f"--kills is {least} or more; --every-s is more than 0 and at most 60")
+    check_bounds(args, {"kills": (least, MANY), "every_s": (0.001, 60), "seed": SEED})
     if args.keep and args.keep.exists():
         raise UsageError(f"--keep {args.keep}: is there already; name a new folder")
     return args

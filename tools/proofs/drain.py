@@ -26,6 +26,7 @@ from edge_runtime.datagrams import LINK_PATH, Sender
 from edge_runtime.errors import exit_code
 from edge_runtime.outbox.store import Outbox
 from edge_runtime.tasks import ENVIRONMENT
+from tools.arguments import MANY, check_bounds
 from tools.chaos.pair import free_port, mosquitto
 
 LIVE_EVERY_S = 0.05
@@ -157,6 +158,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, help="on which disk (a temporary folder)")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
+    check_bounds(args, {"records": (1, MANY)})
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         found = run(args.records, Path(folder), quiet=args.json)
     print(json.dumps(found) if args.json else "\n".join(f"{name:>20}  {value}" for name, value in found.items()))

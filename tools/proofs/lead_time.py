@@ -36,6 +36,7 @@ from edge_runtime.decide.asset_config import AssetSection, DriftSettings, Remain
 from edge_runtime.errors import exit_code
 from edge_runtime.field.tag import Quality, Sample
 from edge_runtime.infer.series import SeriesModel, load_series_model
+from tools.arguments import MANY, check_bounds
 from tools.pdm.pump import data
 from tools.pdm.pump.data import GRID_S, SPEED, Life
 
@@ -265,8 +266,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, metavar="F", help="write every life and the figures as JSON")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
-    if min(args.runs, args.nominal) < 2:
-        parser.error("--runs and --nominal: expected 2 or more")
+    check_bounds(args, {"runs": (2, MANY), "nominal": (2, MANY)})
     console, loaded = Console(stderr=True), models()
     calibration = loaded["anomaly"].manifest.calibration
     interval = loaded["rul"].manifest.interval

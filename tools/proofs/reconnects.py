@@ -28,6 +28,7 @@ from edge_runtime.field.source import ReportQueue, Source
 from edge_runtime.field.sources import make_sources
 from edge_runtime.field.tag import Gap, Quality, Report, Sample
 from firmware_sim.pump.modbus import NullModem
+from tools.arguments import MANY, check_bounds
 from tools.peers import launch
 
 LIMIT_S = 1.0  # the counter moves every 50 ms
@@ -96,6 +97,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--hours", type=float, default=0.0, help="a soak: go on for so long, a drop about every 10 s")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
+    check_bounds(args, {"drops": (1, MANY), "minutes": (0.1, MANY), "hours": (0, MANY)})
     logging.getLogger("gudgeon").setLevel(logging.ERROR)  # each drop would be told
     ok, out = True, []
     for name in BENCHES if args.peer == "all" else [args.peer]:

@@ -48,6 +48,7 @@ from cloud.store.postgres_server import PostgresServer, programs
 from edge_runtime.child import end_with_parent
 from edge_runtime.errors import GudgeonError, exit_code
 from edge_runtime.identity import load_or_make
+from tools.arguments import check_bounds
 
 KINDS = ("sqlite", "postgresql")
 DRILL = Actor("drill", Role.OPERATOR, "cli")
@@ -262,6 +263,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--every", type=float, default=1.0, metavar="S", help="between two copies of SQLite (1)")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
+    check_bounds(args, {"before": (1, 3600), "after": (1, 3600), "every": (0.1, 60)})
     kinds = args.store or [kind for kind in KINDS if kind == "sqlite" or programs()]
     results = [run(kind, args.before, args.after, args.every) for kind in kinds]
     for result in results:

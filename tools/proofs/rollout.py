@@ -41,6 +41,7 @@ from cloud.rollout.simulated import SimulatedDevice
 from cloud.store.opening import open_store
 from edge_runtime.errors import exit_code
 from edge_runtime.wire.update_status import read_status
+from tools.arguments import SEED, check_bounds
 
 S_NS = 1_000_000_000
 START_S = 1_780_000_000
@@ -304,6 +305,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--odds", action="store_true", help="what a canary of a size finds; runs nothing")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
+    check_bounds(args, {"devices": (100, 1_000_000), "seed": SEED})
     if args.odds:
         Console().print(odds())
         return 0

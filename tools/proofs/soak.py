@@ -25,6 +25,7 @@ from edge_runtime.outbox.policy import MIB, Storage
 from edge_runtime.outbox.store import Outbox
 from edge_runtime.wire.batch import Shed
 from edge_runtime.wire.envelope import genesis, read_record, record_hash
+from tools.arguments import check_bounds
 
 BUDGET_BYTES = 200_000_000
 PER_S = 10
@@ -103,6 +104,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, help="on which disk (a temporary folder)")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
+    check_bounds(args, {"days": (0.001, 36_500)})
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         found = run(args.days, Path(folder), quiet=args.json)
     print(json.dumps(found) if args.json else "\n".join(f"{name:>13}  {value}" for name, value in found.items()))

@@ -16,10 +16,16 @@ from rich.console import Console
 
 from edge_runtime.child import stop_event
 from edge_runtime.durable import disk_errors
+from tools.arguments import MANY, PORT, check_bounds
 from tools.up.stack import CHECK_S, Devices, Stack
 
 #: PostgreSQL does not run as root and must reach its files
 ROOT_FOLDER, USER_FOLDER = Path("/var/lib/gudgeon-up"), Path("var") / "up"
+
+BOUNDS = {
+    "workers": (1, 64), "http_port": PORT, "broker_port": PORT, "devices_port": PORT, "devices_broker_port": PORT,
+    "for_s": (0, MANY),
+}  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -41,8 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--for-s", type=float, default=0.0, help="end after so many seconds; 0: at Ctrl-C")
     parser.add_argument("--json", action="store_true", help="one line of JSON once everything serves")
     args = parser.parse_args(argv)
-    if not 1 <= args.workers <= 64:
-        parser.error(f"--workers {args.workers}: expected 1 to 64")
+    check_bounds(args, BOUNDS)
     stop, console = stop_event(), Console(stderr=True)
     folder = args.folder.resolve()
     with disk_errors(folder):
