@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloud.messages import Connected, Status
+from cloud.messages import Batch, Connected, Status
 from cloud.tests.made import PLACE, batch, event
 from cloud.waiting import COMMIT_MESSAGES, LIVE_RECORDS, LIVE_S, LONG_RECORDS, SHORT_RECORDS, Message, Waiting
 
 BULK = batch(event(n, "telemetry") for n in range(1, 201))
+
+
+def bulk_of(device: str) -> Batch:
+    return replace(BULK, place=replace(PLACE, device=device))
+
+
 LIVE = batch([event(1, "alarm")])
 STATUS = Status(PLACE, True, "b")
 
@@ -62,6 +71,28 @@ def test_each_message_is_taken_once_and_confirmed_once_in_order(items: list[obje
             message.done = True
         told += [m.mid for m in found.confirmed()]
     assert sorted(taken) == told == list(range(1, len(items) + 1))
+
+
+@given(st.lists(st.sampled_from([bulk_of(f"dev{n}") for n in range(6)]), min_size=1, max_size=80))
+def test_a_backlog_goes_around_device_by_device(items: list[Batch]) -> None:
+    found, last = waiting(*items), dict[str, int]()
+    while found:
+        taken = [(m.item.place.device, m.mid) for m in found.take(0.0) if isinstance(m.item, Batch)]
+        turns = [device for device, _ in itertools.groupby(device for device, _ in taken)]
+        assert len(turns) == len(set(turns))
+        for device, mid in taken:
+            assert mid > last.get(device, 0)  # in the order that it was sent
+            last[device] = mid
+
+
+def test_a_device_that_sends_on_and_on_holds_up_no_other() -> None:
+    found, begun = waiting(bulk_of("quiet")), 0
+    while any(m.item.place.device == "quiet" for m in found._messages):  # type: ignore[union-attr]
+        for _ in range(30):
+            found.add(Message(bulk_of("loud")))
+        found.take(0.0)
+        begun += 1
+    assert begun <= 2
 
 
 def test_what_is_live() -> None:
