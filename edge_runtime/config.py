@@ -305,9 +305,14 @@ class DeviceConfig:
 
     @property
     def has_line(self) -> bool:
-        """Is there a PLC line to control? A file that has assets and no word of PLC, camera or bundle has none."""
+        """Is there a PLC line to control? A file that has assets or tags and no word of PLC, camera or bundle has none."""
         line = (self.plc, self.camera, self.bundle)
-        return not self.assets or line != (PlcSection(), CameraSection(), BundleSection())
+        return not self.has_sensors or line != (PlcSection(), CameraSection(), BundleSection())
+
+    @property
+    def has_sensors(self) -> bool:
+        """Is there something for `monitor`: machines to watch, or tags whose values are told?"""
+        return bool(self.assets or self.tags)
 
     @property
     def broker_access(self) -> BrokerAccess:

@@ -238,7 +238,7 @@ def main(argv: list[str]) -> int:
     given_up.write_down(state_dir, os.environ.get(given_up.VARIABLE, ""), time.time_ns())
     os.environ[VARIABLE] = str(config_trial.begin(state_dir, time.time_ns()) or "")
     device = config.load_device(args.config)
-    tasks = wanted(device.has_line, bool(device.assets), device.update.takes or bool(device.identity.url))
+    tasks = wanted(device.has_line, device.has_sensors, device.update.takes or bool(device.identity.url))
     spare_of = spawn_spare(args.config, tasks)
     spare = Spare(state_dir, spare_of) if spare_of else None
     supervisor = Supervisor(state_dir, spawn_task(args.config), tasks, spare)

@@ -21,7 +21,7 @@ class Task(NamedTuple):
     module: str
     stop_s: float
     essential: bool
-    needs: Literal["", "line", "assets", "update"] = ""
+    needs: Literal["", "line", "sensors", "update"] = ""
 
 
 #: One thread for NumPy's linear algebra: its helpers sleep between parts, and waking them costs more than they save.
@@ -29,13 +29,13 @@ ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 TASKS: tuple[Task, ...] = (
     Task("control", "edge_runtime.control_process", 2.0, essential=True, needs="line"),
-    Task("monitor", "edge_runtime.monitor_process", 2.0, essential=False, needs="assets"),
+    Task("monitor", "edge_runtime.monitor_process", 2.0, essential=False, needs="sensors"),
     Task("update", "edge_runtime.update.process", 5.0, essential=False, needs="update"),
     Task("link", "edge_runtime.link.process", 5.0, essential=False),
 )
 
 
-def wanted(has_line: bool, has_assets: bool, has_update: bool = False) -> tuple[Task, ...]:
+def wanted(has_line: bool, has_sensors: bool, has_update: bool = False) -> tuple[Task, ...]:
     """Those that this device needs."""
-    there = {"": True, "line": has_line, "assets": has_assets, "update": has_update}
+    there = {"": True, "line": has_line, "sensors": has_sensors, "update": has_update}
     return tuple(task for task in TASKS if there[task.needs])

@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
     if args.json:
         print(json.dumps(found))
     else:
-        print("\n".join(_line(row) for row in found) if isinstance(found, list) else _line(found))
+        print(("\n".join(map(_line, found)) or "none") if isinstance(found, list) else _line(found))
     return 0
 
 
@@ -101,6 +101,8 @@ def _passwords(parser: argparse.ArgumentParser) -> None:
 def _password(args: argparse.Namespace) -> str:
     if args.password_stdin:
         return sys.stdin.readline(1000).rstrip("\n")
+    if not sys.stdin.isatty():
+        raise UsageError("there is no terminal to ask for a password at; say --password-stdin")
     first = getpass.getpass(f"password of {args.name}: ")
     if first != getpass.getpass("again: "):
         raise UsageError("the two do not fit; nothing was changed")

@@ -153,8 +153,7 @@ def create(
         found = artifact(state.registry, asked.target)
         name = asked.id or f"r-{secrets.token_hex(4)}"
         wanted = store.Asked(name, asked.slot_set, found, read_plan(asked.plan), asked.replaces)
-        made = store.create(state.engine, wanted, actor.name, time.time_ns(), note)
-        return store.start(state.engine, name, actor.name, time.time_ns(), note) if asked.start else made
+        return store.create(state.engine, wanted, actor.name, time.time_ns(), note, begin=asked.start)
 
 
 @router.get("/rollouts/{rollout}", response_model=Rollout, dependencies=VIEWERS)

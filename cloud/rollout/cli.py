@@ -17,7 +17,8 @@ import argparse
 import json
 import time
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -213,16 +214,35 @@ def _watch(client: Client, args: argparse.Namespace) -> int:
     end_s = time.monotonic() + args.timeout
     path = f"/rollouts/{quote(args.id, safe='')}"
     found = client.get(path)
-    with Live(picture(found), console=_console(args.json), refresh_per_second=4, transient=args.json) as live:
+    with _progress(_console(args.json), quiet=args.json) as progress:
+        progress(found)
         while found["state"] not in ENDED and time.monotonic() < end_s:
             time.sleep(LOOK_EVERY_S)
             found = client.get(path)
-            live.update(picture(found))
+            progress(found)
     if args.json:
         print(json.dumps(found))
     if found["state"] not in ENDED:
         raise EndpointError(f"rollout {args.id} is {found['state']} after {args.timeout:g} s; it goes on")
     return 0 if found["state"] == "finished" else 1
+
+
+@contextmanager
+def _progress(console: Console, quiet: bool) -> Iterator[Callable[[Json], None]]:
+    """One picture that changes on a terminal; elsewhere (a pipe, a log) each change below the one before, unless `quiet`."""
+    if console.is_terminal:
+        with Live(console=console, refresh_per_second=4, transient=quiet) as live:
+            yield lambda found: live.update(picture(found))
+        return
+    last: Json = {}
+
+    def changed(found: Json) -> None:
+        nonlocal last
+        if not quiet and found != last:
+            console.print(picture(found))
+        last = found
+
+    yield changed
 
 
 def picture(found: Json) -> Group:

@@ -60,8 +60,9 @@ def silent_note(connection: Connection, action: str, subject: str, detail: Mappi
     """For where nobody acts but a program."""
 
 
-def create(engine: Engine, asked: Asked, by: str, now_ns: int, note: Note = silent_note) -> Row:
-    """A draft. The same again changes nothing; another under the same id is refused."""
+def create(engine: Engine, asked: Asked, by: str, now_ns: int, note: Note = silent_note, *, begin: bool = False) -> Row:
+    """A draft; with `begin` it is started in the same transaction, so that a start that is refused leaves none behind. The same
+    again changes nothing; another under the same id is refused."""
     values = {
         "id": asked.id,
         "slot_set": asked.slot_set,
@@ -98,22 +99,28 @@ def create(engine: Engine, asked: Asked, by: str, now_ns: int, note: Note = sile
             ]
             connection.execute(t.rollout_group.insert(), rows)
             note(connection, "rollout.create", asked.id, values)
+        if begin:
+            _start(connection, asked.id, by, now_ns, note)
     return show(engine, asked.id, now_ns)
 
 
 def start(engine: Engine, rollout: str, by: str, now_ns: int, note: Note = silent_note) -> Row:
     """Runs from here, or waits for approval where the plan wants it."""
     with writing(engine).begin() as connection:
-        job = held(connection, rollout)
-        event = RolloutInput.ASK_APPROVAL if job.plan.approval else RolloutInput.START
-        if job.state is RolloutState.RUNNING or job.state is RolloutState.WAITING_APPROVAL:
-            return show(engine, rollout, now_ns)
-        state = _moved(job, event, "started")
-        if state is RolloutState.RUNNING:
-            _begin(connection, job, now_ns)
-        set_state(connection, rollout, state, "", now_ns)
-        note(connection, "rollout.start", rollout, {"by": by})
+        _start(connection, rollout, by, now_ns, note)
     return show(engine, rollout, now_ns)
+
+
+def _start(connection: Connection, rollout: str, by: str, now_ns: int, note: Note) -> None:
+    job = held(connection, rollout)
+    event = RolloutInput.ASK_APPROVAL if job.plan.approval else RolloutInput.START
+    if job.state is RolloutState.RUNNING or job.state is RolloutState.WAITING_APPROVAL:
+        return
+    state = _moved(job, event, "started")
+    if state is RolloutState.RUNNING:
+        _begin(connection, job, now_ns)
+    set_state(connection, rollout, state, "", now_ns)
+    note(connection, "rollout.start", rollout, {"by": by})
 
 
 def approve(engine: Engine, rollout: str, by: str, now_ns: int, note: Note = silent_note) -> Row:

@@ -106,11 +106,15 @@ def test_a_bundle_that_is_refused_stops_nothing_and_says_why(tmp_path: Path) -> 
 def test_only_what_the_configuration_needs_is_started(tmp_path: Path) -> None:
     path = device_toml(tmp_path, 1)
     device = config.load_device(path)
-    names = [task.name for task in wanted(device.has_line, bool(device.assets))]
+    names = [task.name for task in wanted(device.has_line, device.has_sensors)]
     assert names == ["monitor", "link"]
     path.write_text(path.read_text() + "\n[plc]\nport = 5020\n")
     assert config.load_device(path).has_line
     assert [t.name for t in wanted(True, False)] == ["control", "link"]
+    sensors = '[[endpoints]]\nname = "m"\n[[tags]]\nname = "flow"\nendpoint = "m"\n'
+    path.write_text('[device]\nid = "tags-alone"\nstate_dir = "state"\n' + sensors)  # nothing to watch, values are told
+    alone = config.load_device(path)
+    assert (alone.has_line, alone.has_sensors) == (False, True)
 
 
 def test_an_answer_needs_a_running_device(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ class Device:
         self.started: list[subprocess.Popen[bytes]] = []
         self.spares: list[subprocess.Popen[bytes]] = []
         spare = Spare(folder, self._spawn_spare)
-        self.supervisor = Supervisor(folder, self._spawn, wanted(has_line=True, has_assets=False), spare)
+        self.supervisor = Supervisor(folder, self._spawn, wanted(has_line=True, has_sensors=False), spare)
         self.thread = threading.Thread(target=self.supervisor.run)
 
     def _spawn(self, task: Task) -> subprocess.Popen[bytes]:

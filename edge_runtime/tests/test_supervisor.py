@@ -47,7 +47,7 @@ def state_dir(folder: Path) -> Path:
 
 def test_a_process_that_dies_is_started_again_and_counted(tmp_path: Path) -> None:
     stage = Stage(control=["import os; os.kill(os.getpid(), 9)", FOREVER])
-    supervisor = Supervisor(state_dir(tmp_path), stage.spawn, wanted(has_line=True, has_assets=False))
+    supervisor = Supervisor(state_dir(tmp_path), stage.spawn, wanted(has_line=True, has_sensors=False))
     thread = threading.Thread(target=supervisor.run)
     thread.start()
     file = tmp_path / "run/processes.json"
@@ -63,7 +63,7 @@ def test_a_process_that_dies_is_started_again_and_counted(tmp_path: Path) -> Non
 @pytest.mark.parametrize("code", [3, 4, 6, 7])
 def test_a_final_exit_code_ends_everything_with_it(tmp_path: Path, code: int) -> None:
     stage = Stage(control=[f"raise SystemExit({code})"])
-    assert Supervisor(state_dir(tmp_path), stage.spawn, wanted(has_line=True, has_assets=False)).run() == code
+    assert Supervisor(state_dir(tmp_path), stage.spawn, wanted(has_line=True, has_sensors=False)).run() == code
     assert stage.started == ["control", "link"]
     assert all(p.poll() is not None for p in stage.processes)
 
@@ -71,7 +71,7 @@ def test_a_final_exit_code_ends_everything_with_it(tmp_path: Path, code: int) ->
 @pytest.mark.parametrize("code", [0, 1, 5])
 def test_other_exit_codes_are_no_reason_to_stop(tmp_path: Path, code: int) -> None:
     stage = Stage(link=[f"raise SystemExit({code})", "raise SystemExit(4)"])
-    assert Supervisor(state_dir(tmp_path), stage.spawn, wanted(has_line=True, has_assets=False)).run() == 4
+    assert Supervisor(state_dir(tmp_path), stage.spawn, wanted(has_line=True, has_sensors=False)).run() == 4
     assert stage.started == ["control", "link", "link"]
 
 
@@ -88,7 +88,7 @@ def test_control_is_stopped_before_link() -> None:
 
 def test_a_disk_that_link_cannot_use_stops_nothing(tmp_path: Path) -> None:
     stage = Stage(link=["raise SystemExit(6)", "raise SystemExit(6)", FOREVER])
-    supervisor = Supervisor(state_dir(tmp_path), stage.spawn, wanted(has_line=True, has_assets=False))
+    supervisor = Supervisor(state_dir(tmp_path), stage.spawn, wanted(has_line=True, has_sensors=False))
     codes: list[int] = []
     thread = threading.Thread(target=lambda: codes.append(supervisor.run()))
     thread.start()

@@ -104,7 +104,7 @@ def _show(slot_set: str, row: dict[str, Any]) -> None:
 def now(device: DeviceConfig) -> int:
     if not wake(device.device.state_dir / SOCKET_PATH):
         raise EndpointError(
-            "no updater runs on this device; it is started by `gudgeon run` where [update] url is set in device.toml"
+            "no updater runs on this device; `gudgeon run` starts it where device.toml has [update] url or medium"
         )
     print("asked; see: gudgeon update status")
     return 0

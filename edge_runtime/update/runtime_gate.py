@@ -156,7 +156,7 @@ def watch_of(device: DeviceConfig) -> Watch:
 
     def begin() -> LoopWatch:
         state_dir = device.device.state_dir
-        tasks = wanted(device.has_line, bool(device.assets), device.update.takes)
+        tasks = wanted(device.has_line, device.has_sensors, device.update.takes)
         names = tuple(task.name for task in tasks)
         return LoopWatch(names, lambda: processes(state_dir), open_outbox(device), boot_id(), SystemClock())
 

@@ -21,7 +21,7 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     try:
         device = config.load_device(args.config)
-        for task in wanted(device.has_line, bool(device.assets), device.update.takes):
+        for task in wanted(device.has_line, device.has_sensors, device.update.takes):
             importlib.import_module(task.module)
     except GudgeonError as error:
         print(error, file=sys.stderr)

@@ -61,13 +61,15 @@ def test_the_life_of_an_operator(config: Path, capsys: pytest.CaptureFixture[str
         (["add", "a b", "--role", "viewer", "--no-password"], "1 to 64 characters"),
         (["change", "nobody", "--role", "viewer"], "no operator 'nobody'"),
         (["change", "nobody"], "nothing to change"),
+        (["change", "nobody", "--password"], "no terminal to ask for a password at; say --password-stdin"),
         (["token", "create", "nobody"], "no operator 'nobody' who may"),
         (["token", "revoke", "0"], "no token '0'"),
         (["token", "create", "nobody", "--days", "999"], "1 to 366 days"),
         (["token", "create", "nobody", "--scope", "A B"], "first word of an API path"),
     ],
 )
-def test_wrong_use_is_told(config: Path, words: list[str], says: str) -> None:
+def test_wrong_use_is_told(config: Path, words: list[str], says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO())
     with pytest.raises(UsageError, match=says):
         main([*words, "--config", str(config)])
 

@@ -63,11 +63,13 @@ class World:
             self.later(seconds)
             self.poll()
 
-    def create(self, name: str = "r1", target: str = TARGET, replaces: str = "", **plan: Any) -> dict[str, Any]:
+    def create(
+        self, name: str = "r1", target: str = TARGET, replaces: str = "", begin: bool = False, **plan: Any
+    ) -> dict[str, Any]:
         found = self.registry.artifacts[target]
         artifact = Artifact(target, found.sha256, found.index, tuple(found.hardware))
         asked = store.Asked(name, SLOT_SET, artifact, read_plan(plan), replaces)
-        return store.create(self.engine, asked, "anna", self.now_ns)
+        return store.create(self.engine, asked, "anna", self.now_ns, begin=begin)
 
     def start(self, name: str = "r1", **more: Any) -> dict[str, Any]:
         self.create(name, **more)

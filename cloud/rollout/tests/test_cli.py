@@ -88,6 +88,9 @@ def test_from_create_to_the_end(running: Running, capsys: pytest.CaptureFixture[
         assert ("r1" if action == ["list"] else "dev00011") in capsys.readouterr().out
     assert cli.main(["status", "r1", *running.where]) == 1
     assert "canary" in capsys.readouterr().out
+    with pytest.raises(EndpointError, match="after 0 s"):
+        cli.main(["watch", "r1", "--timeout", "0", *running.where])
+    assert capsys.readouterr().out.count("canary") == 1  # no terminal: each change once, as a line of its own
     with running.world.engine.connect() as connection:
         rows = connection.execute(select(t.audit.c.action).order_by(t.audit.c.seq)).scalars().all()
     assert rows == ["fleet.tag", *(f"rollout.{a}" for a in ("create", "start", "pause", "resume", "abort"))]
