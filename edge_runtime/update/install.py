@@ -3,14 +3,17 @@
 - A bundle that fails anywhere leaves the running one as it was. The switch is one slot record, so that a power cut at any
   instruction boots either the old bundle or the new one.
 - A managed device (it was given a root of trust) takes releases from its repository only, unless `[update] allow_local`.
+- A slot set takes one kind of bundle (`SLOT_SETS`): nothing would run one that lies elsewhere.
 - At the start (`--at-start`) what came as an update stays: the configuration's bundle does not take its place.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,6 +27,13 @@ from edge_runtime.update.store import Store, address
 from edge_runtime.wire import manifest as wire
 from edge_runtime.wire.assignment import SLOT_SET
 from edge_runtime.wire.update_status import UpdateState
+
+#: kind of a bundle → the slot sets that take it, for people and as a pattern
+SLOT_SETS: Mapping[str, tuple[str, re.Pattern[str]]] = {
+    "vision": ("default, shadow or recipe-<code>", re.compile(r"default|shadow|recipe-\d+")),
+    "anomaly": ("asset-<name>-anomaly", re.compile(r"asset-.+-anomaly")),
+    "rul": ("asset-<name>-rul", re.compile(r"asset-.+-rul")),
+}
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,9 @@ def install(
             )
     signer = verify_signature(bundle_dir, keys)
     digest = kinds.load(bundle_dir).digest
+    expected, fits = SLOT_SETS[kind := kinds.kind_of(bundle_dir)]
+    if not fits.fullmatch(slot_set):
+        raise UsageError(f"slot set {slot_set!r} takes no bundle of kind {kind}: expected --slot-set {expected}")
     with lock.writing(state_dir):
         legacy.migrate(state_dir)
         return _install(bundle_dir, state_dir, slot_set, engine, Installed(bundle_dir, digest, signer, changed=True))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edge_runtime.errors import BundleError
+from edge_runtime.errors import BundleError, UsageError
 from edge_runtime.field.tag import Quality
 from edge_runtime.identity import public_bytes
 from edge_runtime.infer import bundle as bundles
@@ -99,10 +99,13 @@ def test_golden_windows_are_run_at_install(tmp_path: Path) -> None:
     (state / "trust").mkdir(parents=True)
     keyring.write_public(state / "trust" / "mine.pub", public_bytes(KEY))
     good = make_series_bundle(tmp_path / "good", sign_key=KEY)
-    assert install(good, state, "pump").changed
+    assert install(good, state, "asset-pump-anomaly").changed
     wrong = make_series_bundle(tmp_path / "wrong", sign_key=KEY, scaler=Scaler((61.0, 4.0, 0.8, 0.4), (1.0,) * 4))
     with pytest.raises(BundleError, match=r"refused in its trial.*golden vectors differ"):
-        install(wrong, state, "pump")
+        install(wrong, state, "asset-pump-anomaly")
+    for elsewhere in ("pump", "default", "asset-pump-rul"):  # where nothing would run it
+        with pytest.raises(UsageError, match="kind anomaly: expected --slot-set asset-<name>-anomaly"):
+            install(good, state, elsewhere)
 
 
 def test_a_missing_value_gives_no_score_and_says_so(tmp_path: Path) -> None:
