@@ -1,7 +1,8 @@
 """The process `monitor`: sensors, windows, models, rules, alarms, for the assets of the configuration. It writes to no field
 device, and `control` does not know of it.
 
-Started by the supervisor as ``python -m edge_runtime.monitor_process --config device.toml``, where there are [[assets]] or [[tags]].
+Started by the supervisor as ``python -m edge_runtime.monitor_process --config device.toml``, where there are [[assets]] or
+[[tags]].
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ def test_only_what_the_configuration_needs_is_started(tmp_path: Path) -> None:
     path.write_text(path.read_text() + "\n[plc]\nport = 5020\n")
     assert config.load_device(path).has_line
     assert [t.name for t in wanted(True, False)] == ["control", "link"]
-    sensors = '[[endpoints]]\nname = "m"\n[[tags]]\nname = "flow"\nendpoint = "m"\n'
+    sensors = '[[endpoints]]\nname = "m"\n[[tags]]\nname = "flow"\nendpoint = "m"\naddress = 4\n'
     path.write_text('[device]\nid = "tags-alone"\nstate_dir = "state"\n' + sensors)  # nothing to watch, values are told
     alone = config.load_device(path)
     assert (alone.has_line, alone.has_sensors) == (False, True)
