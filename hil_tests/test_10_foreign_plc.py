@@ -1,5 +1,6 @@
 """The minimal `device.toml` of docs/reference/device.md, to the letter but for the PLC's port, which may be somebody's here: a
-foreign Modbus PLC, a folder camera, a bundle, a broker. The PLC is a plain Modbus server that knows nothing of Gudgeon; its program is this test."""
+foreign Modbus PLC, a folder camera, a bundle, a broker. The PLC is a plain Modbus server that knows nothing of Gudgeon; its
+program is this test."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ def minimal_device_toml(port: int) -> str:
     found = re.search(r"```toml\n(.*?)```", DOCS.read_text(), re.S)
     assert found
     head, documented, rest = found.group(1).partition("port = 5020\n")
-    assert documented and "[plc]" in head
+    assert documented
+    assert "[plc]" in head
     return f"{head}port = {port}\n{rest}"
 
 
