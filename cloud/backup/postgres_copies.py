@@ -61,8 +61,8 @@ class PostgresCopies:
             str(self._wal),
         )
         with (self._folder / "log").open("ab") as log:
-            self._receiver = subprocess.Popen(
-                words, env=self._env(), stdout=log, stderr=log, preexec_fn=end_with_parent
+            self._receiver = subprocess.Popen(  # in a session of its own: a Ctrl-C is for us, and we end it
+                words, env=self._env(), stdout=log, stderr=log, start_new_session=True, preexec_fn=end_with_parent
             )
 
     @property
