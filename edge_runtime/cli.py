@@ -23,7 +23,7 @@ class Command(NamedTuple):
 COMMANDS: dict[str, Command] = {
     "demo": Command("tools.demo.main:main", "edge,cloud,sim,tools", "the whole line on this machine, with a live page"),
     "run": Command(
-        "edge_runtime.supervisor:main", "edge", "the device: control, monitor and link under the supervisor"
+        "edge_runtime.supervisor:main", "edge", "the device: control, monitor, update, link under the supervisor"
     ),
     "update": Command(
         "edge_runtime.update.cli:main", "edge", "what this device runs and is asked to run; from a medium"

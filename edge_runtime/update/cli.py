@@ -133,7 +133,7 @@ class _StartedWithTheDevice:
     def check(self, candidate: Candidate) -> Verdict:
         raise EndpointError(
             f"slot set {candidate.slot_set} starts the whole device, so that the device must take it by itself: name the medium "
-            "as [update] medium in device.toml"
+            "as [update] medium in device.toml, then: gudgeon update now"
         )
 
     def begin(self, candidate: Candidate) -> None:
@@ -186,7 +186,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="gudgeon update", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("action", nargs="?", choices=["status", "now"])
+    parser.add_argument("action", nargs="?", choices=["status", "now"], metavar="status|now|floor")
     parser.add_argument("--config", type=Path, required=True, metavar="device.toml")
     parser.add_argument(
         "--from", dest="folder", type=Path, metavar="DIR", help="a medium with repository and assignment"
@@ -194,7 +194,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
     if bool(args.action) == bool(args.folder):
-        parser.error("expected status, now or --from DIR")
+        parser.error("expected status, now, floor or --from DIR")
     device = config.load_device(args.config)
     if args.folder:
         return from_folder(device, args.config, args.folder, args.json)
