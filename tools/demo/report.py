@@ -117,7 +117,7 @@ def build(
         "restarts_by_process": dict(restarts),
         "kills": len(kills),
         "control_recovery_s": {
-            "max": max((s for s in seconds if s is not None), default=None),
+            "max": max((round(s, 3) for s in seconds if s is not None), default=None),
             "each": [None if s is None else round(s, 3) for s in seconds],
         },
     }
