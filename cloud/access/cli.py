@@ -172,7 +172,7 @@ def _line(row: dict[str, Any]) -> str:
         if value in (None, "", False) or name == "made_ns":
             continue
         if name.endswith("_ns"):
-            name, value = name[:-3], datetime.fromtimestamp(value / 1e9, UTC).strftime("%Y-%m-%d")
+            name, value = name[:-3], datetime.fromtimestamp(value / 1e9, UTC).strftime("%Y-%m-%dT%H:%MZ")
         words.append(name.replace("_", " ") if value is True else f"{name} {value}")
     return "  ".join(words)
 
