@@ -96,7 +96,7 @@ def interval(above: int, total: int, depends_rows: int = 1) -> tuple[float, floa
     """Clopper–Pearson 95 % interval of a share; `depends_rows` neighbouring rows count as one."""
     n = max(1.0, total / depends_rows)
     k = above / total * n
-    low = 0.0 if k <= 0 else _beta_quantile(0.025, k, n - k + 1)
+    low = 0.0 if k < 1 else _beta_quantile(0.025, k, n - k + 1)  # less than one independent row: anything down to none
     high = 1.0 if k >= n else _beta_quantile(0.975, k + 1, n - k)
     return low, high
 

@@ -72,6 +72,7 @@ def test_the_interval_is_clopper_and_pearson() -> None:
     assert interval(10, 10) == pytest.approx((0.6915, 1.0), abs=1e-4)
     assert interval(37, 1000) == pytest.approx((0.0262, 0.0506), abs=1e-4)
     assert interval(37, 1000, depends_rows=10)[1] > 0.09
+    assert interval(2, 3000, depends_rows=5)[0] == 0.0  # less than one independent row
 
 
 def test_the_measured_rate_comes_from_folds_that_the_threshold_has_not_seen() -> None:
