@@ -208,7 +208,8 @@ def _ca(args: argparse.Namespace) -> int:
             "this is for the local authority; cloud.toml names another one: rotate that with its own tools"
         )
     authority = LocalAuthority(settings.ca_folder)
-    authority.create(settings.ca.name, now)
+    if args.step != "show":
+        authority.create(settings.ca.name, now)
     if args.step == "retire-root" and not args.force:
         _check_unneeded(settings, authority, args.number)
     CA[args.step](authority, settings, args, now)

@@ -135,3 +135,11 @@ def test_wrong_use_is_told(words: list[str], tmp_path: Path) -> None:
     more = ["--config", str(tmp_path / "c.toml")] if words[0] != "list" else []
     with pytest.raises(SystemExit, match="2"):
         run("devices", [*words, *more])
+
+
+def test_who_only_looks_makes_no_authority(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "cloud.toml"
+    config.write_text("")
+    assert run("devices", ["ca", "show", "--config", str(config)]) == 6
+    assert "there is no certificate authority; `gudgeon cloud` makes one" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["cloud.toml"]
