@@ -179,7 +179,8 @@ def _token(cloud: Cloud, args: argparse.Namespace) -> int:
 
 def _revoke(cloud: Cloud, args: argparse.Namespace) -> int:
     found = cloud.post("/identities/{device}/revoke", {"reason": args.reason})
-    told = f"{found['device']} is revoked; {len(found['serials'])} certificates held until now"
+    count = len(found["serials"])
+    told = f"{found['device']} is revoked; {count} certificate{'' if count == 1 else 's'} held until now"
     print(json.dumps(found) if args.json else told)
     return 0
 

@@ -12,7 +12,6 @@ when the command returns.
 from __future__ import annotations
 
 import argparse
-import getpass
 import json
 import re
 import sys
@@ -28,6 +27,7 @@ from edge_runtime.decide.alarm_book import ACTIONS, Saved, shown
 from edge_runtime.decide.alarm_socket import SOCKET_PATH, send
 from edge_runtime.decide.alarm_states import AlarmState
 from edge_runtime.errors import GudgeonError, UsageError
+from edge_runtime.who import user_name
 
 DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|min|h|d)")
 SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
@@ -63,7 +63,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("alarm", nargs="?", default="", metavar="ID", help="as the list shows it: ASSET/SOURCE")
     parser.add_argument("--config", type=Path, required=True, metavar="device.toml")
     parser.add_argument("--for", dest="for_text", default="1h", metavar="TIME", help="how long to shelve, as 2h")
-    parser.add_argument("--by", default=getpass.getuser(), help="who asks, as the record tells it (default: you)")
+    parser.add_argument("--by", default=user_name(), help="who asks, as the record tells it (default: you)")
     parser.add_argument("--all", action="store_true", help="list also what is normal")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)

@@ -17,6 +17,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -54,7 +55,15 @@ class Keeper:
         self._limits, self._path = limits, run_dir / "launch.sock"
         run_dir.mkdir(parents=True, exist_ok=True)
         self._lock = os.open(run_dir / "launch.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            print(
+                f"gudgeon-launch: another one, or what it started, still runs in {run_dir}; waiting",
+                file=sys.stderr,
+                flush=True,
+            )
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
         self._path.unlink(missing_ok=True)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(self._path))

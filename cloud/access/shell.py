@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import getpass
-
 from cloud.access.roles import Actor, Role
+from edge_runtime.who import user_name
 
 
 def shell_actor() -> Actor:
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = "unknown"
-    return Actor(f"cli:{user}", Role.ADMIN, "cli")
+    return Actor(f"cli:{user_name()}", Role.ADMIN, "cli")

@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 import base64
-import getpass
 import hashlib
 import os
 import signal
@@ -26,6 +25,7 @@ from cloud.enrol.desk import Desk
 from cloud.settings import CloudSettings
 from edge_runtime.durable import disk_errors, replace_file
 from edge_runtime.errors import ConfigError
+from edge_runtime.who import user_name
 from edge_runtime.wire.topics import NOW
 
 CONF, ACL, PASSWORDS, CRL, ROOTS, PID = "mosquitto.conf", "acl", "passwords", "crl.pem", "roots.pem", "mosquitto.pid"
@@ -98,7 +98,7 @@ class BrokerFiles:
         return "\n".join(
             (
                 "# Made by gudgeon; changes are lost.",
-                f"user {getpass.getuser()}",
+                f"user {user_name()}",
                 f"pid_file {at / PID}",
                 "allow_anonymous false",
                 f"password_file {at / PASSWORDS}",

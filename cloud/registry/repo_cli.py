@@ -236,7 +236,7 @@ def _status_text(told: Told) -> str:
         )
     for role, row in told["staged"].items():
         for by, counted in row["signatures"].items():
-            missing = f"{counted['missing']} signatures missing" if counted["missing"] else "signed"
+            missing = f"signatures missing: {counted['missing']}" if counted["missing"] else "signed"
             lines.append(f"staged     {role} version {row['version']}: {missing} ({by}: {counted['threshold']} needed)")
     for path, target in told["targets"].items():
         state = "" if target["published"] else "  staged"

@@ -67,7 +67,7 @@ def test_from_token_to_revocation_and_replacement(cloud: Running, capsys: pytest
     assert devices(cloud, "token", "a", "--hardware", "other") == 1
     assert "use: gudgeon devices replace a" in capsys.readouterr().err
     assert devices(cloud, "revoke", "a", "--reason", "stolen") == 0
-    assert capsys.readouterr().out == "a is revoked; 1 certificates held until now\n"
+    assert capsys.readouterr().out == "a is revoked; 1 certificate held until now\n"
     assert devices(cloud, "show", "a") == 0
     shown = capsys.readouterr().out
     assert shown.startswith("a: revoked (stolen), hardware hw\n")

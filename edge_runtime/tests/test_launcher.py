@@ -465,6 +465,7 @@ signal.signal(signal.SIGTERM, end)
         with launching(place):
             until(lambda: runs(place, BASE))
     assert log.read_text() == "begin\nend\n" * 2
+    assert "still runs" in (place.folder / "launch.log").read_text()
 
 
 def test_it_tells_systemd(place: Place) -> None:

@@ -13,7 +13,6 @@ Exit codes: 0; 2 nothing was lost, or not confirmed; 4 the metadata are refused;
 from __future__ import annotations
 
 import argparse
-import getpass
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -30,6 +29,7 @@ from edge_runtime.update.tuf.floor import Floor, FloorFiles, lost, stored
 from edge_runtime.update.tuf.recovery import proved
 from edge_runtime.update.tuf.repository import FOLDER, METADATA, ROOT, root_bytes
 from edge_runtime.update.tuf.source import FolderSource
+from edge_runtime.who import user_name
 
 EVENT = "version_floor_reset"
 
@@ -67,7 +67,7 @@ def _record(device: DeviceConfig, floor: Floor, medium: Path) -> None:
     outbox = open_outbox(device)
     try:
         recorder = Recorder(outbox, lambda: None)
-        body = {**floor.versions, "from": str(medium), "by": getpass.getuser()}
+        body = {**floor.versions, "from": str(medium), "by": user_name()}
         if not recorder.record(("fault", EVENT, body)):
             raise ResourceError(f"not recorded, and therefore not done: {recorder.error}")
     finally:

@@ -80,7 +80,7 @@ def test_the_whole_ceremony(place: Path, capsys: pytest.CaptureFixture[str]) -> 
     typed(capsys, f"repo rotate r assignment --remove {keys[0]}")
     assert typed(capsys, "repo status r")["staged"]["targets"]["signatures"]["published root"]["missing"] == 1
     assert main(["repo", "status", "r"]) == 0
-    assert "signatures missing (published root: 1 needed)" in capsys.readouterr().out
+    assert "signatures missing: 1 (published root: 1 needed)" in capsys.readouterr().out
 
 
 def test_one_command_for_a_laptop(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
