@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from edge_runtime.link.sparkplug.tests.broker import MOSQUITTO, mosquitto
 from edge_runtime.link.sparkplug.tests.host import Host
+from edge_runtime.tests.mosquitto import MOSQUITTO, mosquitto
 from hil_tests.bench import wait_for
 from hil_tests.line import line_with_device
 

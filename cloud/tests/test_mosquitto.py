@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import queue
 import re
-import shutil
-import socket
 import subprocess
 import threading
 from pathlib import Path
@@ -21,9 +19,9 @@ from cloud.settings import METRICS_PORTS, BrokerSection, CloudSettings, IngestSe
 from cloud.store import queries
 from cloud.tests.databases import writer_of
 from cloud.tests.made import WAIT_S, FakeDevice, decision, until
-from edge_runtime.tests.waiting import free_port
+from edge_runtime.tests.mosquitto import MOSQUITTO
+from edge_runtime.tests.waiting import answers, free_port
 
-MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
 EVENTS = re.compile(r"gudgeon_ingest_events_total ")
 pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="needs mosquitto: apt-get install mosquitto")
 
@@ -33,14 +31,6 @@ def start(folder: Path, port: int) -> subprocess.Popen[bytes]:
     process = subprocess.Popen([str(MOSQUITTO), "-c", str(folder / "m.conf")], stderr=subprocess.DEVNULL)
     assert until(lambda: answers(port))
     return process
-
-
-def answers(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port)).close()
-    except OSError:
-        return False
-    return True
 
 
 def test_mqtt_5_and_a_broker_that_is_killed_and_comes_back(engine: Engine, tmp_path: Path) -> None:

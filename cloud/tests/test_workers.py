@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import tempfile
 import threading
 from pathlib import Path
@@ -13,7 +14,6 @@ from sqlalchemy import Engine, delete, func, select, text
 
 from cloud.ingest import Ingest
 from cloud.messages import Rejection
-from cloud.sockets import listen, port_of
 from cloud.store import queries, spans
 from cloud.store import tables as t
 from cloud.store.database import Added, settled
@@ -23,7 +23,9 @@ from cloud.store.writer import open_writer
 from cloud.store.writing import store
 from cloud.tests.databases import commit, empty_store
 from cloud.tests.made import WAIT_S, FakeDevice, batch, chained, decision, event, payload, until
-from cloud.tests.test_mosquitto import MOSQUITTO, start
+from cloud.tests.test_mosquitto import start
+from edge_runtime.tests.mosquitto import MOSQUITTO
+from edge_runtime.tests.waiting import free_port
 from edge_runtime.wire.batch import Shed, shed_count
 from edge_runtime.wire.topics import Place
 
@@ -104,8 +106,7 @@ def test_rejections_are_committed_in_the_order_of_their_ids(tmp_path: Path) -> N
 
 @pytest.mark.skipif(MOSQUITTO is None, reason="needs mosquitto: apt-get install mosquitto")
 def test_what_a_dead_worker_had_goes_to_the_others(engine: Engine, tmp_path: Path) -> None:
-    with listen("127.0.0.1", 0, "") as probe:
-        port = port_of(probe)
+    port = free_port()
     broker = start(tmp_path, port)
     workers = [Ingest(open_writer(engine), "127.0.0.1", port) for _ in range(2)]
     try:
@@ -118,7 +119,7 @@ def test_what_a_dead_worker_had_goes_to_the_others(engine: Engine, tmp_path: Pat
             device.send_raw("events", payload([events[n]]))
         assert until(lambda: all(w.counts["commits"] for w in workers))
         dead = workers.pop()
-        dead._client.socket().close()  # type: ignore[union-attr]
+        dead._client.socket().shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
         dead.stop()
         for n in range(20, 40):
             device.send_raw("events", payload([events[n]]))

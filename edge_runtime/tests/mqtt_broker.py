@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
-import socket
 
-from edge_runtime.tests.waiting import free_port, until
+from edge_runtime.tests.waiting import answers, free_port, until
 
 
 class BrokerProcess:
@@ -20,21 +19,13 @@ class BrokerProcess:
         process = multiprocessing.get_context("spawn").Process(target=_serve, args=(self.port,), daemon=True)
         self._process = process
         process.start()
-        until(lambda: _answers(self.port) or not process.is_alive())
+        until(lambda: answers(self.port) or not process.is_alive())
         assert process.is_alive(), "the broker ended"
 
     def stop(self) -> None:
         if self._process is not None:
             self._process.kill()
             self._process.join()
-
-
-def _answers(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 10).close()
-    except OSError:
-        return False
-    return True
 
 
 def _serve(port: int) -> None:

@@ -9,13 +9,10 @@ import ast
 import hashlib
 import json
 import os
-import signal
-import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,63 +21,14 @@ from typing import Any
 import pytest
 
 from edge_runtime import launched, launcher
-from edge_runtime.launched import Seen, children
+from edge_runtime.launched import Seen
 from edge_runtime.launcher import BASE, FAILURES, Launcher
-from edge_runtime.tests.waiting import PATIENCE_S, until
+from edge_runtime.tests.launch_place import SET, A, B, C, Place, confirmed, on_trial
 from edge_runtime.update import given_up, records, states
-from edge_runtime.update.environment import write_digests
 from edge_runtime.update.records import Job, Release, SlotRecord
 from edge_runtime.wire.update_status import UpdateState
 
-A, B, C = "a" * 64, "b" * 64, "c" * 64
-SET = "runtime"
 HERE = Path(launcher.__file__)
-
-
-class Place:
-    """A device's folder: configuration, base runtime, environments, record."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.state_dir = folder, folder / "state"
-        self.config = folder / "device.toml"
-        self.config.write_text('[device]\nid = "d"\nstate_dir = "state"\n')
-        self.base = folder / "python"
-
-    def environment(self, sha256: str, script: str = "") -> Path:
-        made = self.state_dir / "runtimes" / sha256
-        (made / "bin").mkdir(parents=True)
-        program(made / "bin/python", script)
-        write_digests(made)
-        return made
-
-    def write(self, record: SlotRecord) -> None:
-        records.write(self.state_dir, SET, record)
-
-    @property
-    def record(self) -> SlotRecord:
-        return records.read(self.state_dir, SET).record
-
-    @property
-    def told(self) -> dict[str, Any]:
-        try:
-            content: dict[str, Any] = json.loads((self.state_dir / "run/launcher.json").read_text())
-        except (OSError, ValueError):
-            return {}
-        return content
-
-
-def program(path: Path, script: str) -> None:
-    path.write_text(f"#!{sys.executable} -S\n{script}")
-    path.chmod(0o755)
-
-
-def on_trial(sha256: str, tries: int, confirmed: str = "", previous: str = "") -> SlotRecord:
-    held = [Release(one) if one else None for one in (confirmed, previous)]
-    return SlotRecord(UpdateState.TRIAL, Job(Release(sha256), "r1", 7, tries), held[0], held[1])
-
-
-def confirmed(sha256: str, previous: str = "") -> SlotRecord:
-    return states.confirm(on_trial(sha256, 1, previous))
 
 
 @pytest.fixture
@@ -374,119 +322,7 @@ def test_a_try_that_cannot_be_written_down_is_not_made(place: Place, monkeypatch
     assert "cannot be written down" in script.launcher.given_up[B]
 
 
-# ── real processes ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-SAY = """
-import os, signal, socket, sys, time
-to = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-def say(text):
-    try: to.sendto(text, os.environ["NOTIFY_SOCKET"])
-    except OSError: pass
-"""
-LIVE = SAY + "say(b'READY=1')\nwhile True: time.sleep(0.05); say(b'WATCHDOG=1')\n"
-STUBBORN = """
-import os
-if os.fork() == 0:
-    os.setsid()
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    open({path!r}, "w").write(str(os.getpid()))
-    while True: time.sleep(1)
-"""
-
-
-@contextmanager
-def launching(place: Place, *args: str) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "edge_runtime.launcher", "--config", str(place.config), "--base", str(place.base)]
-    with (place.folder / "launch.log").open("ab") as log:
-        process = subprocess.Popen([*command, *args], stdout=log, stderr=log)
-        try:
-            yield process
-        finally:
-            process.terminate()
-            process.wait(PATIENCE_S)
-
-
-def runs(place: Place, sha256: str) -> bool:
-    return place.told.get("state") == "runs" and place.told["runtime"] == sha256
-
-
-@pytest.mark.parametrize(
-    ("script", "limits", "told"),
-    [
-        ("raise ImportError('broken')", ("--trial-s", "30"), "ended with exit code 1"),
-        ("import time; time.sleep(1000)", ("--ready-s", "5"), "not ready within"),
-        (SAY + "say(b'READY=1'); time.sleep(1000)", ("--silent-s", "3", "--trial-s", "30"), "nothing was heard of it"),
-    ],
-    ids=["crashes", "never ready", "hangs"],
-)
-def test_a_bad_release_gives_way_to_the_old_one(script: str, limits: tuple[str, ...], told: str, place: Place) -> None:
-    place.environment(A, LIVE), place.environment(B, script)
-    place.write(on_trial(B, 1, A))
-    with launching(place, *limits) as process:
-        until(lambda: runs(place, A))
-        assert process.poll() is None
-    assert process.returncode == 0
-    assert told in place.told["given_up"][B]
-
-
-def test_what_a_runtime_leaves_behind_is_ended_before_the_next_one(place: Place) -> None:
-    left = place.folder / "left.pid"
-    place.environment(
-        B, SAY + STUBBORN.format(path=str(left)) + f"while not os.path.exists({str(left)!r}): time.sleep(0.01)\n"
-    )
-    place.environment(A, LIVE)
-    place.write(on_trial(B, 1, A))
-    with launching(place, "--stop-s", "1"):
-        pid = int(until(lambda: left.exists() and left.read_text()))
-        until(lambda: runs(place, A))
-        assert not Path(f"/proc/{pid}").exists()
-
-
-def test_a_killed_launcher_leaves_no_second_runtime(place: Place) -> None:
-    """The first runtime goes on for a while after SIGTERM; the second launcher waits until it is gone."""
-    log = place.folder / "log"
-    note = f"open({str(log)!r}, 'a').write"
-    slow = (
-        SAY
-        + f"""
-def end(*_):
-    time.sleep(1); {note}('end\\n'); sys.exit(0)
-signal.signal(signal.SIGTERM, end)
-{note}('begin\\n')
-"""
-        + LIVE.removeprefix(SAY)
-    )
-    program(place.base, slow)
-    with launching(place) as first:
-        until(lambda: runs(place, BASE))
-        first.kill()
-        first.wait()
-        (place.state_dir / "run/launcher.json").unlink()
-        with launching(place):
-            until(lambda: runs(place, BASE))
-    assert log.read_text() == "begin\nend\n" * 2
-    assert "still runs" in (place.folder / "launch.log").read_text()
-
-
-def test_it_tells_systemd(place: Place) -> None:
-    import socket
-
-    address = place.folder / "systemd.sock"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
-        ear.bind(str(address))
-        ear.settimeout(PATIENCE_S)
-        program(place.base, LIVE)
-        os.environ["NOTIFY_SOCKET"] = str(address)
-        try:
-            with launching(place):
-                heard = b""
-                while b"READY=1" not in heard:
-                    heard = ear.recv(4096)
-                assert b"STATUS=runs the base runtime" in heard
-                while b"WATCHDOG=1" not in heard:
-                    heard = ear.recv(4096)
-        finally:
-            del os.environ["NOTIFY_SOCKET"]
+# ── what it is ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_configuration_that_cannot_be_read_is_told(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
@@ -501,15 +337,6 @@ def test_it_imports_nothing_of_the_product_but_its_other_half() -> None:
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert {n for n in names if n.partition(".")[0] not in sys.stdlib_module_names} <= others
-
-
-def test_children_are_seen_until_they_are_reaped() -> None:
-    child = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(1000)"])
-    assert child.pid in children()
-    child.send_signal(signal.SIGKILL)
-    until(lambda: child.pid not in children())
-    child.wait()
-    assert launched.reap(None) is None
 
 
 def test_the_docs_and_the_unit_say_what_there_is() -> None:

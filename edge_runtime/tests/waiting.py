@@ -36,3 +36,12 @@ def free_port() -> int:
     sock.bind(("127.0.0.1", 0))
     _held.append(sock)
     return int(sock.getsockname()[1])
+
+
+def answers(port: int) -> bool:
+    """Whether a server listens there, on the loopback."""
+    try:
+        socket.create_connection(("127.0.0.1", port), PATIENCE_S).close()
+    except OSError:
+        return False
+    return True

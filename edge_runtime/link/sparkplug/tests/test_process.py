@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from edge_runtime.boot import boot_id
-from edge_runtime.link.sparkplug.tests.broker import MOSQUITTO, mosquitto
 from edge_runtime.link.sparkplug.tests.host import Host
 from edge_runtime.outbox.store import Outbox
+from edge_runtime.tests.mosquitto import MOSQUITTO, mosquitto
 from edge_runtime.tests.waiting import PATIENCE_S, until
 
 RECORDS = 3000
